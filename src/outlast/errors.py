@@ -1,0 +1,281 @@
+"""Every exception outlast raises.
+
+    OutlastError
+    ├── UsageError              the caller asked for something that cannot be
+    │   ├── InvalidAgent        a declaration that cannot work: no name, two tools with one name, …
+    │   ├── InvalidTool         a tool whose schema cannot be told from its signature
+    │   ├── InvalidInput        an empty prompt, a run id that cannot be a stream
+    │   ├── UnknownModel        no price is known for the model, so no budget could hold
+    │   ├── RunNotFound         no such run in this store
+    │   └── RunConflict         the run id exists, with another input or another agent
+    ├── RunEnded                the run is finished and cannot be continued
+    ├── RunFailed, RunStopped, RunRejected, RunCancelled
+    │                           raised by `Run.result()`: the run ended without an answer
+    ├── JournalError
+    │   ├── Conflict            the journal is not where the driver thought
+    │   ├── Fenced              another driver took the run over
+    │   ├── Busy                another driver holds the run
+    │   ├── Refused             a precondition of the append does not hold
+    │   ├── JournalTooNew       written by a newer version of outlast
+    │   └── JournalDamaged      what is stored cannot be what was written
+    ├── StoreError              the store cannot be opened, read or written
+    │   ├── NotAStore           the file is something else
+    │   └── StoreFull           no space is left
+    ├── ModelFailure            one attempt of a model call came to nothing
+    └── ToolError               raised by a tool: its text is for the model
+
+A message says what happened, with the values, and what to do next; the values are attributes too.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from outlast.events import FailureKind
+
+
+class OutlastError(Exception):
+    """The root: whatever outlast raises can be caught with this."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle by value: constructors take keywords, which the default would lose."""
+        return _rebuild, (type(self), self.args, self.__dict__)
+
+
+def _rebuild(
+    cls: type[OutlastError], args: tuple[Any, ...], values: dict[str, Any]
+) -> OutlastError:
+    error = cls.__new__(cls, *args)
+    error.args = args
+    error.__dict__.update(values)
+    return error
+
+
+class UsageError(OutlastError):
+    """What was asked for cannot be done; nothing was changed."""
+
+
+class InvalidAgent(UsageError):
+    """The agent's declaration cannot work."""
+
+
+class InvalidTool(UsageError):
+    """The tool's schema cannot be told from its signature."""
+
+
+class InvalidInput(UsageError):
+    """The input of a run is not one."""
+
+
+class UnknownModel(UsageError):
+    """No price is known for the model, so nothing about its cost could be promised."""
+
+    def __init__(self, model: str, *, near: tuple[str, ...] = ()) -> None:
+        self.model = model
+        self.near = near
+        hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
+        super().__init__(
+            f"no price is known for model {model!r}, so no call is made with it{hint}\n"
+            "Check the spelling, or upgrade genai-prices if the model is new."
+        )
+
+
+class RunNotFound(UsageError):
+    """The store has no such run."""
+
+    def __init__(self, run_id: str, *, store: str) -> None:
+        self.run_id = run_id
+        self.store = store
+        super().__init__(
+            f"there is no run {run_id!r} in {store}; `outlast runs` lists what is there"
+        )
+
+
+class RunConflict(UsageError):
+    """The run id is taken by a run with another input or another agent."""
+
+    def __init__(self, run_id: str, *, what: str, recorded: str, given: str) -> None:
+        self.run_id = run_id
+        self.what = what
+        self.recorded = recorded
+        self.given = given
+        super().__init__(
+            f"run {run_id!r} exists with another {what}: {recorded!r} is recorded, "
+            f"{given!r} was given. Use another run_id, or the recorded {what}."
+        )
+
+
+class RunEnded(OutlastError):
+    """The run is finished and cannot be continued."""
+
+    def __init__(self, run_id: str, *, status: str) -> None:
+        self.run_id = run_id
+        self.status = status
+        super().__init__(
+            f"run {run_id!r} is {status} and cannot be continued; "
+            f"`outlast show {run_id}` shows it, and a new run id starts another"
+        )
+
+
+class RunWithoutAnswer(OutlastError):
+    """A run ended, or rests, without an answer."""
+
+    def __init__(self, run_id: str, *, status: str, why: str) -> None:
+        self.run_id = run_id
+        self.status = status
+        self.why = why
+        super().__init__(
+            f"run {run_id!r} is {status}: {why}; `outlast log {run_id}` tells the story"
+        )
+
+
+class RunFailed(RunWithoutAnswer):
+    """The run ended `failed`."""
+
+
+class RunStopped(RunWithoutAnswer):
+    """The run was stopped by a budget or a switch; it may go on once they allow it."""
+
+
+class RunRejected(RunWithoutAnswer):
+    """Every answer of the run was rejected."""
+
+
+class RunCancelled(RunWithoutAnswer):
+    """Somebody cancelled the run."""
+
+
+class JournalError(OutlastError):
+    """The journal did not take an append, or cannot be read."""
+
+
+class Conflict(JournalError):
+    """Somebody else appended to the stream in the meantime."""
+
+    def __init__(self, stream: str, *, expected_seq: int, actual_seq: int) -> None:
+        self.stream = stream
+        self.expected_seq = expected_seq
+        self.actual_seq = actual_seq
+        super().__init__(
+            f"{stream}: expected the journal at seq {expected_seq}, but it is at {actual_seq}; "
+            "read the new records, and append again if all of them are outside events"
+        )
+
+
+class Fenced(JournalError):
+    """Another driver has taken the stream over: this one starts no effect and lets go."""
+
+    def __init__(self, stream: str, *, epoch: int, fence: int) -> None:
+        self.stream = stream
+        self.epoch = epoch
+        self.fence = fence
+        super().__init__(
+            f"{stream}: this driver's epoch is {epoch}, but the fence is at {fence}; "
+            "another worker is driving this run, so this one lets it go"
+        )
+
+
+class Busy(JournalError):
+    """Another driver holds the stream."""
+
+    def __init__(self, stream: str, *, holder: str) -> None:
+        self.stream = stream
+        self.holder = holder
+        super().__init__(
+            f"{stream} is being driven by {holder}; wait for it, or end that process"
+        )
+
+
+class Refused(JournalError):
+    """A precondition of the append does not hold; nothing of it was written."""
+
+    def __init__(
+        self,
+        *,
+        scope: str,
+        unit: str,
+        needed: int,
+        left: int,
+        why: Literal["limit", "held"] = "limit",
+    ) -> None:
+        self.scope = scope
+        self.unit = unit
+        self.needed = needed
+        self.left = left
+        self.why = why
+        others = ", the rest is held by calls in flight" if why == "held" else ""
+        super().__init__(f"{scope} has {left} {unit} left, {needed} are needed{others}")
+
+
+class JournalTooNew(JournalError):
+    """The run was written by a newer version of outlast than this one."""
+
+    def __init__(self, stream: str, *, version: int, ours: int) -> None:
+        self.stream = stream
+        self.version = version
+        self.ours = ours
+        super().__init__(
+            f"{stream} was written with journal version {version}, this outlast reads up to "
+            f"{ours}: upgrade this worker (pip install -U outlast)"
+        )
+
+
+class JournalDamaged(JournalError):
+    """What is stored cannot be what was written."""
+
+    def __init__(self, stream: str, *, seq: int, why: str) -> None:
+        self.stream = stream
+        self.seq = seq
+        super().__init__(f"{stream} seq {seq}: {why}; restore the store from a backup")
+
+
+class StoreError(OutlastError):
+    """The store cannot be opened, read or written."""
+
+
+class NotAStore(StoreError):
+    """The file is something else than an outlast store, and is left alone."""
+
+
+class StoreFull(StoreError):
+    """No space is left; what was committed before is safe."""
+
+
+class ModelFailure(OutlastError):
+    """One attempt of a model call came to nothing.
+
+    Attributes:
+        kind: what happened, out of the closed set `events.FailureKind`.
+        message: the reason, for people.
+        status: the HTTP status, 0 where there was none.
+        error_type: the API's `error.type`, such as `overloaded_error`.
+        error_code: the API's `error.details.error_code`, which names the cause.
+        retry_after_s: seconds the API asks to wait, `None` where it does not say.
+        request_id: the API's id of the request.
+
+    """
+
+    def __init__(
+        self,
+        kind: FailureKind,
+        message: str,
+        *,
+        status: int = 0,
+        error_type: str = "",
+        error_code: str = "",
+        retry_after_s: float | None = None,
+        request_id: str = "",
+    ) -> None:
+        self.kind = kind
+        self.message = message
+        self.status = status
+        self.error_type = error_type
+        self.error_code = error_code
+        self.retry_after_s = retry_after_s
+        self.request_id = request_id
+        super().__init__(f"{kind}: {message}")
+
+
+class ToolError(OutlastError):
+    """Raise this in a tool to tell the model what went wrong, in your own words."""

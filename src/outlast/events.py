@@ -1,0 +1,431 @@
+"""Everything that can happen to a run, in the past tense, as one tagged union.
+
+The tag is the name on disk and outlives renames of the class.  A new field gets a default; a new
+meaning is a new event.  Nothing is changed after it was appended.  Events hold no clock and no
+random value of their own: whoever appends puts times and ids in.
+
+JSON that came from Claude, from a user or from a tool is kept as `msgspec.Raw`: the bytes as they
+came, so that the spelling of a number or a field nobody has heard of survives a resume.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Final, Literal, TypeAlias
+
+import msgspec
+from msgspec import Raw
+
+JOURNAL_VERSION: Final = 1
+"""The version of the journal this code writes; see `RunStarted.journal_version`."""
+
+FailureKind: TypeAlias = Literal[
+    "rate_limited",  # 429: surely unbilled
+    "overloaded",  # 529: surely unbilled
+    "unavailable",  # 500, 502, 503, 504: unknown whether billed
+    "unreachable",  # no connection was made: surely unbilled
+    "cut",  # the stream ended before message_stop: partly billed
+    "timeout",  # no outcome in time: unknown whether billed
+    "malformed",  # a 200 that is not what the API promises: unknown whether billed
+    "crash",  # the process ended before the outcome was written: unknown whether billed
+    "spend_limit",  # 402, and 429 of a spend limit: not transient
+    "auth",  # 401, 403
+    "not_found",  # 404: the model or the endpoint does not exist
+    "too_large",  # 413
+    "invalid_request",  # 400, 422 and every other 4xx
+    "bug",  # an exception of ours or of a model adapter: unknown whether billed
+]
+"""Why a model call came to nothing.  `models.RETRYABLE` says which are worth another attempt."""
+
+ToolFailureKind: TypeAlias = Literal[
+    "raised",  # the function raised an exception
+    "refused",  # the function raised ToolError: its text is for the model
+    "timeout",  # the function did not return within its timeout
+    "crash",  # the process ended while the call was in flight
+    "unknown_tool",  # Claude asked for a tool that this agent does not have
+    "invalid_arguments",  # Claude's arguments do not fit the tool's schema
+    "bad_result",  # what the function returned cannot be written as JSON
+]
+"""Why a tool call came to nothing."""
+
+Effect: TypeAlias = Literal["read", "idempotent", "once"]
+"""What a tool does to the world; it decides what happens to a call in doubt.
+
+`read` changes nothing and is repeated; `idempotent` is repeated with the same key; `once` is never
+repeated.
+"""
+
+FinalStatus: TypeAlias = Literal[
+    "completed", "failed", "rejected", "cancelled", "stopped"
+]
+
+
+class Event(
+    msgspec.Struct,
+    frozen=True,
+    kw_only=True,
+    omit_defaults=True,
+    gc=False,
+    tag_field="type",
+):
+    """Something that happened.  Subclasses carry the facts; the record around them the when."""
+
+    kept: ClassVar[tuple[str, ...]] = ()
+    """Fields that also go to the record's `meta` column, which outlives an erasure of the body."""
+
+
+class Spec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
+    """What the model sees of an agent, verbatim and for ever: never rendered again."""
+
+    agent: str
+    model: str
+    max_tokens: int
+    system: str = ""
+    tools: Raw = Raw(b"[]")
+    """The rendered tool schemas: a JSON array."""
+    parameters: Raw = Raw(b"{}")
+    """Further members of every request, such as `thinking`: a JSON object."""
+
+
+# ── the run ────────────────────────────────────────────────────────────────────────────────────
+
+
+class RunStarted(
+    Event, frozen=True, kw_only=True, omit_defaults=True, gc=False, tag="run_started"
+):
+    """A run exists.  It is queued until a driver claims it."""
+
+    kept: ClassVar[tuple[str, ...]] = ("journal_version", "agent")
+
+    journal_version: int
+    agent: str
+    nonce: str
+    """Random, made once: idempotency keys come from it, so that two runs never share one."""
+    spec: Spec
+    code: str = ""
+    """Where the agent is declared, as `module:attribute`; empty when it cannot be imported."""
+    version: str = ""
+    tenant: str = ""
+    subject: str = ""
+    parent: str = ""
+    root: str = ""
+    tags: dict[str, str] = {}
+    turns: int | None = None
+    """The budget of turns the run was started with; `None` is no limit."""
+
+
+class NoteAdded(
+    Event, frozen=True, kw_only=True, omit_defaults=True, gc=False, tag="note_added"
+):
+    """Somebody wrote a remark into the journal.  An outside event: it changes nothing the run does."""
+
+    text: str
+    by: str = ""
+
+
+class BudgetRefused(
+    Event, frozen=True, kw_only=True, omit_defaults=True, gc=False, tag="budget_refused"
+):
+    """A call was not made because a budget does not allow it."""
+
+    kept: ClassVar[tuple[str, ...]] = ("scope", "unit", "needed", "left")
+
+    ask_id: str
+    scope: str
+    unit: str
+    needed: int
+    left: int
+
+
+class RunFinished(
+    Event, frozen=True, kw_only=True, omit_defaults=True, gc=False, tag="run_finished"
+):
+    """A leg of the run ended.  Only `stopped` may go on, once its limits allow it."""
+
+    kept: ClassVar[tuple[str, ...]] = ("status",)
+
+    status: FinalStatus
+    why: str = ""
+    """A sentence for people; empty for `completed`."""
+
+
+# ── asks: a conversation about one question ─────────────────────────────────────────────────────
+
+
+class AskStarted(
+    Event, frozen=True, kw_only=True, omit_defaults=True, gc=False, tag="ask_started"
+):
+    """A question was opened."""
+
+    ask_id: str
+    spec: Spec | None = None
+    """What the model sees in this ask; `None` is the run's own."""
+
+
+class MessageReceived(
+    Event,
+    frozen=True,
+    kw_only=True,
+    omit_defaults=True,
+    gc=False,
+    tag="message_received",
+):
+    """A message from outside entered the conversation, before any call that carries it."""
+
+    ask_id: str
+    content: Raw
+    """A JSON string or an array of content blocks, as the API takes it."""
+    role: Literal["user"] = "user"
+
+
+class AskAnswered(
+    Event, frozen=True, kw_only=True, omit_defaults=True, gc=False, tag="ask_answered"
+):
+    """The question has its answer."""
+
+    ask_id: str
+    answer: Raw
+    """The answer as JSON."""
+
+
+# ── calls of the model ──────────────────────────────────────────────────────────────────────────
+
+
+class ModelCallStarted(
+    Event,
+    frozen=True,
+    kw_only=True,
+    omit_defaults=True,
+    gc=False,
+    tag="model_call_started",
+):
+    """The intent to ask the model: written, and durable, before the request leaves."""
+
+    kept: ClassVar[tuple[str, ...]] = ("call_id", "hold_nano")
+
+    ask_id: str
+    call_id: str
+    max_tokens: int
+    request_hash: str
+    """Hex SHA-256 of the canonical request, cache markers aside; see `conversation.request_hash`."""
+    hold_nano: int
+    """The worst case of this attempt in nano-dollars: spent unless the outcome says otherwise."""
+    hold_tokens: int
+    attempt: int = 1
+
+
+class ModelCallSucceeded(
+    Event,
+    frozen=True,
+    kw_only=True,
+    omit_defaults=True,
+    gc=False,
+    tag="model_call_succeeded",
+):
+    """The whole reply came, `message_stop` included."""
+
+    kept: ClassVar[tuple[str, ...]] = ("call_id", "cost_nano", "tokens")
+
+    ask_id: str
+    call_id: str
+    content: Raw
+    """The assistant's blocks as they came: a JSON array."""
+    stop_reason: str | None
+    usage: Raw
+    """The API's usage object as it came."""
+    cost_nano: int
+    tokens: int
+    """Input (fresh, cache read, cache written) plus output."""
+    model: str = ""
+    request_id: str = ""
+    message_id: str = ""
+    extra: Raw = Raw(b"{}")
+    """Every other member of the message, such as `stop_details` or `container`: a JSON object."""
+    latency_ms: int = 0
+
+
+class ModelCallFailed(
+    Event,
+    frozen=True,
+    kw_only=True,
+    omit_defaults=True,
+    gc=False,
+    tag="model_call_failed",
+):
+    """The attempt came to nothing and was surely not billed."""
+
+    kept: ClassVar[tuple[str, ...]] = ("call_id", "kind")
+
+    ask_id: str
+    call_id: str
+    kind: FailureKind
+    message: str
+    status: int = 0
+    error_type: str = ""
+    error_code: str = ""
+    retry_after_s: float | None = None
+    request_id: str = ""
+
+
+class ModelCallInDoubt(
+    Event,
+    frozen=True,
+    kw_only=True,
+    omit_defaults=True,
+    gc=False,
+    tag="model_call_in_doubt",
+):
+    """Nobody knows whether the attempt was billed, so it counts as fully spent."""
+
+    kept: ClassVar[tuple[str, ...]] = ("call_id", "kind", "cost_nano", "tokens")
+
+    ask_id: str
+    call_id: str
+    kind: FailureKind
+    message: str
+    cost_nano: int
+    """What was held for the attempt: in doubt is spent."""
+    tokens: int
+    status: int = 0
+    error_type: str = ""
+    error_code: str = ""
+    retry_after_s: float | None = None
+    request_id: str = ""
+
+
+# ── calls of tools ──────────────────────────────────────────────────────────────────────────────
+
+
+class ToolCallStarted(
+    Event,
+    frozen=True,
+    kw_only=True,
+    omit_defaults=True,
+    gc=False,
+    tag="tool_call_started",
+):
+    """The intent to call a tool: written, and durable, before the function runs.
+
+    The arguments stand in the reply that asked for the call, under `tool_use_id`.
+    """
+
+    kept: ClassVar[tuple[str, ...]] = ("call_id", "tool")
+
+    ask_id: str
+    call_id: str
+    tool_use_id: str
+    tool: str
+    effect: Effect
+    attempt: int = 1
+
+
+class ToolCallSucceeded(
+    Event,
+    frozen=True,
+    kw_only=True,
+    omit_defaults=True,
+    gc=False,
+    tag="tool_call_succeeded",
+):
+    """The tool answered."""
+
+    kept: ClassVar[tuple[str, ...]] = ("call_id",)
+
+    ask_id: str
+    call_id: str
+    tool_use_id: str
+    content: Raw
+    """What the model gets: a JSON string or an array of content blocks."""
+    blob: str = ""
+    """Hex SHA-256 of the whole result in `blobs`, when `content` is only its beginning."""
+    latency_ms: int = 0
+
+
+class ToolCallFailed(
+    Event,
+    frozen=True,
+    kw_only=True,
+    omit_defaults=True,
+    gc=False,
+    tag="tool_call_failed",
+):
+    """The tool did not answer, and the model is told so with `is_error`."""
+
+    kept: ClassVar[tuple[str, ...]] = ("call_id", "kind")
+
+    ask_id: str
+    call_id: str
+    tool_use_id: str
+    kind: ToolFailureKind
+    content: Raw
+    """What the model gets: a JSON string, free of the exception's own text."""
+    error: str = ""
+    """What was raised, for people: never sent to the model."""
+    latency_ms: int = 0
+
+
+class ToolCallInDoubt(
+    Event,
+    frozen=True,
+    kw_only=True,
+    omit_defaults=True,
+    gc=False,
+    tag="tool_call_in_doubt",
+):
+    """A tool call was started and nobody knows whether it happened.
+
+    Without `content` the call is repeated; with it, the model is told that the outcome is unknown.
+    """
+
+    kept: ClassVar[tuple[str, ...]] = ("call_id", "kind")
+
+    ask_id: str
+    call_id: str
+    tool_use_id: str
+    kind: ToolFailureKind
+    content: Raw | None = None
+
+
+AnyEvent: TypeAlias = (
+    RunStarted
+    | NoteAdded
+    | BudgetRefused
+    | RunFinished
+    | AskStarted
+    | MessageReceived
+    | AskAnswered
+    | ModelCallStarted
+    | ModelCallSucceeded
+    | ModelCallFailed
+    | ModelCallInDoubt
+    | ToolCallStarted
+    | ToolCallSucceeded
+    | ToolCallFailed
+    | ToolCallInDoubt
+)
+"""The union; an event type enters it with the feature that first emits it."""
+
+OUTSIDE: Final[tuple[type[Event], ...]] = (NoteAdded,)
+"""Events that others than the run's driver may append, at any time."""
+
+_ENCODER: Final = msgspec.json.Encoder()
+_DECODER: Final = msgspec.json.Decoder(AnyEvent)
+
+
+def encode(event: Event) -> bytes:
+    """Return the body of `event` as it is stored: JSON, the tag under `type`."""
+    return _ENCODER.encode(event)
+
+
+def decode(body: bytes) -> AnyEvent:
+    """Return the event stored as `body`.
+
+    Raises:
+        msgspec.ValidationError: the tag or a field is not known to this version.
+
+    """
+    return _DECODER.decode(body)
+
+
+def tag(event: Event) -> str:
+    """Return the event's name on disk."""
+    return str(event.__struct_config__.tag)

@@ -1,0 +1,299 @@
+"""What a journal is: streams of records that are only ever appended to.
+
+A run is one stream, `run:ID`; the store has its own, whose names begin with `~`.  Every append
+carries the sequence number it expects and the driver's epoch, so two drivers can never both
+succeed; it is one transaction with the run's row and the ledger, so no projection is ever behind.
+
+Every record carries the hash of the one before it.  `record_hash` is the formula; a store only
+keeps its results.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Sequence
+from hashlib import sha256
+from typing import Final, Protocol
+
+import msgspec
+
+from outlast.events import AnyEvent, Event
+
+GENESIS: Final = bytes(32)
+"""What the first record of a stream has as `prev`."""
+
+MAX_SEQ: Final = (1 << 24) - 1
+"""The longest a stream can grow: 16,777,215 records."""
+
+
+class Record(msgspec.Struct, frozen=True, gc=False):
+    """An event in its place.
+
+    Attributes:
+        stream: the stream's name.
+        seq: its place in the stream, from 1, without gaps.
+        position: its place in the whole store, from 1, in commit order.
+        at: when it was appended, nanoseconds since the epoch, UTC, by the appender's clock.
+        epoch: the driver's fence when it was appended; 0 for outside events and before any driver.
+
+    """
+
+    stream: str
+    seq: int
+    position: int
+    at: int
+    epoch: int
+    event: AnyEvent
+
+
+class Proof(msgspec.Struct, frozen=True, gc=False):
+    """What the chain holds about one record; `body` and `salt` are `None` once erased."""
+
+    stream: str
+    seq: int
+    position: int
+    at: int
+    epoch: int
+    type: str
+    meta: bytes
+    commitment: bytes
+    prev: bytes
+    hash: bytes
+    salt: bytes | None
+    body: bytes | None
+
+
+class RunRow(msgspec.Struct, frozen=True, kw_only=True):
+    """The run's row: a projection of its journal, written in the same transaction as every append.
+
+    Times are nanoseconds since the epoch; money is nano-dollars, calls in doubt included.
+    """
+
+    id: str
+    agent: str
+    version: str = ""
+    status: str
+    phase: str = ""
+    answer: str | None = None
+    """JSON."""
+    cost_nano: int = 0
+    tokens: int = 0
+    turns: int = 0
+    created_at: int
+    updated_at: int
+    wake_at: int | None = None
+    why: str = ""
+    degraded: bool = False
+    tenant: str = ""
+    parent: str = ""
+    root: str = ""
+    next_seq: int = 1
+    fence: int = 0
+
+
+class Hold(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """A precondition: `needed` of `unit` must fit into `scope`, and is then held for `call_id`.
+
+    `limit` is the whole amount of the scope in `window`; `None` only records.  Settled, in doubt
+    and held amounts count against it.
+    """
+
+    call_id: str
+    scope: str
+    window: str = "total"
+    unit: str = "nano"
+    needed: int
+    limit: int | None = None
+
+
+class Settlement(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """Every hold of `call_id` in `unit` is replaced by `amount`, settled or in doubt."""
+
+    call_id: str
+    unit: str = "nano"
+    amount: int
+    in_doubt: bool = False
+
+
+class Balance(msgspec.Struct, frozen=True, kw_only=True):
+    """What a scope has spent in a window, and what calls in flight hold of it."""
+
+    settled: int = 0
+    in_doubt: int = 0
+    held: int = 0
+
+    @property
+    def taken(self) -> int:
+        """What counts against a limit."""
+        return self.settled + self.in_doubt + self.held
+
+
+class Posting(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """One line of the hourly cost roll-up; lines with the same key are added up."""
+
+    hour: int
+    """Nanoseconds since the epoch, at the full hour, UTC."""
+    agent: str
+    version: str = ""
+    tenant: str = ""
+    model: str = ""
+    calls: int = 0
+    calls_in_doubt: int = 0
+    calls_failed: int = 0
+    input_tokens: int = 0
+    cache_read_tokens: int = 0
+    cache_write_tokens: int = 0
+    output_tokens: int = 0
+    settled_nano: int = 0
+    in_doubt_nano: int = 0
+
+
+class Commit(msgspec.Struct, frozen=True, kw_only=True):
+    """One append: what is written, or refused, as a whole.
+
+    Attributes:
+        expected_seq: the sequence number the first event is to get; `None` for outside events,
+            which go wherever the stream is.
+        epoch: the driver's epoch from `claim`; `None` for outside events and for the append that
+            creates a run.
+        at: nanoseconds since the epoch.
+        row: the run's row afterwards; `next_seq` and `fence` are the store's to fill in.
+
+    """
+
+    stream: str
+    events: Sequence[Event]
+    at: int
+    expected_seq: int | None = None
+    epoch: int | None = None
+    row: RunRow | None = None
+    holds: Sequence[Hold] = ()
+    settlements: Sequence[Settlement] = ()
+    postings: Sequence[Posting] = ()
+
+
+class Journal(Protocol):
+    """A store of streams.  Every one of them passes `outlast.testing.journal_contract`."""
+
+    @property
+    def url(self) -> str:
+        """The store as a user names it, such as `sqlite:///agents.db`."""
+        ...
+
+    def append(self, commit: Commit) -> tuple[Record, ...]:
+        """Append and return the records; when it returns, they survive a power loss.
+
+        Raises:
+            Conflict: the stream is not at `expected_seq` (also: it exists already and 1 was expected).
+            Fenced: `epoch` is not the stream's fence.
+            Refused: a hold does not fit; nothing was written.
+            StoreFull: no space is left; nothing was written.
+            StoreError: anything else the store cannot do.
+
+        """
+        ...
+
+    async def aappend(self, commit: Commit) -> tuple[Record, ...]:
+        """Append without blocking the event loop, grouped with the appends of other runs."""
+        ...
+
+    def claim(self, stream: str) -> int:
+        """Become the stream's driver: raise its fence by one and return it as this driver's epoch.
+
+        Raises:
+            Busy: a living driver on this machine holds it.
+            RunNotFound: there is no such stream.
+
+        """
+        ...
+
+    def release(self, stream: str) -> None:
+        """Let go of what `claim` took; the fence stays where it is."""
+        ...
+
+    def read(
+        self, stream: str, *, after: int = 0, limit: int | None = None
+    ) -> list[Record]:
+        """Return the records of `stream` whose seq is above `after`, in order.
+
+        Raises:
+            JournalTooNew: the stream was written by a newer version.
+            JournalDamaged: a body cannot be decoded, is missing, or a record is missing.
+
+        """
+        ...
+
+    def read_all(self, *, after: int = 0, limit: int = 1000) -> list[Record]:
+        """Return records of every stream whose position is above `after`, in commit order."""
+        ...
+
+    def proofs(self, stream: str, *, after: int = 0) -> Iterable[Proof]:
+        """Yield what the chain holds about the records of `stream`."""
+        ...
+
+    def run(self, run_id: str) -> RunRow | None:
+        """Return the row of the run, `None` when there is no such run."""
+        ...
+
+    def runs(
+        self,
+        *,
+        status: str | None = None,
+        agent: str | None = None,
+        limit: int | None = None,
+    ) -> list[RunRow]:
+        """Return the rows of the runs, newest first."""
+        ...
+
+    def balance(
+        self, scope: str, *, window: str = "total", unit: str = "nano"
+    ) -> Balance:
+        """Return what the ledger holds about a scope."""
+        ...
+
+    def rollup(self) -> list[Posting]:
+        """Return the hourly cost roll-up, oldest hour first."""
+        ...
+
+    def put_blob(self, data: bytes) -> str:
+        """Store `data` once and return its hex SHA-256."""
+        ...
+
+    def blob(self, digest: str) -> bytes | None:
+        """Return what `put_blob` stored under `digest`, `None` when there is nothing."""
+        ...
+
+    def close(self) -> None:
+        """Finish what was accepted, and let go of every resource."""
+        ...
+
+
+def run_stream(run_id: str) -> str:
+    """Return the name of a run's stream."""
+    return "run:" + run_id
+
+
+def commitment(*, salt: bytes, body: bytes) -> bytes:
+    """Return what the chain holds instead of the body, so that the body can be erased."""
+    return sha256(salt + body).digest()
+
+
+_FIXED: Final = struct.Struct(">QQqQIII")
+
+
+def record_hash(  # noqa: PLR0913  (a formula over the columns of a record)
+    *,
+    prev: bytes,
+    stream: str,
+    seq: int,
+    position: int,
+    at: int,
+    epoch: int,
+    type: str,  # noqa: A002  (the column's name)
+    meta: bytes,
+    commitment: bytes,
+) -> bytes:
+    """Return the hash of a record: SHA-256 over its columns, every one of a known length."""
+    name, kind = stream.encode(), type.encode()
+    fixed = _FIXED.pack(seq, position, at, epoch, len(name), len(kind), len(meta))
+    return sha256(b"".join((prev, fixed, name, kind, meta, commitment))).digest()
