@@ -182,9 +182,7 @@ class Busy(JournalError):
     def __init__(self, stream: str, *, holder: str) -> None:
         self.stream = stream
         self.holder = holder
-        super().__init__(
-            f"{stream} is being driven by {holder}; wait for it, or end that process"
-        )
+        super().__init__(f"{stream} is being driven by {holder}; wait for it, or end that process")
 
 
 class Refused(JournalError):

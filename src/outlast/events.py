@@ -54,9 +54,7 @@ Effect: TypeAlias = Literal["read", "idempotent", "once"]
 repeated.
 """
 
-FinalStatus: TypeAlias = Literal[
-    "completed", "failed", "rejected", "cancelled", "stopped"
-]
+FinalStatus: TypeAlias = Literal["completed", "failed", "rejected", "cancelled", "stopped"]
 
 
 class Event(
@@ -89,9 +87,7 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=Fal
 # ── the run ────────────────────────────────────────────────────────────────────────────────────
 
 
-class RunStarted(
-    Event, frozen=True, kw_only=True, omit_defaults=True, gc=False, tag="run_started"
-):
+class RunStarted(Event, frozen=True, kw_only=True, omit_defaults=True, gc=False, tag="run_started"):
     """A run exists.  It is queued until a driver claims it."""
 
     kept: ClassVar[tuple[str, ...]] = ("journal_version", "agent")
@@ -113,9 +109,7 @@ class RunStarted(
     """The budget of turns the run was started with; `None` is no limit."""
 
 
-class NoteAdded(
-    Event, frozen=True, kw_only=True, omit_defaults=True, gc=False, tag="note_added"
-):
+class NoteAdded(Event, frozen=True, kw_only=True, omit_defaults=True, gc=False, tag="note_added"):
     """Somebody wrote a remark into the journal.  An outside event: it changes nothing the run does."""
 
     text: str
@@ -151,9 +145,7 @@ class RunFinished(
 # ── asks: a conversation about one question ─────────────────────────────────────────────────────
 
 
-class AskStarted(
-    Event, frozen=True, kw_only=True, omit_defaults=True, gc=False, tag="ask_started"
-):
+class AskStarted(Event, frozen=True, kw_only=True, omit_defaults=True, gc=False, tag="ask_started"):
     """A question was opened."""
 
     ask_id: str

@@ -211,9 +211,7 @@ class Journal(Protocol):
         """Let go of what `claim` took; the fence stays where it is."""
         ...
 
-    def read(
-        self, stream: str, *, after: int = 0, limit: int | None = None
-    ) -> list[Record]:
+    def read(self, stream: str, *, after: int = 0, limit: int | None = None) -> list[Record]:
         """Return the records of `stream` whose seq is above `after`, in order.
 
         Raises:
@@ -245,9 +243,7 @@ class Journal(Protocol):
         """Return the rows of the runs, newest first."""
         ...
 
-    def balance(
-        self, scope: str, *, window: str = "total", unit: str = "nano"
-    ) -> Balance:
+    def balance(self, scope: str, *, window: str = "total", unit: str = "nano") -> Balance:
         """Return what the ledger holds about a scope."""
         ...
 

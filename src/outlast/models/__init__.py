@@ -96,9 +96,7 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
 class Model(Protocol):
     """Asks a model once.  Retries are the run loop's business, never the model's."""
 
-    async def call(
-        self, request: Request, *, on_part: Callable[[Part], None] | None
-    ) -> Reply:
+    async def call(self, request: Request, *, on_part: Callable[[Part], None] | None) -> Reply:
         """Return the whole reply.
 
         Raises:
