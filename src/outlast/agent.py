@@ -1,0 +1,129 @@
+"""What a user declares: an agent, its budget, its tools; immutable, and checked when declared."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import msgspec
+from msgspec import Raw
+
+from outlast.errors import InvalidAgent
+from outlast.events import Spec
+from outlast.tool import Tool
+
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """How much a run may use.
+
+    Attributes:
+        turns: calls of the model, those in doubt included; `None` (the default) sets no limit.
+
+    """
+
+    turns: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what could only be a mistake."""
+        if self.turns is not None and (not isinstance(self.turns, int) or self.turns < 1):
+            raise InvalidAgent(
+                f"Budget(turns={self.turns!r}): a budget is a whole number of at least 1, "
+                "or None for no limit"
+            )
+
+
+@dataclass(frozen=True)
+class Agent:
+    """An agent: who it is, what the model sees of it, and what it may use.
+
+    Attributes:
+        name: 1 to 128 letters, digits, `.`, `_` or `-`; it names the agent in the journal.
+        model: the model's id, such as `claude-opus-5-5`.
+        instructions: the system prompt; may be empty.
+        tools: what Claude may call; no two of one name.
+        budget: default `Budget(turns=50)`, so that nothing runs for ever.
+        max_tokens: output tokens of one call at most, default 8192.
+        parameters: further members of every request, such as `{"temperature": 0.2}`.
+
+    Raises:
+        InvalidAgent: the declaration cannot work; the message says why.
+
+    """
+
+    name: str
+    model: str = field(kw_only=True)
+    instructions: str = field(default="", kw_only=True)
+    tools: tuple[Tool[..., Any], ...] = field(default=(), kw_only=True)
+    budget: Budget = field(default=Budget(turns=50), kw_only=True)
+    max_tokens: int = field(default=8192, kw_only=True)
+    parameters: dict[str, Any] = field(default_factory=dict, kw_only=True)
+
+    def __post_init__(self) -> None:
+        """Check the declaration; a list of tools becomes a tuple."""
+        object.__setattr__(self, "tools", tuple(self.tools))
+        _check(self)
+
+    def tool(self, name: str) -> Tool[..., Any] | None:
+        """Return the tool of that name, `None` when the agent has none."""
+        for declared in self.tools:
+            if declared.name == name:
+                return declared
+        return None
+
+    def spec(self) -> Spec:
+        """Return what the model sees of this agent, rendered once.
+
+        Raises:
+            InvalidTool: the schema of a tool cannot be told.
+
+        """
+        return Spec(
+            agent=self.name,
+            model=self.model,
+            max_tokens=self.max_tokens,
+            system=self.instructions,
+            tools=Raw(msgspec.json.encode([declared.schema for declared in self.tools])),
+            parameters=Raw(msgspec.json.encode(self.parameters)),
+        )
+
+
+_RESERVED: Final = frozenset({"model", "system", "tools", "max_tokens", "stream", "messages"})
+
+
+def _check(agent: Agent) -> None:
+    if not isinstance(agent.name, str) or not _NAME.fullmatch(agent.name):
+        raise InvalidAgent(
+            f"agent {agent.name!r}: a name is 1 to 128 letters, digits, '.', '_' or '-', "
+            "and begins with a letter or digit"
+        )
+    if not isinstance(agent.model, str) or not agent.model:
+        raise InvalidAgent(f"agent {agent.name!r}: model is {agent.model!r}; name a Claude model")
+    if not isinstance(agent.max_tokens, int) or agent.max_tokens < 1:
+        raise InvalidAgent(
+            f"agent {agent.name!r}: max_tokens is {agent.max_tokens!r}, but must be at least 1"
+        )
+    _check_tools(agent)
+    if taken := _RESERVED & agent.parameters.keys():
+        raise InvalidAgent(
+            f"agent {agent.name!r}: parameters may not set {', '.join(sorted(taken))}; "
+            "the agent's own fields do"
+        )
+
+
+def _check_tools(agent: Agent) -> None:
+    seen: set[str] = set()
+    for declared in agent.tools:
+        if not isinstance(declared, Tool):
+            raise InvalidAgent(
+                f"agent {agent.name!r}: {declared!r} is not a tool; decorate it with @outlast.tool"
+            )
+        if declared.name in seen:
+            raise InvalidAgent(
+                f"agent {agent.name!r}: two tools are named {declared.name!r}, and Claude could "
+                "not tell them apart; give one another name with @outlast.tool(name=…)"
+            )
+        seen.add(declared.name)

@@ -1,0 +1,363 @@
+"""What a run does next: the whole policy, as one pure function of what it knows.
+
+`decide` names one small step at a time: events to append and actions to start once those events
+are durable.  The run loop asks again until nothing is left to say, so an outcome and the intent
+that follows from it share one commit.
+
+| the run knows | the next step |
+|---|---|
+| a model call in flight that nobody waits for | in doubt, charged in full; asked again |
+| a tool call in flight that nobody waits for | by its effect: repeated, or told to the model as unknown |
+| a tool use that was not started | check its arguments, then call it |
+| a tool use without a result | wait |
+| a failed attempt worth repeating | wait for its time, then ask again |
+| a failed attempt not worth repeating, or one too many | the run fails, saying why |
+| a reply that ended its turn | the answer |
+| a reply that stopped for any other reason | the run fails, naming the reason |
+| otherwise | ask the model, if the budget has a turn left |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from hashlib import sha256
+from typing import Final, TypeAlias
+
+import msgspec
+from msgspec import Raw
+
+from outlast import budget
+from outlast.agent import Agent
+from outlast.conversation import Conversation, Failure, Pending, blocks, request_hash
+from outlast.events import (
+    AskAnswered,
+    BudgetRefused,
+    Event,
+    ModelCallInDoubt,
+    ModelCallStarted,
+    RunFinished,
+    ToolCallFailed,
+    ToolCallInDoubt,
+    ToolCallStarted,
+    ToolFailureKind,
+)
+from outlast.models import RETRYABLE
+from outlast.prices import worst_case
+from outlast.state import RunState
+from outlast.tool import InvalidArguments, Tool
+
+ATTEMPTS: Final = 8
+"""How often the same request is tried when it fails for a reason that may pass."""
+
+BACKOFF_S: Final = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
+"""Seconds before the second, third, … attempt; up to half as much again is added as jitter."""
+
+REPEATS: Final = 2
+"""How often a `read` whose process died under it is repeated before the model is told."""
+
+NS: Final = 1_000_000_000
+
+
+class CallModel(msgspec.Struct, frozen=True, kw_only=True):
+    """Ask the model; the outcome is a `ModelCall…` event with this `call_id`."""
+
+    ask_id: str
+    call_id: str
+    attempt: int
+    max_tokens: int
+    hold_nano: int
+    hold_tokens: int
+    model: str
+    head: bytes
+    messages: Sequence[bytes]
+
+
+class CallTool(msgspec.Struct, frozen=True, kw_only=True):
+    """Call a tool; the outcome is a `ToolCall…` event with this `call_id`."""
+
+    ask_id: str
+    call_id: str
+    tool_use_id: str
+    tool: str
+    arguments: Raw
+    idempotency_key: str
+    attempt: int
+
+
+class Sleep(msgspec.Struct, frozen=True, kw_only=True):
+    """Do nothing until then, unless something in flight finishes before; nanoseconds since the epoch."""
+
+    until: int
+
+
+Action: TypeAlias = CallModel | CallTool | Sleep
+
+
+class World(msgspec.Struct, frozen=True, kw_only=True):
+    """What lies outside the run, as far as its decisions need it: a snapshot, perhaps stale."""
+
+    in_flight: frozenset[str] = frozenset()
+    """The calls that this driver started and still waits for."""
+
+
+class Step(msgspec.Struct, frozen=True):
+    """What to append, and what to start once that is durable; with neither, nothing is to be done.
+
+    `rest` says that nothing will be, until something from outside happens to the run.
+    """
+
+    events: tuple[Event, ...] = ()
+    actions: tuple[Action, ...] = ()
+    rest: bool = False
+
+
+REST: Final = Step(rest=True)
+WAIT: Final = Step()
+
+
+def decide(state: RunState, agent: Agent, now: int, world: World) -> Step:
+    """Return the next step of the run.
+
+    Args:
+        state: what the run knows.
+        agent: the declaration it is driven with: its tools, its budget.
+        now: nanoseconds since the epoch.
+        world: what lies outside the run.
+
+    """
+    if state.finished and not _may_go_on(state, agent):
+        return REST
+    waiting = False
+    for ask in state.asks.values():
+        if ask.answer is not None:
+            continue
+        step = _ask_step(state, agent, ask, now, world)
+        if step.events or step.actions:
+            return step
+        waiting = True
+    return WAIT if waiting else Step((RunFinished(status="completed"),))
+
+
+def _may_go_on(state: RunState, agent: Agent) -> bool:
+    return state.status == "stopped" and not budget.refusal(state.spend, agent.budget.turns)
+
+
+def _ask_step(state: RunState, agent: Agent, ask: Conversation, now: int, world: World) -> Step:
+    if ask.call is not None:
+        return WAIT if ask.call.call_id in world.in_flight else _lost_call(ask.call)
+    if ask.pending:
+        return next(_tool_steps(state, agent, ask, world), WAIT)
+    if ask.replied:
+        return _reply_step(ask)
+    if ask.failure is not None and (step := _failure_step(state, ask, ask.failure, now)):
+        return step
+    return _call_step(state, agent, ask)
+
+
+# ── the model ───────────────────────────────────────────────────────────────────────────────────
+
+
+def _lost_call(call: ModelCallStarted) -> Step:
+    # It may have been billed, so it is: no crash widens a budget.
+    return Step(
+        (
+            ModelCallInDoubt(
+                ask_id=call.ask_id,
+                call_id=call.call_id,
+                kind="crash",
+                message="the process ended before the outcome was written",
+                cost_nano=call.hold_nano,
+                tokens=call.hold_tokens,
+            ),
+        )
+    )
+
+
+def _call_step(state: RunState, agent: Agent, ask: Conversation) -> Step:
+    if (refused := budget.refusal(state.spend, agent.budget.turns)) is not None:
+        return _refused(ask, *refused, used=state.spend.turns)
+    max_tokens = ask.spec.max_tokens
+    intent = ModelCallStarted(
+        ask_id=ask.ask_id,
+        call_id=f"{ask.ask_id}.m{ask.calls + 1}",
+        max_tokens=max_tokens,
+        request_hash=request_hash(ask, max_tokens),
+        hold_nano=worst_case(ask.spec.model, ask.input_bound, max_tokens),
+        hold_tokens=ask.input_bound + max_tokens,
+        attempt=ask.failures + 1,
+    )
+    return Step((intent,), (_call(ask, intent),))
+
+
+def _call(ask: Conversation, intent: ModelCallStarted) -> CallModel:
+    return CallModel(
+        ask_id=ask.ask_id,
+        call_id=intent.call_id,
+        attempt=intent.attempt,
+        max_tokens=intent.max_tokens,
+        hold_nano=intent.hold_nano,
+        hold_tokens=intent.hold_tokens,
+        model=ask.spec.model,
+        head=ask.head,
+        messages=ask.messages,
+    )
+
+
+def _refused(ask: Conversation, needed: int, left: int, *, used: int) -> Step:
+    refusal = BudgetRefused(ask_id=ask.ask_id, scope="run", unit="turns", needed=needed, left=left)
+    why = (
+        f"stopped: the run's budget of turns, {used} used, needs {needed}, {left} left; "
+        "give the agent a larger Budget(turns=…) and resume"
+    )
+    return Step((refusal, RunFinished(status="stopped", why=why)))
+
+
+def _failure_step(state: RunState, ask: Conversation, failure: Failure, now: int) -> Step | None:
+    """Return what a failed attempt means, `None` when it is time for the next one."""
+    if failure.kind not in RETRYABLE:
+        return _failed(f"Claude did not take the request ({failure.kind}): {failure.message}")
+    if ask.failures >= ATTEMPTS:
+        return _failed(
+            f"{ask.failures} attempts came to nothing, the last one ({failure.kind}): "
+            f"{failure.message}"
+        )
+    until = _next_attempt(state, ask, failure)
+    return Step(actions=(Sleep(until=until),)) if now < until else None
+
+
+def _next_attempt(state: RunState, ask: Conversation, failure: Failure) -> int:
+    nonce = state.started.nonce if state.started else ""
+    seed = f"{nonce}:{ask.ask_id}:{ask.calls}".encode()
+    # Jitter without randomness: a resumed run waits as long as it would have.
+    jitter = int.from_bytes(sha256(seed).digest()[:4], "big") / 2**33
+    wait_s = BACKOFF_S[min(ask.failures, len(BACKOFF_S)) - 1] * (1 + jitter)
+    return failure.at + int(max(wait_s, failure.retry_after_s or 0.0) * NS)
+
+
+def _failed(why: str) -> Step:
+    return Step((RunFinished(status="failed", why=why),))
+
+
+def _reply_step(ask: Conversation) -> Step:
+    if ask.stop_reason not in ("end_turn", "stop_sequence"):
+        return _failed(
+            f"Claude stopped with stop_reason {ask.stop_reason!r}, which is not an answer"
+        )
+    said = blocks(_content(ask))
+    if any(block.type == "tool_use" for block in said):
+        return _failed(f"Claude ended its turn ({ask.stop_reason}) with a tool use left open")
+    text = "".join(block.text for block in said if block.type == "text")
+    if not text.strip():
+        return _failed(f"Claude ended its turn ({ask.stop_reason}) without a word")
+    answer = AskAnswered(ask_id=ask.ask_id, answer=Raw(msgspec.json.encode(text)))
+    return Step((answer,))
+
+
+class _Message(msgspec.Struct, gc=False):
+    content: Raw
+
+
+_MESSAGE: Final = msgspec.json.Decoder(_Message)
+
+
+def _content(ask: Conversation) -> Raw:
+    return _MESSAGE.decode(ask.messages[-1]).content
+
+
+# ── tools ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def _tool_steps(state: RunState, agent: Agent, ask: Conversation, world: World) -> Iterator[Step]:
+    for number, pending in enumerate(ask.pending, start=1):
+        if pending.result or pending.call_id in world.in_flight:
+            continue
+        call_id = f"{ask.ask_id}.m{ask.calls}.t{number}"
+        declared = agent.tool(pending.name)
+        if pending.call_id:
+            yield _lost_tool(ask, pending, declared)
+        else:
+            yield _start_tool(state, ask, pending, declared, call_id)
+
+
+def _lost_tool(ask: Conversation, pending: Pending, declared: Tool[..., object] | None) -> Step:
+    effect = declared.effect if declared else "once"
+    again = effect == "idempotent" or (effect == "read" and pending.attempts <= REPEATS)
+    unknown = (
+        f"The outcome of this call of {pending.name} is unknown: it was interrupted, and it may or "
+        "may not have happened. It was not repeated."
+    )
+    return Step(
+        (
+            ToolCallInDoubt(
+                ask_id=ask.ask_id,
+                call_id=pending.call_id,
+                tool_use_id=pending.tool_use_id,
+                kind="crash",
+                content=None if again else _text(unknown),
+            ),
+        )
+    )
+
+
+def _start_tool(
+    state: RunState,
+    ask: Conversation,
+    pending: Pending,
+    declared: Tool[..., object] | None,
+    call_id: str,
+) -> Step:
+    if declared is None:
+        known = "This agent has no tool of that name, and nothing was called."
+        return _not_called(ask, pending, call_id, "unknown_tool", known)
+    try:
+        declared.arguments(bytes(pending.arguments))
+    except InvalidArguments as error:
+        return _not_called(ask, pending, call_id, "invalid_arguments", str(error))
+    attempt = pending.attempts + 1
+    intent = ToolCallStarted(
+        ask_id=ask.ask_id,
+        call_id=call_id if attempt == 1 else f"{call_id}.{attempt}",
+        tool_use_id=pending.tool_use_id,
+        tool=pending.name,
+        effect=declared.effect,
+        attempt=attempt,
+    )
+    call = CallTool(
+        ask_id=ask.ask_id,
+        call_id=intent.call_id,
+        tool_use_id=pending.tool_use_id,
+        tool=pending.name,
+        arguments=pending.arguments,
+        idempotency_key=_idempotency_key(state, ask, pending),
+        attempt=attempt,
+    )
+    return Step((intent,), (call,))
+
+
+def _not_called(
+    ask: Conversation, pending: Pending, call_id: str, kind: ToolFailureKind, text: str
+) -> Step:
+    # Nothing happens in the world, so there is no intent: only what the model is told.
+    return Step(
+        (
+            ToolCallFailed(
+                ask_id=ask.ask_id,
+                call_id=call_id,
+                tool_use_id=pending.tool_use_id,
+                kind=kind,
+                content=_text(text),
+            ),
+        )
+    )
+
+
+def _idempotency_key(state: RunState, ask: Conversation, pending: Pending) -> str:
+    """Return a key that every attempt of this call has, and no other call in the world."""
+    nonce = state.started.nonce if state.started else ""
+    # The number of messages tells two turns apart even if Claude should repeat an id.
+    place = f"{nonce}:{ask.ask_id}:{len(ask.messages)}:{pending.tool_use_id}"
+    return sha256(place.encode()).hexdigest()[:32]
+
+
+def _text(text: str) -> Raw:
+    return Raw(msgspec.json.encode(text))

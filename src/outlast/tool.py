@@ -1,0 +1,344 @@
+"""A function that Claude may call: its schema, what it does to the world, and how it is run.
+
+The schema comes from the type hints and the docstring.  It is built on first use rather than at
+decoration, because hints may name types that are defined further down, and because pydantic takes
+a tenth of a second to import.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property, update_wrapper
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Final,
+    Generic,
+    ParamSpec,
+    TypeVar,
+    get_args,
+    get_type_hints,
+    overload,
+)
+
+import msgspec
+
+from outlast.errors import InvalidTool
+from outlast.events import Effect
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+MAX_RESULT_BYTES: Final = 64 * 1024
+"""How much of a result the model gets by default; the whole of a longer one goes to a blob."""
+
+_NAME: Final = re.compile(r"[a-zA-Z0-9_-]{1,128}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ToolContext:
+    """What a tool may know about the call it serves; a parameter annotated with it receives it.
+
+    Attributes:
+        run_id: the run.
+        call_id: this attempt.
+        idempotency_key: the same for every attempt of this call, also after a crash, and shared
+            with no other call: hand it to whatever must not do the thing twice.
+        attempt: 1 for the first attempt.
+        deadline: seconds on the event loop's monotonic clock at which the call is given up;
+            `None` without a timeout.
+        tenant: the run's tenant, empty when it has none.
+        deps: what the application gave `Outlast(deps=…)`.
+
+    """
+
+    run_id: str
+    call_id: str
+    idempotency_key: str
+    attempt: int = 1
+    deadline: float | None = None
+    tenant: str = ""
+    deps: Any = None
+
+
+class InvalidArguments(Exception):
+    """Claude's arguments do not fit the schema; the message says where, for Claude."""
+
+
+class Tool(Generic[P, R]):
+    """A function declared as a tool.  Calling it calls the function.
+
+    Attributes:
+        name: what Claude calls it by: the function's name unless another was given.
+        effect: `read`, `idempotent` or `once`.
+        timeout_s: seconds after which a call is given up; `None` waits for ever.
+        max_result_bytes: how much of a result the model gets.
+        function: the function itself.
+
+    """
+
+    def __init__(
+        self,
+        function: Callable[P, R],
+        *,
+        effect: Effect,
+        name: str | None = None,
+        timeout_s: float | None = 60.0,
+        max_result_bytes: int = MAX_RESULT_BYTES,
+    ) -> None:
+        self.function = function
+        self.name: str = name or getattr(function, "__name__", "")
+        self.effect: Effect = effect
+        self.timeout_s = timeout_s
+        self.max_result_bytes = max_result_bytes
+        update_wrapper(self, function)
+        _check(self)
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        return self.function(*args, **kwargs)
+
+    def __repr__(self) -> str:
+        return f"<tool {self.name!r}, effect {self.effect!r}>"
+
+    @cached_property
+    def is_async(self) -> bool:
+        """Whether the function is a coroutine function."""
+        return inspect.iscoroutinefunction(self.function)
+
+    @cached_property
+    def schema(self) -> dict[str, Any]:
+        """The tool as the API takes it: `name`, `description`, `input_schema`.
+
+        Raises:
+            InvalidTool: a type hint cannot be resolved, or has no JSON schema.
+
+        """
+        return _schema(self)
+
+    def arguments(self, raw: bytes) -> dict[str, Any]:
+        """Return Claude's arguments as the keyword arguments of the function.
+
+        Raises:
+            InvalidArguments: they do not fit; the message tells Claude what was expected.
+
+        """
+        return _arguments(self, raw)
+
+    @cached_property
+    def _parameters(self) -> Parameters:
+        return _parameters(self)
+
+
+@overload
+def tool(function: Callable[P, R], /) -> Tool[P, R]: ...
+@overload
+def tool(
+    *,
+    effect: Effect = ...,
+    name: str | None = ...,
+    timeout_s: float | None = ...,
+    max_result_bytes: int = ...,
+) -> Callable[[Callable[P, R]], Tool[P, R]]: ...
+def tool(
+    function: Callable[P, R] | None = None,
+    /,
+    *,
+    effect: Effect = "once",
+    name: str | None = None,
+    timeout_s: float | None = 60.0,
+    max_result_bytes: int = MAX_RESULT_BYTES,
+) -> Tool[P, R] | Callable[[Callable[P, R]], Tool[P, R]]:
+    """Declare a function, sync or async, as a tool.
+
+    Its parameters need type hints, its docstring tells Claude what it does (the part about a
+    parameter goes to that parameter), and its result is given to Claude as text: a `str` as it is,
+    anything else as JSON.  Raise `ToolError` to tell Claude what went wrong; of any other
+    exception Claude only learns the class.
+
+    Args:
+        function: the function, when used as a bare `@outlast.tool`.
+        effect: what the call does to the world, which decides what happens when the process dies
+            in the middle of it.  `read` changes nothing: repeated, twice at most.  `idempotent`:
+            repeated with the same `ToolContext.idempotency_key`.  `once` (the default, since it is
+            the safe one): never repeated; Claude is told that the outcome is unknown.
+        name: what Claude calls it by; default the function's name.
+        timeout_s: seconds after which the call is given up, default 60; `None` waits for ever.
+        max_result_bytes: how much of a result Claude gets, default 65,536 bytes of UTF-8.
+
+    Raises:
+        InvalidTool: a parameter has no type hint, or cannot be given by name.
+
+    """
+
+    def declare(function: Callable[P, R]) -> Tool[P, R]:
+        return Tool(
+            function,
+            effect=effect,
+            name=name,
+            timeout_s=timeout_s,
+            max_result_bytes=max_result_bytes,
+        )
+
+    return declare(function) if function is not None else declare
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """How arguments are checked: a pydantic model whose aliases are the parameters' names."""
+
+    model: type[BaseModel]
+    fields: dict[str, str] = field(default_factory=dict)
+    """Field name to parameter name; pydantic reserves names that a parameter may well have."""
+    context: str = ""
+    """The parameter that takes the `ToolContext`; empty when there is none."""
+
+
+def _check(declared: Tool[Any, Any]) -> None:
+    if declared.effect not in get_args(Effect):
+        raise InvalidTool(
+            f"tool {declared.name!r}: effect is {declared.effect!r}, "
+            f"but must be one of {', '.join(map(repr, get_args(Effect)))}"
+        )
+    if not _NAME.fullmatch(declared.name):
+        raise InvalidTool(
+            f"tool {declared.name!r}: Claude's tool names are 1 to 128 letters, digits, "
+            "'_' or '-'; give one with @outlast.tool(name=…)"
+        )
+    if declared.timeout_s is not None and not declared.timeout_s > 0:
+        raise InvalidTool(
+            f"tool {declared.name!r}: timeout_s is {declared.timeout_s}, but must be above 0, "
+            "or None to wait for ever"
+        )
+    if declared.max_result_bytes < 1:
+        raise InvalidTool(
+            f"tool {declared.name!r}: max_result_bytes is {declared.max_result_bytes}, "
+            "but must be at least 1"
+        )
+    for parameter in inspect.signature(declared.function).parameters.values():
+        _check_parameter(declared.name, parameter)
+
+
+def _check_parameter(name: str, parameter: inspect.Parameter) -> None:
+    if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
+        raise InvalidTool(
+            f"tool {name!r}: parameter {parameter.name!r} cannot be given by name, which is how "
+            "Claude gives arguments; declare each one, without *, ** or /"
+        )
+    if parameter.annotation is parameter.empty:
+        raise InvalidTool(
+            f"tool {name!r}: parameter {parameter.name!r} has no type hint, so Claude cannot be "
+            f"told what to give; write {parameter.name}: str, or whatever it takes"
+        )
+
+
+def _parameters(declared: Tool[Any, Any]) -> Parameters:
+    from pydantic import ConfigDict, Field, create_model  # noqa: PLC0415  (a tenth of a second)
+    from pydantic.errors import PydanticUserError  # noqa: PLC0415
+
+    hints = _hints(declared)
+    described = _descriptions(declared)
+    fields: dict[str, str] = {}
+    definitions: dict[str, Any] = {}
+    context = ""
+    for number, parameter in enumerate(inspect.signature(declared.function).parameters.values()):
+        hint = hints[parameter.name]
+        if hint is ToolContext:
+            context = parameter.name
+            continue
+        default = ... if parameter.default is parameter.empty else parameter.default
+        fields[f"p{number}"] = parameter.name
+        definitions[f"p{number}"] = (
+            hint,
+            Field(default, alias=parameter.name, description=described.get(parameter.name)),
+        )
+    try:
+        model = create_model(
+            declared.name, __config__=ConfigDict(extra="forbid", strict=False), **definitions
+        )
+        model.model_json_schema()
+    except PydanticUserError as error:
+        raise InvalidTool(
+            f"tool {declared.name!r}: a parameter's type has no JSON schema: {error.message}"
+        ) from error
+    return Parameters(model, fields, context)
+
+
+def _hints(declared: Tool[Any, Any]) -> dict[str, Any]:
+    try:
+        return get_type_hints(declared.function, include_extras=True)
+    except Exception as error:
+        raise InvalidTool(
+            f"tool {declared.name!r}: a type hint cannot be resolved: {error}; "
+            "the types of a tool's parameters must be importable from its module"
+        ) from error
+
+
+def _schema(declared: Tool[Any, Any]) -> dict[str, Any]:
+    schema = _untitled(declared._parameters.model.model_json_schema(by_alias=True))  # noqa: SLF001
+    schema.pop("description", None)
+    summary = _documentation(declared)
+    return {
+        "name": declared.name,
+        **({"description": summary} if summary else {}),
+        "input_schema": schema,
+    }
+
+
+def _documentation(declared: Tool[Any, Any]) -> str:
+    parsed = _docstring(declared)
+    return "\n\n".join(filter(None, (parsed.short_description, parsed.long_description)))
+
+
+def _descriptions(declared: Tool[Any, Any]) -> dict[str, str]:
+    return {p.arg_name: p.description for p in _docstring(declared).params if p.description}
+
+
+def _docstring(declared: Tool[Any, Any]) -> Any:
+    from docstring_parser import parse  # noqa: PLC0415  (not needed to import outlast)
+
+    return parse(inspect.getdoc(declared.function) or "")
+
+
+def _untitled(schema: Any) -> Any:
+    """Drop the titles pydantic makes of names: tokens that tell Claude nothing."""
+    if isinstance(schema, list):
+        return [_untitled(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    named = ("properties", "$defs")
+    return {
+        key: {name: _untitled(item) for name, item in value.items()}
+        if key in named
+        else _untitled(value)
+        for key, value in schema.items()
+        if not (key == "title" and isinstance(value, str))
+    }
+
+
+def _arguments(declared: Tool[Any, Any], raw: bytes) -> dict[str, Any]:
+    from pydantic import ValidationError  # noqa: PLC0415
+
+    parameters = declared._parameters  # noqa: SLF001
+    try:
+        given = msgspec.json.decode(raw)
+        checked = parameters.model.model_validate(given)
+    except ValidationError as error:
+        raise InvalidArguments(_complaint(declared.name, error.errors(include_url=False))) from None
+    except ValueError as error:
+        raise InvalidArguments(
+            f"{declared.name}: the arguments are not valid JSON: {error}"
+        ) from None
+    return {name: getattr(checked, key) for key, name in parameters.fields.items()}
+
+
+def _complaint(name: str, errors: list[Any]) -> str:
+    lines = [
+        f"- {'.'.join(map(str, error['loc'])) or 'arguments'}: {error['msg']}" for error in errors
+    ]
+    return f"The arguments do not fit {name}, so it was not called:\n" + "\n".join(lines)
