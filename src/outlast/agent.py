@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -61,10 +62,16 @@ class Agent:
     budget: Budget = field(default=Budget(turns=50), kw_only=True)
     max_tokens: int = field(default=8192, kw_only=True)
     parameters: dict[str, Any] = field(default_factory=dict, kw_only=True)
+    declared_in: str = field(default="", kw_only=True, repr=False, compare=False)
+    """The module it is declared in: found out by itself, and where a resume looks for it."""
 
     def __post_init__(self) -> None:
         """Check the declaration; a list of tools becomes a tuple."""
         object.__setattr__(self, "tools", tuple(self.tools))
+        if not self.declared_in:
+            # Two frames up: past the generated __init__, to whoever wrote Agent(…).
+            declared_in = sys._getframe(2).f_globals.get("__name__", "")  # noqa: SLF001
+            object.__setattr__(self, "declared_in", declared_in)
         _check(self)
 
     def tool(self, name: str) -> Tool[..., Any] | None:

@@ -18,7 +18,7 @@ from outlast.events import (
     ModelCallSucceeded,
 )
 from outlast.journal import Posting, Record
-from outlast.prices import breakdown
+from outlast.prices import exact
 
 HOUR_NS: Final = 3_600_000_000_000
 
@@ -80,31 +80,29 @@ def refusal(spend: Spend, turns: int | None) -> tuple[int, int] | None:
 
 def posting(record: Record, *, agent: str, version: str, tenant: str, model: str) -> Posting | None:
     """Return the line that `record` adds to the hourly cost roll-up, if it adds one."""
-    key = {"hour": record.at - record.at % HOUR_NS, "agent": agent, "version": version}
+    line = Posting(
+        hour=record.at - record.at % HOUR_NS,
+        agent=agent,
+        version=version,
+        tenant=tenant,
+        model=model,
+    )
     match record.event:
         case ModelCallSucceeded() as call:
-            fresh, read, written, output = breakdown(call.usage)
-            return Posting(
-                **key,
-                tenant=tenant,
-                model=model,
+            cost = exact(call.model or model, call.usage)
+            return replace(
+                line,
                 calls=1,
-                input_tokens=fresh,
-                cache_read_tokens=read,
-                cache_write_tokens=written,
-                output_tokens=output,
+                input_tokens=cost.input_tokens,
+                cache_read_tokens=cost.cache_read_tokens,
+                cache_write_tokens=cost.cache_write_tokens,
+                output_tokens=cost.output_tokens,
                 settled_nano=call.cost_nano,
             )
         case ModelCallInDoubt() as call:
-            return Posting(
-                **key,
-                tenant=tenant,
-                model=model,
-                calls_in_doubt=1,
-                in_doubt_nano=call.cost_nano,
-            )
+            return replace(line, calls_in_doubt=1, in_doubt_nano=call.cost_nano)
         case ModelCallFailed():
-            return Posting(**key, tenant=tenant, model=model, calls_failed=1)
+            return replace(line, calls_failed=1)
     return None
 
 

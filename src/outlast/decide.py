@@ -30,6 +30,7 @@ from outlast import budget
 from outlast.agent import Agent
 from outlast.conversation import Conversation, Failure, Pending, blocks, request_hash
 from outlast.events import (
+    RETRYABLE,
     AskAnswered,
     BudgetRefused,
     Event,
@@ -41,8 +42,7 @@ from outlast.events import (
     ToolCallStarted,
     ToolFailureKind,
 )
-from outlast.models import RETRYABLE
-from outlast.prices import worst_case
+from outlast.prices import FRAMING_TOKENS, worst_case
 from outlast.state import RunState
 from outlast.tool import InvalidArguments, Tool
 
@@ -127,15 +127,14 @@ def decide(state: RunState, agent: Agent, now: int, world: World) -> Step:
     """
     if state.finished and not _may_go_on(state, agent):
         return REST
-    waiting = False
-    for ask in state.asks.values():
-        if ask.answer is not None:
-            continue
+    sleeps: tuple[Action, ...] = ()
+    open_asks = [ask for ask in state.asks.values() if ask.answer is None]
+    for ask in open_asks:
         step = _ask_step(state, agent, ask, now, world)
-        if step.events or step.actions:
+        if step.events:
             return step
-        waiting = True
-    return WAIT if waiting else Step((RunFinished(status="completed"),))
+        sleeps += step.actions
+    return Step(actions=sleeps) if open_asks else Step((RunFinished(status="completed"),))
 
 
 def _may_go_on(state: RunState, agent: Agent) -> bool:
@@ -177,13 +176,14 @@ def _call_step(state: RunState, agent: Agent, ask: Conversation) -> Step:
     if (refused := budget.refusal(state.spend, agent.budget.turns)) is not None:
         return _refused(ask, *refused, used=state.spend.turns)
     max_tokens = ask.spec.max_tokens
+    bound = ask.input_bound + FRAMING_TOKENS
     intent = ModelCallStarted(
         ask_id=ask.ask_id,
         call_id=f"{ask.ask_id}.m{ask.calls + 1}",
         max_tokens=max_tokens,
         request_hash=request_hash(ask, max_tokens),
-        hold_nano=worst_case(ask.spec.model, ask.input_bound, max_tokens),
-        hold_tokens=ask.input_bound + max_tokens,
+        hold_nano=worst_case(ask.spec.model, bound, max_tokens),
+        hold_tokens=bound + max_tokens,
         attempt=ask.failures + 1,
     )
     return Step((intent,), (_call(ask, intent),))

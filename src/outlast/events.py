@@ -34,7 +34,35 @@ FailureKind: TypeAlias = Literal[
     "invalid_request",  # 400, 422 and every other 4xx
     "bug",  # an exception of ours or of a model adapter: unknown whether billed
 ]
-"""Why a model call came to nothing.  `models.RETRYABLE` says which are worth another attempt."""
+"""Why a model call came to nothing."""
+
+UNBILLED: Final[frozenset[FailureKind]] = frozenset(
+    {
+        "rate_limited",
+        "overloaded",
+        "unreachable",
+        "spend_limit",
+        "auth",
+        "not_found",
+        "too_large",
+        "invalid_request",
+    }
+)
+"""Failures after which the call was surely not billed; every other one is in doubt, so spent."""
+
+RETRYABLE: Final[frozenset[FailureKind]] = frozenset(
+    {
+        "rate_limited",
+        "overloaded",
+        "unavailable",
+        "unreachable",
+        "cut",
+        "timeout",
+        "malformed",
+        "crash",
+    }
+)
+"""Failures worth another attempt of the same request."""
 
 ToolFailureKind: TypeAlias = Literal[
     "raised",  # the function raised an exception

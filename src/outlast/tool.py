@@ -130,6 +130,11 @@ class Tool(Generic[P, R]):
         """
         return _arguments(self, raw)
 
+    @property
+    def context_parameter(self) -> str:
+        """The parameter that takes the `ToolContext`; empty when there is none."""
+        return self._parameters.context
+
     @cached_property
     def _parameters(self) -> Parameters:
         return _parameters(self)

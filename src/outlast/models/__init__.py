@@ -7,40 +7,13 @@ function, for tests, the demo and the simulator.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Final, Protocol
+from typing import Protocol
 
 import msgspec
 from msgspec import Raw
 
-from outlast.events import FailureKind
-
-UNBILLED: Final[frozenset[FailureKind]] = frozenset(
-    {
-        "rate_limited",
-        "overloaded",
-        "unreachable",
-        "spend_limit",
-        "auth",
-        "not_found",
-        "too_large",
-        "invalid_request",
-    }
-)
-"""Failures after which the call was surely not billed; every other one is in doubt, so spent."""
-
-RETRYABLE: Final[frozenset[FailureKind]] = frozenset(
-    {
-        "rate_limited",
-        "overloaded",
-        "unavailable",
-        "unreachable",
-        "cut",
-        "timeout",
-        "malformed",
-        "crash",
-    }
-)
-"""Failures worth another attempt of the same request."""
+from outlast.events import RETRYABLE as RETRYABLE
+from outlast.events import UNBILLED as UNBILLED
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,0 +1,484 @@
+"""`Outlast`: an application's way to its journal; and `Run`, what a run looks like from outside."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import secrets
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, Self
+
+import msgspec
+from msgspec import Raw
+
+from outlast.agent import Agent
+from outlast.background import Background
+from outlast.errors import (
+    Busy,
+    Conflict,
+    InvalidInput,
+    RunCancelled,
+    RunConflict,
+    RunEnded,
+    RunFailed,
+    RunNotFound,
+    RunRejected,
+    RunStopped,
+    RunWithoutAnswer,
+    UsageError,
+)
+from outlast.events import (
+    JOURNAL_VERSION,
+    AskStarted,
+    MessageReceived,
+    NoteAdded,
+    RunStarted,
+)
+from outlast.journal import Commit, Journal, Record, RunRow, run_stream
+from outlast.models import Model, Part
+from outlast.prices import rates
+from outlast.runner import Runner, Watch
+from outlast.state import FINAL, RunState, fold, row
+from outlast.stores import open_store
+
+if TYPE_CHECKING:
+    from anthropic import AsyncAnthropic
+
+_RUN_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@/-]{0,199}")
+_POLL_S: Final = 0.1
+_ASK: Final = "ask-1"
+NANO_PER_USD: Final = 1_000_000_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A run as it was when it was looked at.
+
+    Attributes:
+        id: its name.
+        agent: the agent's name.
+        status: `queued`, `running`, `completed`, `failed` or `stopped`.
+        answer: the reply's text; `None` unless the run completed.
+        cost_nano: nano-dollars spent, calls in doubt included.
+        tokens: tokens used, calls in doubt included.
+        turns: calls of the model, calls in doubt included.
+        why: a sentence that says why the run is not completed; may be empty.
+        created_at: nanoseconds since the epoch, UTC.
+        updated_at: nanoseconds since the epoch, UTC, of its last event.
+
+    """
+
+    id: str
+    agent: str
+    status: str
+    answer: Any = None
+    cost_nano: int = 0
+    tokens: int = 0
+    turns: int = 0
+    why: str = ""
+    created_at: int = 0
+    updated_at: int = 0
+
+    @property
+    def cost_usd(self) -> Decimal:
+        """What the run cost in US dollars, exact to the nano-dollar."""
+        return Decimal(self.cost_nano) / NANO_PER_USD
+
+    def result(self) -> Any:
+        """Return the answer.
+
+        Raises:
+            RunFailed, RunStopped, RunRejected, RunCancelled: the run ended without one.
+            RunWithoutAnswer: the run has not ended.
+
+        """
+        if self.status == "completed":
+            return self.answer
+        raise _WITHOUT_ANSWER.get(self.status, RunWithoutAnswer)(
+            self.id, status=self.status, why=self.why or "it has not ended"
+        )
+
+
+_WITHOUT_ANSWER: Final[dict[str, type[RunWithoutAnswer]]] = {
+    "failed": RunFailed,
+    "stopped": RunStopped,
+    "rejected": RunRejected,
+    "cancelled": RunCancelled,
+}
+
+
+class Outlast:
+    """An application: a store, a model, and the runs in between.
+
+    Args:
+        store: where runs are recorded: `sqlite:///relative.db` (the default is
+            `sqlite:///outlast.db`), `sqlite:////absolute.db`, `memory://`, or a `Journal`.
+        client: a configured `anthropic.AsyncAnthropic`; by default one is made as the SDK does,
+            from `ANTHROPIC_API_KEY` and `ANTHROPIC_BASE_URL`, when the first call needs it.
+        model: what to ask instead of Claude: anything that has the method of `models.Model`.
+        deps: whatever tools need of the application; they find it in `ToolContext.deps`.
+
+    Raises:
+        StoreError: the store cannot be opened.
+
+    """
+
+    def __init__(
+        self,
+        store: str | Journal = "sqlite:///outlast.db",
+        *,
+        client: AsyncAnthropic | None = None,
+        model: Model | None = None,
+        deps: Any = None,
+    ) -> None:
+        self._journal = open_store(store) if isinstance(store, str) else store
+        if model is None:
+            from outlast.models.anthropic import AnthropicModel  # noqa: PLC0415  (only when needed)
+
+            model = AnthropicModel(client)
+        self._background = Background()
+        self._own = Runner(self._journal, model, deps=deps, inline=True)
+        self._guest = Runner(self._journal, model, deps=deps, inline=False)
+
+    @property
+    def journal(self) -> Journal:
+        """The store, to read from."""
+        return self._journal
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stop driving and close the store; runs stay where their journal is."""
+        self._background.close()
+        self._journal.close()
+
+    # ── running ─────────────────────────────────────────────────────────────────────────────────
+
+    def start(
+        self,
+        agent: Agent,
+        input: str,  # noqa: A002  (what it is)
+        *,
+        run_id: str | None = None,
+        tenant: str = "",
+        tags: Mapping[str, str] | None = None,
+    ) -> Run:
+        """Write a run into the journal without driving it, and return it.
+
+        The same `run_id` with the same agent and input again is the same run.
+
+        Raises:
+            InvalidInput: the input is empty, or the run id cannot be one.
+            UnknownModel: no price is known for the agent's model.
+            RunConflict: the run id is taken by another input or agent.
+
+        """
+        run_id = _checked_id(run_id or f"{agent.name}-{secrets.token_hex(4)}")
+        content = _checked_input(input)
+        rates(agent.model)
+        existing = self._journal.run(run_id)
+        if existing is None:
+            try:
+                self._begin(run_id, agent, content, tenant, dict(tags or {}))
+            except Conflict:
+                existing = self._journal.run(run_id)  # somebody was faster with the same id
+        if existing is not None:
+            self._check_same(run_id, agent, content)
+        return self.get(run_id)
+
+    def run(  # noqa: PLR0913  (all but two are keywords with safe defaults)
+        self,
+        agent: Agent,
+        input: str,  # noqa: A002  (what it is)
+        *,
+        run_id: str | None = None,
+        tenant: str = "",
+        tags: Mapping[str, str] | None = None,
+        wait_s: float = 30.0,
+        on_record: Callable[[Record], None] | None = None,
+        on_part: Callable[[Part], None] | None = None,
+    ) -> Run:
+        """Run the agent on the input, to rest, and return the run.
+
+        With the `run_id` of a run that exists, go on where its journal ends; of one that is
+        finished, return it without a single call.
+
+        Args:
+            agent: the agent.
+            input: what to ask it.
+            run_id: the run's name; by default one is made.
+            tenant: for whom the run is.
+            tags: whatever should be found with the run later.
+            wait_s: seconds to wait where another process is driving the run, default 30.
+            on_record: told of every record as it becomes durable, on the driving thread.
+            on_part: told of every part of a reply as it comes, on the driving thread.
+
+        Raises:
+            InvalidInput, UnknownModel, RunConflict: as `start`.
+            StoreError: the store failed; what was committed is safe, and the same call goes on.
+
+        """
+        return self._background.run(
+            self.arun(
+                agent,
+                input,
+                run_id=run_id,
+                tenant=tenant,
+                tags=tags,
+                wait_s=wait_s,
+                on_record=on_record,
+                on_part=on_part,
+            )
+        )
+
+    async def arun(  # noqa: PLR0913  (as run)
+        self,
+        agent: Agent,
+        input: str,  # noqa: A002  (what it is)
+        *,
+        run_id: str | None = None,
+        tenant: str = "",
+        tags: Mapping[str, str] | None = None,
+        wait_s: float = 30.0,
+        on_record: Callable[[Record], None] | None = None,
+        on_part: Callable[[Part], None] | None = None,
+    ) -> Run:
+        """Do what `run` does, on the caller's event loop."""
+        run = self.start(agent, input, run_id=run_id, tenant=tenant, tags=tags)
+        return await self._drive(run.id, agent, wait_s, Watch(on_record, on_part))
+
+    def resume(
+        self,
+        run_id: str,
+        agent: Agent,
+        *,
+        wait_s: float = 30.0,
+        on_record: Callable[[Record], None] | None = None,
+        on_part: Callable[[Part], None] | None = None,
+    ) -> Run:
+        """Go on with a run that exists, to rest, and return it.
+
+        Raises:
+            RunNotFound: there is no such run.
+            RunEnded: it is completed, failed, rejected or cancelled.
+            UsageError: the agent is another one, or lacks a tool that the run knows.
+
+        """
+        return self._background.run(
+            self.aresume(run_id, agent, wait_s=wait_s, on_record=on_record, on_part=on_part)
+        )
+
+    async def aresume(
+        self,
+        run_id: str,
+        agent: Agent,
+        *,
+        wait_s: float = 30.0,
+        on_record: Callable[[Record], None] | None = None,
+        on_part: Callable[[Part], None] | None = None,
+    ) -> Run:
+        """Do what `resume` does, on the caller's event loop."""
+        run = self.get(run_id)
+        if run.status == "completed" or run.status in FINAL:
+            raise RunEnded(run_id, status=run.status)
+        return await self._drive(run_id, agent, wait_s, Watch(on_record, on_part))
+
+    # ── looking ─────────────────────────────────────────────────────────────────────────────────
+
+    def get(self, run_id: str) -> Run:
+        """Return the run as it is now.
+
+        Raises:
+            RunNotFound: there is no such run.
+
+        """
+        found = self._journal.run(run_id)
+        if found is None:
+            raise RunNotFound(run_id, store=self._journal.url)
+        return _run(found)
+
+    def runs(
+        self, *, status: str | None = None, agent: str | None = None, limit: int | None = None
+    ) -> list[Run]:
+        """Return the runs of the store, newest first."""
+        return [
+            _run(found) for found in self._journal.runs(status=status, agent=agent, limit=limit)
+        ]
+
+    def log(self, run_id: str, *, after: int = 0) -> list[Record]:
+        """Return the records of a run whose seq is above `after`.
+
+        Raises:
+            RunNotFound: there is no such run.
+
+        """
+        self.get(run_id)
+        return self._journal.read(run_stream(run_id), after=after)
+
+    def note(self, run_id: str, text: str, *, by: str = "") -> None:
+        """Write a remark into a run's journal, whoever is driving it.
+
+        Raises:
+            RunNotFound: there is no such run.
+
+        """
+        self.get(run_id)
+        note = NoteAdded(text=text, by=by)
+        self._journal.append(Commit(stream=run_stream(run_id), events=(note,), at=time.time_ns()))
+
+    # ── inside ──────────────────────────────────────────────────────────────────────────────────
+
+    def _begin(
+        self, run_id: str, agent: Agent, content: Raw, tenant: str, tags: dict[str, str]
+    ) -> None:
+        started = RunStarted(
+            journal_version=JOURNAL_VERSION,
+            agent=agent.name,
+            nonce=secrets.token_hex(16),
+            spec=agent.spec(),
+            code=code_location(agent),
+            tenant=tenant,
+            root=run_id,
+            tags=tags,
+            turns=agent.budget.turns,
+        )
+        events = (
+            started,
+            AskStarted(ask_id=_ASK),
+            MessageReceived(ask_id=_ASK, content=content),
+        )
+        at = time.time_ns()
+        stream = run_stream(run_id)
+        records = [Record(stream, n, 0, at, 0, event) for n, event in enumerate(events, start=1)]
+        self._journal.append(
+            Commit(
+                stream=stream, events=events, at=at, expected_seq=1, row=row(fold(records), run_id)
+            )
+        )
+
+    def _check_same(self, run_id: str, agent: Agent, content: Raw) -> None:
+        records = self._journal.read(run_stream(run_id), limit=3)
+        for record in records:
+            event = record.event
+            if isinstance(event, RunStarted) and event.agent != agent.name:
+                raise RunConflict(run_id, what="agent", recorded=event.agent, given=agent.name)
+            if isinstance(event, MessageReceived) and event.content != content:
+                raise RunConflict(
+                    run_id, what="input", recorded=_short(event.content), given=_short(content)
+                )
+
+    async def _drive(self, run_id: str, agent: Agent, wait_s: float, watch: Watch) -> Run:
+        give_up_at = time.monotonic() + wait_s
+        while True:
+            run = self.get(run_id)
+            if run.status == "completed" or run.status in FINAL:
+                return run
+            try:
+                return await self._drive_claimed(run_id, agent, watch)
+            except Busy as busy:
+                if time.monotonic() >= give_up_at:
+                    return _because(self.get(run_id), f"driven by {busy.holder}")
+            await asyncio.sleep(_POLL_S)
+
+    async def _drive_claimed(self, run_id: str, agent: Agent, watch: Watch) -> Run:
+        self._check_agent(run_id, agent)
+        own = self._background.owns(asyncio.get_running_loop())
+        runner = self._own if own else self._guest
+        stream = run_stream(run_id)
+        epoch = self._journal.claim(stream)
+        try:
+            state = await runner.drive(run_id, agent, epoch=epoch, watch=watch)
+        finally:
+            self._journal.release(stream)
+        return _run(row(state, run_id))
+
+    def _check_agent(self, run_id: str, agent: Agent) -> None:
+        state: RunState = fold(self._journal.read(run_stream(run_id), limit=1))
+        started = state.started
+        assert started is not None, "a run without its first event"  # noqa: S101
+        if started.agent != agent.name:
+            raise UsageError(
+                f"run {run_id!r} was started with agent {started.agent!r}, not {agent.name!r}; "
+                "give the agent it was started with"
+            )
+        known = msgspec.json.decode(started.spec.tools, type=list[_Named])
+        if missing := [tool.name for tool in known if agent.tool(tool.name) is None]:
+            raise UsageError(
+                f"run {run_id!r} was started with tools that agent {agent.name!r} no longer has: "
+                f"{', '.join(missing)}. Give them back, or start a new run."
+            )
+
+
+class _Named(msgspec.Struct):
+    name: str
+
+
+def code_location(agent: Agent) -> str:
+    """Return where the agent can be imported from, as `module:attribute`; empty if nowhere."""
+    module = sys.modules.get(agent.declared_in)
+    if module is None or agent.declared_in == "__main__":
+        return ""
+    for name, value in vars(module).items():
+        if value is agent:
+            return f"{agent.declared_in}:{name}"
+    return ""
+
+
+def _run(found: RunRow) -> Run:
+    return Run(
+        id=found.id,
+        agent=found.agent,
+        status=found.status,
+        answer=None if found.answer is None else msgspec.json.decode(found.answer),
+        cost_nano=found.cost_nano,
+        tokens=found.tokens,
+        turns=found.turns,
+        why=found.why,
+        created_at=found.created_at,
+        updated_at=found.updated_at,
+    )
+
+
+def _because(run: Run, why: str) -> Run:
+    from dataclasses import replace  # noqa: PLC0415  (one use)
+
+    return replace(run, why=why)
+
+
+def _checked_id(run_id: str) -> str:
+    if not isinstance(run_id, str) or not _RUN_ID.fullmatch(run_id):
+        raise InvalidInput(
+            f"run id {run_id!r}: a run id is 1 to 200 letters, digits or any of '._:@/-', "
+            "and begins with a letter or digit"
+        )
+    return run_id
+
+
+def _checked_input(text: str) -> Raw:
+    if not isinstance(text, str) or not text.strip():
+        raise InvalidInput(
+            f"the input is {text!r}, and Claude cannot be asked nothing; give it a question"
+        )
+    try:
+        return Raw(msgspec.json.encode(text))
+    except UnicodeEncodeError as error:
+        raise InvalidInput(f"the input cannot be written as UTF-8: {error}") from error
+
+
+def _short(content: Raw) -> str:
+    text = bytes(content).decode()
+    return text if len(text) <= 80 else text[:77] + "…"

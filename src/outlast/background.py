@@ -1,0 +1,89 @@
+"""An event loop in a thread of its own, so that synchronous calls work wherever they are made:
+in scripts, in web servers, and in notebooks, where a loop is running already.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import threading
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+class Background:
+    """A loop that starts on first use and ends with `close`, or with the process."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run `work` on the loop and return its result; an interrupt cancels it first."""
+        future = asyncio.run_coroutine_threadsafe(work, self._started())
+        try:
+            return future.result()
+        except BaseException:
+            # Ctrl-C arrives here, in the caller's thread, and the work has to end before it goes
+            # on: otherwise it would start another effect.
+            if not future.done():
+                future.cancel()
+                self._settle()
+            raise
+
+    def _settle(self) -> None:
+        """Wait until cancelled work has let go, at most five seconds."""
+        loop = self._started()
+
+        async def others() -> None:
+            tasks = asyncio.all_tasks() - {asyncio.current_task()}
+            if tasks:
+                await asyncio.wait(tasks, timeout=4)
+
+        try:
+            asyncio.run_coroutine_threadsafe(others(), loop).result(timeout=5)
+        except TimeoutError:
+            return  # a tool that ignores its cancellation; the journal is sound all the same
+
+    def owns(self, loop: asyncio.AbstractEventLoop) -> bool:
+        """Return whether `loop` is this one."""
+        return loop is self._loop
+
+    def close(self) -> None:
+        """Cancel what still runs and end the loop."""
+        with self._lock:
+            loop, thread = self._loop, self._thread
+            self._loop = self._thread = None
+        if loop is None or thread is None:
+            return
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(timeout=5)
+
+    def _started(self) -> asyncio.AbstractEventLoop:
+        with self._lock:
+            if self._loop is None:
+                self._loop = asyncio.new_event_loop()
+                self._thread = threading.Thread(
+                    target=_serve, args=(self._loop,), name="outlast-loop", daemon=True
+                )
+                self._thread.start()
+            return self._loop
+
+
+def _serve(loop: asyncio.AbstractEventLoop) -> None:
+    # What is imported by now lives as long as the process: the collector need not walk it at
+    # every full collection, which would show as pauses of milliseconds.
+    gc.freeze()
+    asyncio.set_event_loop(loop)
+    try:
+        loop.run_forever()
+        tasks = asyncio.all_tasks(loop)
+        for task in tasks:
+            task.cancel()
+        loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+        loop.run_until_complete(loop.shutdown_asyncgens())
+    finally:
+        loop.close()

@@ -1,0 +1,314 @@
+"""The thin shell: performs what the run loop wants, and appends what came of it.
+
+One `Runner` drives any number of runs of an application on one event loop.  It owns no policy:
+`decide` has said everything before an action arrives here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from outlast.agent import Agent
+from outlast.budget import posting
+from outlast.calls import call_tool
+from outlast.conversation import blocks
+from outlast.decide import Action, CallModel, CallTool, Sleep
+from outlast.drive import Append, Appended, Behind, Outcomes, Perform, Sent, Wanted, drive
+from outlast.errors import Conflict, ModelFailure, UnknownModel
+from outlast.events import (
+    OUTSIDE,
+    UNBILLED,
+    Event,
+    ModelCallFailed,
+    ModelCallInDoubt,
+    ModelCallSucceeded,
+)
+from outlast.journal import Commit, Journal, Posting, Record, run_stream
+from outlast.models import Model, Part, Reply, Request
+from outlast.prices import exact
+from outlast.state import RunState, fold, row
+
+NS: Final = 1_000_000_000
+
+
+class Watch(msgspec.Struct, frozen=True):
+    """Who is told what happens while a run is driven; calls come on the driving loop."""
+
+    on_record: Callable[[Record], None] | None = None
+    on_part: Callable[[Part], None] | None = None
+
+
+class Runner:
+    """Drives runs.
+
+    Args:
+        journal: where they are recorded.
+        model: what they ask.
+        deps: handed to tools in their `ToolContext`.
+        inline: whether an append may block the loop while this run is the only one; saves two
+            thread hops a commit where nothing else runs on the loop.
+        clock: nanoseconds since the epoch, UTC.
+
+    """
+
+    def __init__(
+        self,
+        journal: Journal,
+        model: Model,
+        *,
+        deps: Any = None,
+        inline: bool = False,
+        clock: Callable[[], int] = time.time_ns,
+    ) -> None:
+        self._journal = journal
+        self._model = model
+        self._deps = deps
+        self._inline = inline
+        self._clock = clock
+        self._live = 0
+
+    async def drive(self, run_id: str, agent: Agent, *, epoch: int, watch: Watch) -> RunState:
+        """Drive a claimed run to rest and return its state.
+
+        Raises:
+            Fenced: another driver took the run over; nothing more was started.
+            StoreError: the store failed; what was committed is safe.
+
+        """
+        stream = run_stream(run_id)
+        state = fold(self._journal.read(stream))
+        self._live += 1
+        leg = _Leg(self, run_id, agent, epoch, watch, state)
+        loop = drive(state, agent, stream=stream, epoch=epoch, now=self._clock())
+        try:
+            return await leg.pump(loop)
+        finally:
+            self._live -= 1
+            loop.close()
+            await leg.abandon()
+
+    async def commit(self, commit: Commit) -> tuple[Record, ...]:
+        """Append: at once where nobody else would be kept waiting, else with those of others."""
+        if self._inline and self._live <= 1:
+            return self._journal.append(commit)
+        return await self._journal.aappend(commit)
+
+
+class _Leg:
+    """One drive of one run: what is in flight, and who watches."""
+
+    def __init__(  # noqa: PLR0913, PLR0917  (the parts of one drive, all of them needed)
+        self,
+        runner: Runner,
+        run_id: str,
+        agent: Agent,
+        epoch: int,
+        watch: Watch,
+        state: RunState,
+    ) -> None:
+        assert state.started is not None, "a run without its first event"  # noqa: S101
+        self._runner = runner
+        self._run_id = run_id
+        self._stream = run_stream(run_id)
+        self._agent = agent
+        self._epoch = epoch
+        self._watch = watch
+        self._started = state.started
+        self._tasks: set[asyncio.Task[Event]] = set()
+
+    async def pump(self, loop: Any) -> RunState:
+        wanted: Wanted = next(loop)
+        while True:
+            sent: Sent = (
+                await self._append(wanted)
+                if isinstance(wanted, Append)
+                else await self._perform(wanted)
+            )
+            try:
+                wanted = loop.send(sent)
+            except StopIteration as stop:
+                return stop.value  # type: ignore[no-any-return]  (a generator's return value)
+
+    async def abandon(self) -> None:
+        """Give up what is in flight: its outcome will be in doubt."""
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+    # ── appending ───────────────────────────────────────────────────────────────────────────────
+
+    async def _append(self, wanted: Append) -> Appended | Behind:
+        commit = Commit(
+            stream=self._stream,
+            events=wanted.events,
+            at=wanted.at,
+            expected_seq=wanted.expected_seq,
+            epoch=self._epoch,
+            row=row(wanted.state, self._run_id),
+            postings=self._postings(wanted),
+        )
+        try:
+            records = await self._runner.commit(commit)
+        except Conflict:
+            return self._behind(wanted)
+        self._tell(records)
+        return Appended()
+
+    def _behind(self, wanted: Append) -> Behind:
+        news = self._runner._journal.read(self._stream, after=wanted.expected_seq - 1)  # noqa: SLF001
+        if not news or not all(isinstance(record.event, OUTSIDE) for record in news):
+            raise Conflict(
+                self._stream,
+                expected_seq=wanted.expected_seq,
+                actual_seq=wanted.expected_seq + len(news),
+            )
+        self._tell(news)
+        return Behind(tuple(news), self._runner._clock())  # noqa: SLF001
+
+    def _tell(self, records: Sequence[Record]) -> None:
+        if self._watch.on_record is not None:
+            for record in records:
+                self._watch.on_record(record)
+
+    def _postings(self, wanted: Append) -> tuple[Posting, ...]:
+        started = self._started
+        lines = []
+        for event in wanted.events:
+            if isinstance(event, ModelCallSucceeded | ModelCallInDoubt | ModelCallFailed):
+                record = Record(self._stream, 0, 0, wanted.at, self._epoch, event)
+                spec = wanted.state.asks[event.ask_id].spec
+                line = posting(
+                    record,
+                    agent=spec.agent,
+                    version=started.version,
+                    tenant=started.tenant,
+                    model=spec.model,
+                )
+                lines.append(line)
+        return tuple(line for line in lines if line is not None)
+
+    # ── performing ──────────────────────────────────────────────────────────────────────────────
+
+    async def _perform(self, wanted: Perform) -> Outcomes:
+        calls = [action for action in wanted.actions if not isinstance(action, Sleep)]
+        if len(calls) == 1 == len(wanted.actions) and not self._tasks:
+            # The common case needs no task: nothing can finish beside it.
+            return self._outcomes([await self._call(calls[0])])
+        for action in calls:
+            self._tasks.add(asyncio.create_task(self._call(action)))
+        return self._outcomes(await self._next(wanted.actions))
+
+    async def _next(self, actions: Sequence[Action]) -> list[Event]:
+        sleeps = [action.until for action in actions if isinstance(action, Sleep)]
+        wait_s = max(0, min(sleeps) - self._runner._clock()) / NS if sleeps else None  # noqa: SLF001
+        if not self._tasks:
+            assert wait_s is not None, "nothing in flight and nothing to wait for"  # noqa: S101
+            await asyncio.sleep(wait_s)
+            return []
+        done, self._tasks = await asyncio.wait(
+            self._tasks, timeout=wait_s, return_when=asyncio.FIRST_COMPLETED
+        )
+        return [task.result() for task in done]
+
+    def _outcomes(self, events: list[Event]) -> Outcomes:
+        return Outcomes(tuple(events), self._runner._clock())  # noqa: SLF001
+
+    async def _call(self, action: CallModel | CallTool) -> Event:
+        if isinstance(action, CallModel):
+            return await self._call_model(action)
+        return await call_tool(
+            action,
+            self._agent,
+            run_id=self._run_id,
+            tenant=self._started.tenant,
+            deps=self._runner._deps,  # noqa: SLF001
+            put_blob=self._runner._journal.put_blob,  # noqa: SLF001
+        )
+
+    async def _call_model(self, call: CallModel) -> Event:
+        request = Request(
+            run_id=self._run_id,
+            ask_id=call.ask_id,
+            call_id=call.call_id,
+            attempt=call.attempt,
+            model=call.model,
+            max_tokens=call.max_tokens,
+            head=call.head,
+            messages=call.messages,
+        )
+        began = time.monotonic_ns()
+        try:
+            reply = await self._runner._model.call(request, on_part=self._watch.on_part)  # noqa: SLF001
+            return _answered(call, reply, latency_ms=(time.monotonic_ns() - began) // 1_000_000)
+        except ModelFailure as failure:
+            event = _not_answered(call, failure)
+        except Exception as error:  # noqa: BLE001  (a paid call must have an outcome, whatever broke)
+            event = _not_answered(call, ModelFailure("bug", f"{type(error).__name__}: {error}"))
+        self._discard(request)
+        return event
+
+    def _discard(self, request: Request) -> None:
+        if self._watch.on_part is not None:
+            self._watch.on_part(
+                Part(
+                    run_id=request.run_id,
+                    ask_id=request.ask_id,
+                    call_id=request.call_id,
+                    attempt=request.attempt,
+                    kind="discarded",
+                    text="",
+                )
+            )
+
+
+def _answered(call: CallModel, reply: Reply, *, latency_ms: int) -> ModelCallSucceeded:
+    """Return the outcome of a reply.
+
+    Raises:
+        ModelFailure: what came is not what the API promises; in doubt.
+
+    """
+    try:
+        ids = [block.id for block in blocks(reply.content) if block.type == "tool_use"]
+        cost = exact(reply.model or call.model, reply.usage)
+    except (msgspec.DecodeError, UnknownModel) as error:
+        raise ModelFailure("malformed", f"the reply cannot be read: {error}") from error
+    if len(ids) != len(set(ids)) or not all(ids):
+        raise ModelFailure("malformed", f"the tool uses of the reply have the ids {ids}")
+    return ModelCallSucceeded(
+        ask_id=call.ask_id,
+        call_id=call.call_id,
+        content=reply.content,
+        stop_reason=reply.stop_reason,
+        usage=reply.usage,
+        cost_nano=cost.nano,
+        tokens=cost.tokens,
+        model=reply.model,
+        request_id=reply.request_id,
+        message_id=reply.message_id,
+        extra=reply.extra,
+        latency_ms=latency_ms,
+    )
+
+
+def _not_answered(call: CallModel, failure: ModelFailure) -> ModelCallFailed | ModelCallInDoubt:
+    facts = {
+        "ask_id": call.ask_id,
+        "call_id": call.call_id,
+        "kind": failure.kind,
+        "message": failure.message,
+        "status": failure.status,
+        "error_type": failure.error_type,
+        "error_code": failure.error_code,
+        "retry_after_s": failure.retry_after_s,
+        "request_id": failure.request_id,
+    }
+    if failure.kind in UNBILLED:
+        return ModelCallFailed(**facts)
+    return ModelCallInDoubt(**facts, cost_nano=call.hold_nano, tokens=call.hold_tokens)
