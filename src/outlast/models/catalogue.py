@@ -1,0 +1,113 @@
+"""Which Claude models there are, what they allow, and what they cost at list price.
+
+Written down from Anthropic's pages by hand and kept apart from `prices`, which reads genai-prices:
+the bill of the simulator is the judge of our ledger, so the two must not share a table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import msgspec
+
+WEB_SEARCH_NANO: Final = 10_000_000
+"""Nano-dollars of one web search: $10 per 1000."""
+
+
+class ClaudeModel(msgspec.Struct, frozen=True, kw_only=True):
+    """A model: its limits in tokens, its prices in nano-dollars per token.
+
+    `cliff` is `(tokens, factor)`: a prompt longer than that multiplies every price of the request.
+    """
+
+    context: int
+    max_output: int
+    input: int
+    output: int
+    cache_read: int
+    cache_write_5m: int
+    cache_write_1h: int
+    cliff: tuple[int, int] | None = None
+
+
+def _model(
+    *prices: int,
+    context: int = 1_000_000,
+    max_output: int = 128_000,
+    cliff: tuple[int, int] | None = None,
+) -> ClaudeModel:
+    return ClaudeModel(
+        context=context,
+        max_output=max_output,
+        input=prices[0],
+        output=prices[1],
+        cache_read=prices[2],
+        cache_write_5m=prices[3],
+        cache_write_1h=prices[4],
+        cliff=cliff,
+    )
+
+
+_SMALL: Final = 200_000
+
+# In, out, cache read, cache write 5m, cache write 1h; 1000 nano-dollars a token are $1 a million.
+MODELS: Final[Mapping[str, ClaudeModel]] = {
+    "claude-fable-5-2": _model(8_000, 40_000, 200, 10_000, 16_000),
+    "claude-mythos-5-2": _model(8_000, 40_000, 200, 10_000, 16_000),
+    "claude-opus-5-5": _model(4_000, 20_000, 200, 5_000, 8_000),
+    "claude-opus-5": _model(5_000, 25_000, 500, 6_250, 10_000),
+    "claude-opus-4-8": _model(5_000, 25_000, 500, 6_250, 10_000),
+    "claude-opus-4-7": _model(5_000, 25_000, 500, 6_250, 10_000),
+    "claude-opus-4-6": _model(5_000, 25_000, 500, 6_250, 10_000, context=_SMALL),
+    "claude-opus-4-5": _model(5_000, 25_000, 500, 6_250, 10_000, context=_SMALL),
+    "claude-sonnet-5-5": _model(2_000, 10_000, 100, 2_500, 4_000),
+    "claude-sonnet-4-6": _model(
+        3_000, 15_000, 300, 3_750, 6_000, context=_SMALL, max_output=32_000
+    ),
+    "claude-sonnet-4-5": _model(
+        3_000, 15_000, 300, 3_750, 6_000, context=_SMALL, max_output=32_000
+    ),
+    "claude-haiku-5-5": _model(100, 500, 10, 125, 200, cliff=(100_000, 5)),
+    "claude-haiku-4-5": _model(1_000, 5_000, 100, 1_250, 2_000, context=_SMALL, max_output=32_000),
+}
+"""By id, newest first."""
+
+ALIASES: Final[Mapping[str, str]] = {
+    "claude-opus-4-5-20251101": "claude-opus-4-5",
+    "claude-sonnet-4-5-20250929": "claude-sonnet-4-5",
+    "claude-haiku-4-5-20251001": "claude-haiku-4-5",
+}
+"""Dated ids of the same models."""
+
+
+def find(model: str) -> ClaudeModel | None:
+    """Return the model of that id, `None` when there is none."""
+    return MODELS.get(ALIASES.get(model, model))
+
+
+def cost_nano(model: str, usage: Mapping[str, Any]) -> int:
+    """Return what `usage` costs at list price, in whole nano-dollars.
+
+    Raises:
+        KeyError: the model is not in the catalogue.
+
+    """
+    price = MODELS[ALIASES.get(model, model)]
+    fresh, read, written = (
+        usage.get(name) or 0
+        for name in ("input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
+    )
+    tiers = usage.get("cache_creation") or {}
+    hour = tiers.get("ephemeral_1h_input_tokens") or 0
+    tokens = (
+        fresh * price.input
+        + read * price.cache_read
+        + (written - hour) * price.cache_write_5m
+        + hour * price.cache_write_1h
+        + (usage.get("output_tokens") or 0) * price.output
+    )
+    if price.cliff and fresh + read + written > price.cliff[0]:
+        tokens *= price.cliff[1]
+    searches = (usage.get("server_tool_use") or {}).get("web_search_requests") or 0
+    return int(tokens + searches * WEB_SEARCH_NANO)

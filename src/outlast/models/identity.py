@@ -1,0 +1,93 @@
+"""Which request is which: hashes that a client's cache markers and spelling do not change.
+
+`cache_control` is ignored everywhere the API takes it (and nowhere else: a tool may have an
+argument of that name), a string is the same as one text block, and a null member of a block is the
+same as none, because clients add those when they dump what they were sent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from hashlib import sha256
+from typing import Any, Final
+
+import msgspec
+
+_ENCODER: Final = msgspec.json.Encoder(order="sorted")
+
+_NOT_ASKED: Final = frozenset({"cache_control", "stream", "metadata"})
+_SAID: Final = ("system", "tools")
+
+
+class Identity(msgspec.Struct, frozen=True):
+    """What a request is, in hex hashes.
+
+    Attributes:
+        key: of the whole request, `cache_control`, `stream` and `metadata` aside.
+        prefixes: of system, tools and the first n messages, for n from 0 to all of them.
+        size: UTF-8 bytes of system, tools and messages in canonical form.
+
+    """
+
+    key: str
+    prefixes: tuple[str, ...]
+    size: int
+
+    @property
+    def conversation(self) -> str:
+        """The hash of what was said so far, whichever model and limits the request names."""
+        return self.prefixes[-1]
+
+
+def request_key(body: dict[str, Any] | bytes) -> str:
+    """Return the hash that identical requests share; see `Identity.key`."""
+    decoded = msgspec.json.decode(body) if isinstance(body, bytes) else body
+    return identify(decoded).key
+
+
+def identify(body: dict[str, Any]) -> Identity:
+    """Return the identity of a decoded request, in one pass over its messages."""
+    frozen = _canonical([_blocks(body.get(name)) for name in _SAID])
+    rolling = sha256(frozen)
+    prefixes, size = [rolling.hexdigest()], len(frozen)
+    messages = body.get("messages")
+    for message in messages if isinstance(messages, list) else ():
+        said = _canonical(_message(message))
+        rolling.update(sha256(said).digest())
+        prefixes.append(rolling.hexdigest())
+        size += len(said)
+    asked = {k: v for k, v in body.items() if k not in _NOT_ASKED and k not in (*_SAID, "messages")}
+    rolling.update(_canonical(asked))
+    return Identity(rolling.hexdigest(), tuple(prefixes), size)
+
+
+def content_digest(content: str | Sequence[Any]) -> str:
+    """Return the hash that the same content has, however a client dumped it."""
+    return sha256(_canonical(_blocks(content))).hexdigest()
+
+
+def _canonical(value: Any) -> bytes:
+    return _ENCODER.encode(value)
+
+
+def _message(message: Any) -> Any:
+    if not isinstance(message, dict):
+        return message
+    return message | {"content": _blocks(message.get("content"))}
+
+
+def _blocks(content: Any) -> Any:
+    if isinstance(content, str):
+        return [{"type": "text", "text": content}]
+    if isinstance(content, list):
+        return [_block(block) for block in content]
+    return content
+
+
+def _block(block: Any) -> Any:
+    if not isinstance(block, dict):
+        return block
+    plain = {k: v for k, v in block.items() if k != "cache_control" and v is not None}
+    if plain.get("type") == "tool_result":
+        plain["content"] = _blocks(plain.get("content"))
+    return plain

@@ -1,0 +1,219 @@
+"""A model that answers from a function, in process: for tests, and for users' own tests.
+
+It is the same Claude that the simulator serves over HTTP, with the same strictness, the same ids
+and the same bill, so what passes here passes there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+from msgspec import Raw
+
+from outlast.errors import ModelFailure
+from outlast.events import FailureKind
+from outlast.models import Part, Reply, Request
+from outlast.models.claude import Answer, Claude, Said
+from outlast.models.identity import request_key
+from outlast.models.script import (
+    Fault,
+    Rule,
+    Script,
+    Turn,
+    any_of,
+    faulty,
+    last_text,
+    once,
+    say,
+    text,
+    text_of,
+    tool_results,
+    tool_use,
+    turn_number,
+)
+
+__all__ = [
+    "Fault",
+    "Rule",
+    "Script",
+    "ScriptedModel",
+    "Turn",
+    "any_of",
+    "faulty",
+    "last_text",
+    "once",
+    "request_key",
+    "say",
+    "text",
+    "text_of",
+    "tool_results",
+    "tool_use",
+    "turn_number",
+]
+
+
+class Charge(msgspec.Struct, frozen=True, kw_only=True):
+    """A line of the bill."""
+
+    key: str
+    attempt: int
+    model: str
+    usage: dict[str, Any]
+    nano_usd: int
+    outcome: str
+
+
+class ScriptedModel:
+    """A `Model` that asks `script`.  It outlives a simulated crash, as Claude would.
+
+    Attributes:
+        calls: the body of every call, oldest first, exact to the byte.
+        bill: a line for every call that is billed.
+
+    With `paced` it takes the time that turns and faults say; by default it answers at once.
+    `keep_calls=False` leaves `calls` empty, for runs so long that every body would not fit.
+    An exception of the script is passed on: it is a mistake of the test, not of Claude.
+
+    """
+
+    def __init__(
+        self,
+        script: Script,
+        *,
+        check_history: bool = True,
+        paced: bool = False,
+        keep_calls: bool = True,
+    ) -> None:
+        self.calls: list[bytes] = []
+        self.bill: list[Charge] = []
+        self._claude = Claude(script, check_history=check_history)
+        self._paced = paced
+        self._keep_calls = keep_calls
+
+    @property
+    def billed_nano(self) -> int:
+        """The sum of the bill, in nano-dollars."""
+        return sum(charge.nano_usd for charge in self.bill)
+
+    async def call(self, request: Request, *, on_part: Callable[[Part], None] | None) -> Reply:
+        """Return what the script says.
+
+        Raises:
+            ModelFailure: a fault of the script, or a request that the API would refuse.
+
+        """
+        body = request.body()
+        if self._keep_calls:
+            self.calls.append(body)
+        answer = self._claude.answer(body)
+        if answer.usage is not None:
+            self.bill.append(_charge(answer, answer.usage))
+        if self._paced:
+            await asyncio.sleep(_seconds(answer))
+        if answer.fault and answer.fault.kind != "delay":
+            raise failure(answer.fault, answer.request_id)
+        assert answer.said  # noqa: S101  (only a fault leaves nothing said)
+        if on_part:
+            for kind, shown in _shown(answer.said):
+                on_part(_part(request, kind, shown))
+        return _reply(answer.said, answer.request_id)
+
+
+def failure(fault: Fault, request_id: str) -> ModelFailure:
+    """Return what a client over HTTP would have made of `fault`."""
+    over_http = fault.kind in ("status", "error_event")
+    status = {"status": fault.status, "error_event": 200, "html": 200}.get(fault.kind, 0)
+    return ModelFailure(
+        _kind(fault),
+        fault.message,
+        status=status,
+        error_type=fault.type if over_http else "",
+        error_code=fault.error_code if over_http else "",
+        retry_after_s=_retry_after(fault) if fault.kind == "status" else None,
+        request_id="" if fault.kind == "reset" else request_id,
+    )
+
+
+_KINDS: dict[int, FailureKind] = {
+    401: "auth",
+    402: "spend_limit",
+    403: "auth",
+    404: "not_found",
+    413: "too_large",
+    429: "rate_limited",
+    529: "overloaded",
+}
+
+
+def _kind(fault: Fault) -> FailureKind:
+    if fault.kind == "html":
+        return "malformed"
+    if fault.kind != "status":
+        # An error event comes after 200: generation had begun, so it is in doubt like a cut,
+        # whatever its type says.
+        return "cut"
+    if fault.error_code.endswith("spend_limit_reached"):
+        return "spend_limit"
+    return _KINDS.get(fault.status) or ("unavailable" if fault.status >= 500 else "invalid_request")
+
+
+def _retry_after(fault: Fault) -> float | None:
+    headers = {name.lower(): value for name, value in fault.headers.items()}
+    try:
+        return float(headers["retry-after"])
+    except (KeyError, ValueError):
+        return None
+
+
+def _charge(answer: Answer, usage: dict[str, Any]) -> Charge:
+    return Charge(
+        key=answer.identity.key,
+        attempt=answer.attempt,
+        model=answer.request["model"],
+        usage=usage,
+        nano_usd=answer.nano,
+        outcome=answer.outcome,
+    )
+
+
+def _seconds(answer: Answer) -> float:
+    said = answer.said
+    pace = max(said.first_token_s, said.total_s) if said else 0.0
+    return pace + (answer.fault.delay_s if answer.fault else 0.0)
+
+
+def _shown(said: Said) -> list[tuple[str, str]]:
+    shown = []
+    for block in msgspec.json.decode(said.content):
+        kind = block["type"]
+        if kind in ("text", "thinking"):
+            shown.append((kind, block[kind]))
+        elif kind == "tool_use":
+            shown.append((kind, block["name"]))
+    return shown
+
+
+def _part(request: Request, kind: str, shown: str) -> Part:
+    return Part(
+        run_id=request.run_id,
+        ask_id=request.ask_id,
+        call_id=request.call_id,
+        attempt=request.attempt,
+        kind=kind,
+        text=shown,
+    )
+
+
+def _reply(said: Said, request_id: str) -> Reply:
+    return Reply(
+        content=Raw(said.content),
+        stop_reason=said.stop_reason,
+        usage=Raw(msgspec.json.encode(said.usage)),
+        model=said.model,
+        request_id=request_id,
+        message_id=said.message_id,
+        extra=Raw(msgspec.json.encode(said.extra)),
+    )
