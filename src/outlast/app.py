@@ -34,6 +34,7 @@ from outlast.errors import (
 )
 from outlast.events import (
     JOURNAL_VERSION,
+    AnyEvent,
     AskStarted,
     MessageReceived,
     NoteAdded,
@@ -193,7 +194,7 @@ class Outlast:
         existing = self._journal.run(run_id)
         if existing is None:
             try:
-                self._begin(run_id, agent, content, tenant, dict(tags or {}))
+                begin(self._journal, run_id, agent, input, tenant=tenant, tags=dict(tags or {}))
             except Conflict:
                 existing = self._journal.run(run_id)  # somebody was faster with the same id
         if existing is not None:
@@ -342,34 +343,6 @@ class Outlast:
 
     # ── inside ──────────────────────────────────────────────────────────────────────────────────
 
-    def _begin(
-        self, run_id: str, agent: Agent, content: Raw, tenant: str, tags: dict[str, str]
-    ) -> None:
-        started = RunStarted(
-            journal_version=JOURNAL_VERSION,
-            agent=agent.name,
-            nonce=secrets.token_hex(16),
-            spec=agent.spec(),
-            code=code_location(agent),
-            tenant=tenant,
-            root=run_id,
-            tags=tags,
-            turns=agent.budget.turns,
-        )
-        events = (
-            started,
-            AskStarted(ask_id=_ASK),
-            MessageReceived(ask_id=_ASK, content=content),
-        )
-        at = time.time_ns()
-        stream = run_stream(run_id)
-        records = [Record(stream, n, 0, at, 0, event) for n, event in enumerate(events, start=1)]
-        self._journal.append(
-            Commit(
-                stream=stream, events=events, at=at, expected_seq=1, row=row(fold(records), run_id)
-            )
-        )
-
     def _check_same(self, run_id: str, agent: Agent, content: Raw) -> None:
         records = self._journal.read(run_stream(run_id), limit=3)
         for record in records:
@@ -421,6 +394,47 @@ class Outlast:
                 f"run {run_id!r} was started with tools that agent {agent.name!r} no longer has: "
                 f"{', '.join(missing)}. Give them back, or start a new run."
             )
+
+
+def begin(  # noqa: PLR0913  (all but four are keywords with defaults)
+    journal: Journal,
+    run_id: str,
+    agent: Agent,
+    text: str,
+    *,
+    tenant: str = "",
+    tags: dict[str, str] | None = None,
+    at: int | None = None,
+    nonce: str | None = None,
+) -> None:
+    """Write the first records of a run: that it exists, and what it was asked.
+
+    Raises:
+        Conflict: there is a run of that id.
+
+    """
+    started = RunStarted(
+        journal_version=JOURNAL_VERSION,
+        agent=agent.name,
+        nonce=nonce or secrets.token_hex(16),
+        spec=agent.spec(),
+        code=code_location(agent),
+        tenant=tenant,
+        root=run_id,
+        tags=tags or {},
+        turns=agent.budget.turns,
+    )
+    events: tuple[AnyEvent, ...] = (
+        started,
+        AskStarted(ask_id=_ASK),
+        MessageReceived(ask_id=_ASK, content=_checked_input(text)),
+    )
+    now = time.time_ns() if at is None else at
+    stream = run_stream(run_id)
+    records = [Record(stream, n, 0, now, 0, event) for n, event in enumerate(events, start=1)]
+    journal.append(
+        Commit(stream=stream, events=events, at=now, expected_seq=1, row=row(fold(records), run_id))
+    )
 
 
 class _Named(msgspec.Struct):

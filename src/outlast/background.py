@@ -1,5 +1,7 @@
-"""An event loop in a thread of its own, so that synchronous calls work wherever they are made:
-in scripts, in web servers, and in notebooks, where a loop is running already.
+"""An event loop in a thread of its own.
+
+With it, synchronous calls work wherever they are made: in scripts, in web servers, and in
+notebooks, where a loop is running already.
 """
 
 from __future__ import annotations

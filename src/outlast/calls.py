@@ -20,7 +20,6 @@ from outlast.agent import Agent
 from outlast.decide import CallTool
 from outlast.errors import ToolError
 from outlast.events import (
-    Event,
     ToolCallFailed,
     ToolCallInDoubt,
     ToolCallSucceeded,
@@ -37,7 +36,7 @@ async def call_tool(  # noqa: PLR0913  (what a call needs from outside)
     tenant: str,
     deps: Any,
     put_blob: Callable[[bytes], str],
-) -> Event:
+) -> ToolCallSucceeded | ToolCallFailed | ToolCallInDoubt:
     """Run the tool and return the outcome of the call; only a cancellation is raised."""
     declared = agent.tool(call.tool)
     assert declared is not None, f"{call.tool} was there when the call was decided"  # noqa: S101
@@ -55,17 +54,22 @@ async def call_tool(  # noqa: PLR0913  (what a call needs from outside)
         value = await _run(declared, call, context)
     except TimeoutError:
         return _timed_out(call, declared)
-    except ToolError as error:
-        return _failed(call, "refused", str(error), error, began)
     except asyncio.CancelledError as error:
         task = asyncio.current_task()
         if task is None or task.cancelling():
             raise
-        return _failed(call, "raised", f"{call.tool} cancelled itself.", error, began)
+        return failed_call(call, error, latency_ms=_ms(began))
     except (Exception, SystemExit) as error:  # noqa: BLE001  (contained: the outcome says so)
-        told = f"{call.tool} failed with {type(error).__name__}. The call has no result."
-        return _failed(call, "raised", told, error, began)
-    return _succeeded(call, declared, value, began, put_blob)
+        return failed_call(call, error, latency_ms=_ms(began))
+    return succeeded_call(call, declared, value, latency_ms=_ms(began), put_blob=put_blob)
+
+
+def failed_call(call: CallTool, error: BaseException, *, latency_ms: int) -> ToolCallFailed:
+    """Return the outcome of a function that raised: only a `ToolError` is told in its words."""
+    if isinstance(error, ToolError):
+        return _failed(call, "refused", str(error), error, latency_ms)
+    told = f"{call.tool} failed with {type(error).__name__}. The call has no result."
+    return _failed(call, "raised", told, error, latency_ms)
 
 
 async def _run(declared: Tool[..., Any], call: CallTool, context: ToolContext) -> Any:
@@ -123,13 +127,15 @@ def _settle(future: asyncio.Future[Any], value: Any, error: BaseException | None
         future.set_exception(error)
 
 
-def _succeeded(
+def succeeded_call(
     call: CallTool,
     declared: Tool[..., Any],
     value: Any,
-    began: float,
+    *,
+    latency_ms: int,
     put_blob: Callable[[bytes], str],
-) -> Event:
+) -> ToolCallSucceeded | ToolCallFailed:
+    """Return the outcome of a function that returned `value`; one too long goes to a blob."""
     try:
         text = value if isinstance(value, str) else _json_text(value)
         whole = text.encode()
@@ -138,7 +144,7 @@ def _succeeded(
             f"{call.tool} was called and returned, but its result ({type(value).__name__}) cannot "
             "be written as JSON, so it is not known what it said."
         )
-        return _failed(call, "bad_result", told, error, began)
+        return _failed(call, "bad_result", told, error, latency_ms)
     blob = ""
     if len(whole) > declared.max_result_bytes:
         blob = put_blob(whole)
@@ -153,7 +159,7 @@ def _succeeded(
         tool_use_id=call.tool_use_id,
         content=Raw(msgspec.json.encode(text)),
         blob=blob,
-        latency_ms=_ms(began),
+        latency_ms=latency_ms,
     )
 
 
@@ -164,8 +170,8 @@ def _json_text(value: Any) -> str:
 
 
 def _failed(
-    call: CallTool, kind: ToolFailureKind, told: str, error: BaseException, began: float
-) -> Event:
+    call: CallTool, kind: ToolFailureKind, told: str, error: BaseException, latency_ms: int
+) -> ToolCallFailed:
     return ToolCallFailed(
         ask_id=call.ask_id,
         call_id=call.call_id,
@@ -173,11 +179,11 @@ def _failed(
         kind=kind,
         content=_text(told),
         error=_printable(f"{type(error).__name__}: {error}"),
-        latency_ms=_ms(began),
+        latency_ms=latency_ms,
     )
 
 
-def _timed_out(call: CallTool, declared: Tool[..., Any]) -> Event:
+def _timed_out(call: CallTool, declared: Tool[..., Any]) -> ToolCallFailed | ToolCallInDoubt:
     after = f"{call.tool} did not return within {declared.timeout_s:g} s"
     if declared.effect == "read":
         return ToolCallFailed(

@@ -7,7 +7,7 @@ that follows from it share one commit.
 | the run knows | the next step |
 |---|---|
 | a model call in flight that nobody waits for | in doubt, charged in full; asked again |
-| a tool call in flight that nobody waits for | by its effect: repeated, or told to the model as unknown |
+| a tool call in flight that nobody waits for | by its effect: repeated, or told as unknown |
 | a tool use that was not started | check its arguments, then call it |
 | a tool use without a result | wait |
 | a failed attempt worth repeating | wait for its time, then ask again |
@@ -31,9 +31,9 @@ from outlast.agent import Agent
 from outlast.conversation import Conversation, Failure, Pending, blocks, request_hash
 from outlast.events import (
     RETRYABLE,
+    AnyEvent,
     AskAnswered,
     BudgetRefused,
-    Event,
     ModelCallInDoubt,
     ModelCallStarted,
     RunFinished,
@@ -85,7 +85,7 @@ class CallTool(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Sleep(msgspec.Struct, frozen=True, kw_only=True):
-    """Do nothing until then, unless something in flight finishes before; nanoseconds since the epoch."""
+    """Wait, unless something in flight finishes before; nanoseconds since the epoch."""
 
     until: int
 
@@ -106,7 +106,7 @@ class Step(msgspec.Struct, frozen=True):
     `rest` says that nothing will be, until something from outside happens to the run.
     """
 
-    events: tuple[Event, ...] = ()
+    events: tuple[AnyEvent, ...] = ()
     actions: tuple[Action, ...] = ()
     rest: bool = False
 

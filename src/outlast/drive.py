@@ -17,7 +17,7 @@ import msgspec
 
 from outlast.agent import Agent
 from outlast.decide import Action, Sleep, Step, World, decide
-from outlast.events import Event
+from outlast.events import AnyEvent, Outcome
 from outlast.journal import Record
 from outlast.state import RunState, evolve, fold
 
@@ -25,7 +25,7 @@ from outlast.state import RunState, evolve, fold
 class Append(msgspec.Struct, frozen=True, kw_only=True):
     """Make `events` durable at `expected_seq`; afterwards the run is `state`."""
 
-    events: tuple[Event, ...]
+    events: tuple[AnyEvent, ...]
     expected_seq: int
     at: int
     state: RunState
@@ -51,7 +51,7 @@ class Behind(msgspec.Struct, frozen=True):
 class Outcomes(msgspec.Struct, frozen=True):
     """What came of actions: one outcome event each; none when only a `Sleep` is over."""
 
-    events: tuple[Event, ...]
+    events: tuple[Outcome, ...]
     now: int
 
 
@@ -72,7 +72,7 @@ def drive(
         now: nanoseconds since the epoch, UTC.
 
     """
-    outcomes: tuple[Event, ...] = ()
+    outcomes: tuple[Outcome, ...] = ()
     in_flight: frozenset[str] = frozenset()
     while True:
         plan = _plan(state, agent, outcomes, in_flight, _Place(stream, epoch, now))
@@ -91,7 +91,7 @@ def drive(
         sent = yield Perform(actions=plan.actions)
         assert isinstance(sent, Outcomes), f"a Perform was answered with {sent!r}"  # noqa: S101
         started = {a.call_id for a in plan.actions if not isinstance(a, Sleep)}
-        finished = {event.call_id for event in sent.events}  # type: ignore[attr-defined]  (every outcome has one)
+        finished = {event.call_id for event in sent.events}
         in_flight = (in_flight | started) - finished
         outcomes, now = sent.events, sent.now
 
@@ -105,7 +105,7 @@ class _Place(msgspec.Struct, frozen=True):
 class _Plan(msgspec.Struct, frozen=True):
     """One commit, the state after it, and what to do then."""
 
-    events: tuple[Event, ...]
+    events: tuple[AnyEvent, ...]
     actions: tuple[Action, ...]
     state: RunState
     rest: bool
@@ -114,15 +114,15 @@ class _Plan(msgspec.Struct, frozen=True):
 def _plan(
     state: RunState,
     agent: Agent,
-    outcomes: tuple[Event, ...],
+    outcomes: tuple[Outcome, ...],
     in_flight: frozenset[str],
     place: _Place,
 ) -> _Plan:
     """Fold the outcomes, and decide until nothing more is to be said."""
-    events = list(outcomes)
+    events: list[AnyEvent] = list(outcomes)
     actions: list[Action] = []
-    for event in outcomes:
-        state = _evolve(state, event, place)
+    for outcome in outcomes:
+        state = _evolve(state, outcome, place)
     while True:
         step: Step = decide(state, agent, place.now, World(in_flight=in_flight))
         actions.extend(step.actions)
@@ -134,9 +134,9 @@ def _plan(
         in_flight |= {a.call_id for a in step.actions if not isinstance(a, Sleep)}
 
 
-def _evolve(state: RunState, event: Event, place: _Place) -> RunState:
+def _evolve(state: RunState, event: AnyEvent, place: _Place) -> RunState:
     # The position is the store's to give, and no slice looks at it.
     return evolve(
         state,
-        Record(place.stream, state.next_seq, 0, place.now, place.epoch, event),  # type: ignore[arg-type]
+        Record(place.stream, state.next_seq, 0, place.now, place.epoch, event),
     )

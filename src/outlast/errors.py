@@ -254,7 +254,7 @@ class ModelFailure(OutlastError):
 
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  (the facts of a failure)
         self,
         kind: FailureKind,
         message: str,

@@ -138,7 +138,7 @@ class RunStarted(Event, frozen=True, kw_only=True, omit_defaults=True, gc=False,
 
 
 class NoteAdded(Event, frozen=True, kw_only=True, omit_defaults=True, gc=False, tag="note_added"):
-    """Somebody wrote a remark into the journal.  An outside event: it changes nothing the run does."""
+    """Somebody wrote a remark.  An outside event: it changes nothing the run does."""
 
     text: str
     by: str = ""
@@ -226,7 +226,7 @@ class ModelCallStarted(
     call_id: str
     max_tokens: int
     request_hash: str
-    """Hex SHA-256 of the canonical request, cache markers aside; see `conversation.request_hash`."""
+    """Hex SHA-256 of the request, cache markers aside; see `conversation.request_hash`."""
     hold_nano: int
     """The worst case of this attempt in nano-dollars: spent unless the outcome says otherwise."""
     hold_tokens: int
@@ -423,6 +423,16 @@ AnyEvent: TypeAlias = (
     | ToolCallInDoubt
 )
 """The union; an event type enters it with the feature that first emits it."""
+
+Outcome: TypeAlias = (
+    ModelCallSucceeded
+    | ModelCallFailed
+    | ModelCallInDoubt
+    | ToolCallSucceeded
+    | ToolCallFailed
+    | ToolCallInDoubt
+)
+"""What an action can come to."""
 
 OUTSIDE: Final[tuple[type[Event], ...]] = (NoteAdded,)
 """Events that others than the run's driver may append, at any time."""

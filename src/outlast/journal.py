@@ -17,7 +17,7 @@ from typing import Final, Protocol
 
 import msgspec
 
-from outlast.events import AnyEvent, Event
+from outlast.events import AnyEvent
 
 GENESIS: Final = bytes(32)
 """What the first record of a stream has as `prev`."""
@@ -162,7 +162,7 @@ class Commit(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     stream: str
-    events: Sequence[Event]
+    events: Sequence[AnyEvent]
     at: int
     expected_seq: int | None = None
     epoch: int | None = None
@@ -184,7 +184,7 @@ class Journal(Protocol):
         """Append and return the records; when it returns, they survive a power loss.
 
         Raises:
-            Conflict: the stream is not at `expected_seq` (also: it exists already and 1 was expected).
+            Conflict: the stream is not at `expected_seq`; also when 1 was, and it exists.
             Fenced: `epoch` is not the stream's fence.
             Refused: a hold does not fit; nothing was written.
             StoreFull: no space is left; nothing was written.
@@ -197,8 +197,11 @@ class Journal(Protocol):
         """Append without blocking the event loop, grouped with the appends of other runs."""
         ...
 
-    def claim(self, stream: str) -> int:
+    def claim(self, stream: str, *, force: bool = False) -> int:
         """Become the stream's driver: raise its fence by one and return it as this driver's epoch.
+
+        With `force` also from a driver that still lives, such as a frozen process; it is fenced
+        at its next append.
 
         Raises:
             Busy: a living driver on this machine holds it.

@@ -23,10 +23,12 @@ from outlast.errors import Conflict, ModelFailure, UnknownModel
 from outlast.events import (
     OUTSIDE,
     UNBILLED,
-    Event,
+    AnyEvent,
     ModelCallFailed,
     ModelCallInDoubt,
     ModelCallSucceeded,
+    Outcome,
+    RunStarted,
 )
 from outlast.journal import Commit, Journal, Posting, Record, run_stream
 from outlast.models import Model, Part, Reply, Request
@@ -119,7 +121,7 @@ class _Leg:
         self._epoch = epoch
         self._watch = watch
         self._started = state.started
-        self._tasks: set[asyncio.Task[Event]] = set()
+        self._tasks: set[asyncio.Task[Outcome]] = set()
 
     async def pump(self, loop: Any) -> RunState:
         wanted: Wanted = next(loop)
@@ -132,7 +134,8 @@ class _Leg:
             try:
                 wanted = loop.send(sent)
             except StopIteration as stop:
-                return stop.value  # type: ignore[no-any-return]  (a generator's return value)
+                state: RunState = stop.value
+                return state
 
     async def abandon(self) -> None:
         """Give up what is in flight: its outcome will be in doubt."""
@@ -151,7 +154,7 @@ class _Leg:
             expected_seq=wanted.expected_seq,
             epoch=self._epoch,
             row=row(wanted.state, self._run_id),
-            postings=self._postings(wanted),
+            postings=postings(self._started, wanted.state, wanted.events, wanted.at),
         )
         try:
             records = await self._runner.commit(commit)
@@ -176,23 +179,6 @@ class _Leg:
             for record in records:
                 self._watch.on_record(record)
 
-    def _postings(self, wanted: Append) -> tuple[Posting, ...]:
-        started = self._started
-        lines = []
-        for event in wanted.events:
-            if isinstance(event, ModelCallSucceeded | ModelCallInDoubt | ModelCallFailed):
-                record = Record(self._stream, 0, 0, wanted.at, self._epoch, event)
-                spec = wanted.state.asks[event.ask_id].spec
-                line = posting(
-                    record,
-                    agent=spec.agent,
-                    version=started.version,
-                    tenant=started.tenant,
-                    model=spec.model,
-                )
-                lines.append(line)
-        return tuple(line for line in lines if line is not None)
-
     # ── performing ──────────────────────────────────────────────────────────────────────────────
 
     async def _perform(self, wanted: Perform) -> Outcomes:
@@ -204,7 +190,7 @@ class _Leg:
             self._tasks.add(asyncio.create_task(self._call(action)))
         return self._outcomes(await self._next(wanted.actions))
 
-    async def _next(self, actions: Sequence[Action]) -> list[Event]:
+    async def _next(self, actions: Sequence[Action]) -> list[Outcome]:
         sleeps = [action.until for action in actions if isinstance(action, Sleep)]
         wait_s = max(0, min(sleeps) - self._runner._clock()) / NS if sleeps else None  # noqa: SLF001
         if not self._tasks:
@@ -216,10 +202,10 @@ class _Leg:
         )
         return [task.result() for task in done]
 
-    def _outcomes(self, events: list[Event]) -> Outcomes:
+    def _outcomes(self, events: list[Outcome]) -> Outcomes:
         return Outcomes(tuple(events), self._runner._clock())  # noqa: SLF001
 
-    async def _call(self, action: CallModel | CallTool) -> Event:
+    async def _call(self, action: CallModel | CallTool) -> Outcome:
         if isinstance(action, CallModel):
             return await self._call_model(action)
         return await call_tool(
@@ -231,7 +217,7 @@ class _Leg:
             put_blob=self._runner._journal.put_blob,  # noqa: SLF001
         )
 
-    async def _call_model(self, call: CallModel) -> Event:
+    async def _call_model(self, call: CallModel) -> Outcome:
         request = Request(
             run_id=self._run_id,
             ask_id=call.ask_id,
@@ -245,11 +231,11 @@ class _Leg:
         began = time.monotonic_ns()
         try:
             reply = await self._runner._model.call(request, on_part=self._watch.on_part)  # noqa: SLF001
-            return _answered(call, reply, latency_ms=(time.monotonic_ns() - began) // 1_000_000)
+            return answered(call, reply, latency_ms=(time.monotonic_ns() - began) // 1_000_000)
         except ModelFailure as failure:
-            event = _not_answered(call, failure)
+            event = not_answered(call, failure)
         except Exception as error:  # noqa: BLE001  (a paid call must have an outcome, whatever broke)
-            event = _not_answered(call, ModelFailure("bug", f"{type(error).__name__}: {error}"))
+            event = not_answered(call, ModelFailure("bug", f"{type(error).__name__}: {error}"))
         self._discard(request)
         return event
 
@@ -267,7 +253,7 @@ class _Leg:
             )
 
 
-def _answered(call: CallModel, reply: Reply, *, latency_ms: int) -> ModelCallSucceeded:
+def answered(call: CallModel, reply: Reply, *, latency_ms: int) -> ModelCallSucceeded:
     """Return the outcome of a reply.
 
     Raises:
@@ -297,8 +283,9 @@ def _answered(call: CallModel, reply: Reply, *, latency_ms: int) -> ModelCallSuc
     )
 
 
-def _not_answered(call: CallModel, failure: ModelFailure) -> ModelCallFailed | ModelCallInDoubt:
-    facts = {
+def not_answered(call: CallModel, failure: ModelFailure) -> ModelCallFailed | ModelCallInDoubt:
+    """Return the outcome of an attempt that came to nothing: in doubt unless surely unbilled."""
+    facts: dict[str, Any] = {
         "ask_id": call.ask_id,
         "call_id": call.call_id,
         "kind": failure.kind,
@@ -312,3 +299,22 @@ def _not_answered(call: CallModel, failure: ModelFailure) -> ModelCallFailed | M
     if failure.kind in UNBILLED:
         return ModelCallFailed(**facts)
     return ModelCallInDoubt(**facts, cost_nano=call.hold_nano, tokens=call.hold_tokens)
+
+
+def postings(
+    started: RunStarted, state: RunState, events: Sequence[AnyEvent], at: int
+) -> tuple[Posting, ...]:
+    """Return the lines that the events of one append add to the hourly cost roll-up."""
+    lines = []
+    for event in events:
+        if isinstance(event, ModelCallSucceeded | ModelCallInDoubt | ModelCallFailed):
+            spec = state.asks[event.ask_id].spec
+            line = posting(
+                Record("", 0, 0, at, 0, event),
+                agent=spec.agent,
+                version=started.version,
+                tenant=started.tenant,
+                model=spec.model,
+            )
+            lines.append(line)
+    return tuple(line for line in lines if line is not None)

@@ -7,15 +7,14 @@ from typing import Final
 
 import msgspec
 from msgspec import Raw
-from msgspec.structs import replace
 
 from outlast import budget, conversation
 from outlast.budget import Spend
 from outlast.conversation import Conversation
 from outlast.events import (
-    OUTSIDE,
     AskAnswered,
     AskStarted,
+    NoteAdded,
     RunFinished,
     RunStarted,
 )
@@ -57,7 +56,7 @@ def evolve(state: RunState, record: Record) -> RunState:
         status = "queued" if status == "queued" else "running"
     elif isinstance(event, RunFinished):
         status, why = event.status, event.why
-    elif not isinstance(event, OUTSIDE):
+    elif not isinstance(event, NoteAdded):
         ask = asks[event.ask_id]
         asks = {**asks, event.ask_id: conversation.evolve(ask, record)}
         if record.epoch:

@@ -93,7 +93,7 @@ class Tool(Generic[P, R]):
         max_result_bytes: int = MAX_RESULT_BYTES,
     ) -> None:
         self.function = function
-        self.name: str = name or getattr(function, "__name__", "")
+        self.name: str = name or str(getattr(function, "__name__", ""))
         self.effect: Effect = effect
         self.timeout_s = timeout_s
         self.max_result_bytes = max_result_bytes
@@ -101,6 +101,7 @@ class Tool(Generic[P, R]):
         _check(self)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call the function itself: no intent, no journal."""
         return self.function(*args, **kwargs)
 
     def __repr__(self) -> str:

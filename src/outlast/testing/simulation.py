@@ -1,0 +1,293 @@
+"""Kill a run wherever it can die, and interleave drivers, without a process, a thread or a clock.
+
+The run loop is a generator, so a crash is simply that nobody pumps it any more.  A `World` holds
+what really happened (requests that arrived, tools that ran) and outlives every crash; it is what
+tests judge by, never the journal's own account.
+
+A point is a place where the process may die: before and after every append, before and after
+every effect.  `run` drives an agent to rest and crashes at the points it is told.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from collections.abc import Callable, Coroutine, Iterable
+from typing import Any, Final, TypeVar
+
+import msgspec
+
+from outlast.agent import Agent
+from outlast.app import begin
+from outlast.calls import failed_call, succeeded_call
+from outlast.decide import CallModel, CallTool, Sleep
+from outlast.drive import Append, Appended, Behind, Outcomes, Perform, Sent, drive
+from outlast.errors import Conflict, Fenced, ModelFailure
+from outlast.events import OUTSIDE, Outcome, tag
+from outlast.journal import Commit, Journal, run_stream
+from outlast.models import Request
+from outlast.models.script import Script
+from outlast.models.scripted import ScriptedModel
+from outlast.runner import answered, not_answered, postings
+from outlast.state import RunState, fold, row
+from outlast.tool import ToolContext
+
+T = TypeVar("T")
+
+NS: Final = 1_000_000_000
+
+
+class Crash(BaseException):
+    """The process died here.  Not an `Exception`, so nothing can catch it by accident."""
+
+
+class World:
+    """What really happened, kept outside of everything that crashes.
+
+    Args:
+        script: what Claude says.
+        crash_at: the numbers of the points, from 1, at which the process dies.
+
+    Attributes:
+        requests: the body of every request that reached Claude, in order.
+        points: how many points were passed.
+        trace: their names, in order.
+        emitted: how often each type of event was committed.
+        now: the simulated time, nanoseconds since the epoch; it jumps over every wait.
+
+    """
+
+    def __init__(self, script: Script, *, crash_at: Iterable[int] = ()) -> None:
+        self.model = ScriptedModel(script)
+        self.requests: list[bytes] = []
+        self.crash_at = frozenset(crash_at)
+        self.points = 0
+        self.trace: list[str] = []
+        self.emitted: Counter[str] = Counter()
+        self.now = 1_790_000_000 * NS
+
+    def point(self, name: str) -> None:
+        """Pass a point, or die there."""
+        self.points += 1
+        self.trace.append(name)
+        if self.points in self.crash_at:
+            raise Crash(name)
+
+    def tick(self) -> int:
+        """Let a moment pass and return the time."""
+        self.now += 1_000
+        return self.now
+
+
+class Driver:
+    """One driver of one run, stepped by hand.
+
+    Args:
+        world: what it acts on.
+        journal: what it appends to.
+        agent: what it drives.
+        run_id: the run.
+        force: take over from a driver that may still live.
+
+    """
+
+    def __init__(
+        self, world: World, journal: Journal, agent: Agent, run_id: str, *, force: bool = True
+    ) -> None:
+        self.world = world
+        self.journal = journal
+        self.agent = agent
+        self.run_id = run_id
+        self.stream = run_stream(run_id)
+        self.epoch = journal.claim(self.stream, force=force)
+        state = fold(journal.read(self.stream))
+        assert state.started is not None, "a run without its first event"  # noqa: S101
+        self.started = state.started
+        self.flying: list[tuple[CallModel | CallTool, Outcome | None]] = []
+        self.sleeps: list[Sleep] = []
+        self.state: RunState | None = None
+        self.fenced = False
+        self._loop = drive(state, agent, stream=self.stream, epoch=self.epoch, now=world.tick())
+        self._wanted: Append | Perform = next(self._loop)
+        self._arrived()
+
+    @property
+    def done(self) -> bool:
+        """Whether the run is at rest, or this driver has let it go."""
+        return self.fenced or self.state is not None
+
+    def choices(self) -> list[Callable[[], None]]:
+        """Return what may happen next; a scheduler picks one."""
+        if self.done:
+            return []
+        if isinstance(self._wanted, Append):
+            return [self._append]
+        begun: list[Callable[[], None]] = []
+        for number, (_, outcome) in enumerate(self.flying):
+            step = self._begin if outcome is None else self._finish
+            begun.append(lambda step=step, number=number: step(number))  # type: ignore[misc]
+        return begun or [self._wake]
+
+    def run(self) -> RunState:
+        """Step to the end, always taking the first choice."""
+        while not self.done:
+            self.choices()[0]()
+        if self.state is None:
+            raise Fenced(self.stream, epoch=self.epoch, fence=self.epoch + 1)
+        return self.state
+
+    # ── one step each ───────────────────────────────────────────────────────────────────────────
+
+    def _append(self) -> None:
+        wanted = self._wanted
+        assert isinstance(wanted, Append)  # noqa: S101  (choices saw to it)
+        names = "+".join(tag(event) for event in wanted.events)
+        self.world.point(f"before append {names}")
+        commit = Commit(
+            stream=self.stream,
+            events=wanted.events,
+            at=wanted.at,
+            expected_seq=wanted.expected_seq,
+            epoch=self.epoch,
+            row=row(wanted.state, self.run_id),
+            postings=postings(self.started, wanted.state, wanted.events, wanted.at),
+        )
+        try:
+            self.journal.append(commit)
+        except Fenced:
+            self.fenced = True
+            self._loop.close()
+            return
+        except Conflict:
+            self._send(self._behind(wanted))
+            return
+        self.world.emitted.update(tag(event) for event in wanted.events)
+        self.world.point(f"after append {names}")
+        self._send(Appended())
+
+    def _behind(self, wanted: Append) -> Behind:
+        news = self.journal.read(self.stream, after=wanted.expected_seq - 1)
+        assert news, "a conflict without news"  # noqa: S101
+        assert all(isinstance(record.event, OUTSIDE) for record in news)  # noqa: S101
+        return Behind(tuple(news), self.world.tick())
+
+    def _begin(self, number: int) -> None:
+        action, _ = self.flying[number]
+        name = action.call_id
+        self.world.point(f"before {name}")
+        outcome = self._model(action) if isinstance(action, CallModel) else self._tool(action)
+        self.flying[number] = (action, outcome)
+        self.world.point(f"after {name}")
+
+    def _finish(self, number: int) -> None:
+        _, outcome = self.flying.pop(number)
+        assert outcome is not None  # noqa: S101  (choices saw to it)
+        self._send(Outcomes((outcome,), self.world.tick()))
+
+    def _wake(self) -> None:
+        self.world.now = max(self.world.now, min(sleep.until for sleep in self.sleeps))
+        self._send(Outcomes((), self.world.tick()))
+
+    def _send(self, sent: Sent) -> None:
+        try:
+            self._wanted = self._loop.send(sent)
+        except StopIteration as stop:
+            self.state = stop.value
+            self.journal.release(self.stream)
+        else:
+            self._arrived()
+
+    def _arrived(self) -> None:
+        wanted = self._wanted
+        self.sleeps = []
+        if isinstance(wanted, Perform):
+            self.sleeps = [a for a in wanted.actions if isinstance(a, Sleep)]
+            self.flying += [(a, None) for a in wanted.actions if not isinstance(a, Sleep)]
+
+    # ── effects ─────────────────────────────────────────────────────────────────────────────────
+
+    def _model(self, call: CallModel) -> Outcome:
+        request = Request(
+            run_id=self.run_id,
+            ask_id=call.ask_id,
+            call_id=call.call_id,
+            attempt=call.attempt,
+            model=call.model,
+            max_tokens=call.max_tokens,
+            head=call.head,
+            messages=call.messages,
+        )
+        self.world.requests.append(request.body())
+        try:
+            reply = _at_once(self.world.model.call(request, on_part=None))
+            return answered(call, reply, latency_ms=0)
+        except ModelFailure as failure:
+            return not_answered(call, failure)
+
+    def _tool(self, call: CallTool) -> Outcome:
+        declared = self.agent.tool(call.tool)
+        assert declared is not None, f"{call.tool} was there when the call was decided"  # noqa: S101
+        arguments = declared.arguments(bytes(call.arguments))
+        if declared.context_parameter:
+            arguments[declared.context_parameter] = ToolContext(
+                run_id=self.run_id,
+                call_id=call.call_id,
+                idempotency_key=call.idempotency_key,
+                attempt=call.attempt,
+            )
+        try:
+            value = declared.function(**arguments)
+        except Exception as error:  # noqa: BLE001  (contained, as the runner does)
+            return failed_call(call, error, latency_ms=0)
+        return succeeded_call(call, declared, value, latency_ms=0, put_blob=self.journal.put_blob)
+
+
+def run(  # noqa: PLR0913  (a simulation is told everything)
+    world: World,
+    journal: Journal,
+    agent: Agent,
+    question: str,
+    *,
+    run_id: str = "r",
+    reopen: Callable[[Journal], Journal] = lambda journal: journal,
+) -> tuple[RunState, int]:
+    """Drive a run to rest, starting again after every crash; return its state and the crashes.
+
+    Args:
+        world: what it acts on, and where it crashes.
+        journal: what it appends to.
+        agent: what to drive.
+        question: what to ask it.
+        run_id: the run.
+        reopen: what a new process does to get at the journal; by default it is still there.
+
+    """
+    crashes = 0
+    while True:
+        try:
+            if journal.run(run_id) is None:
+                world.point("before append run_started")
+                begin(journal, run_id, agent, question, at=world.tick(), nonce="simulated")
+                world.emitted.update(("run_started", "ask_started", "message_received"))
+                world.point("after append run_started")
+            return Driver(world, journal, agent, run_id).run(), crashes
+        except Crash:
+            crashes += 1
+            journal = reopen(journal)
+
+
+def _at_once(work: Coroutine[Any, Any, T]) -> T:
+    """Return what a coroutine gives that never waits."""
+    try:
+        work.send(None)
+    except StopIteration as stop:
+        value: T = stop.value
+        return value
+    with contextlib.suppress(BaseException):
+        work.close()
+    raise AssertionError("a simulated model waits; give the script no delays")
+
+
+def canonical(body: bytes) -> str:
+    """Return a request as text in which only its meaning shows: sorted members, no spaces."""
+    return msgspec.json.encode(msgspec.json.decode(body), order="sorted").decode()
