@@ -1,0 +1,58 @@
+"""`python -m outlast.testing.simulator`: prints its base URL in one line, then answers."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+
+from outlast.errors import UsageError
+from outlast.testing.simulator.listen import end_with_parent, serve
+
+
+def main() -> int:
+    """Serve until told to stop; return the exit code."""
+    options = _parser().parse_args()
+    sys.path[:0] = options.path
+    if options.parent_pipe:
+        end_with_parent()
+
+    def ready(url: str) -> None:
+        sys.stdout.write(url + "\n")
+        sys.stdout.flush()
+        # Whoever started this reads one line; what a script prints later goes to the log.
+        os.dup2(2, 1)
+
+    try:
+        serve(
+            options.script,
+            host=options.host,
+            port=options.port,
+            state=options.state,
+            faults=options.faults,
+            check_history=not options.any_history,
+            on_ready=ready,
+        )
+    except UsageError as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m outlast.testing.simulator", description=__doc__
+    )
+    parser.add_argument("--script", metavar="MODULE:ATTRIBUTE", help="what Claude says")
+    parser.add_argument("--faults", metavar="MODULE:ATTRIBUTE", help="the rule of what goes wrong")
+    parser.add_argument("--host", default="127.0.0.1", help="a loopback address")
+    parser.add_argument("--port", type=int, default=0, help="by default a free one")
+    parser.add_argument("--state", metavar="DIR", help="where requests and the bill are written")
+    parser.add_argument("--path", action="append", default=[], help="where modules may be, too")
+    parser.add_argument("--any-history", action="store_true", help="do not compare the history")
+    parser.add_argument("--parent-pipe", action="store_true", help="end when stdin ends")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,256 @@
+"""The HTTP side of the simulator: requests in, answers and faults out, as Anthropic sends them."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+import traceback
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import msgspec
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from outlast.models import catalogue, strict
+from outlast.models.claude import Answer, Claude, Said
+from outlast.models.script import STREAMED, Fault
+from outlast.testing.simulator import sse
+from outlast.testing.simulator.state import Line, State, kept, now
+
+HTML: Final = b"<!doctype html><title>Welcome</title><p>Please log in to this network."
+
+_PLENTY: Final = {"requests": 4_000, "tokens": 4_800_000, "input-tokens": 4_000_000}
+_PLENTY_OUT: Final = {"output-tokens": 800_000}
+
+Connection = Callable[[Scope], asyncio.Transport | None]
+"""Finds the connection that a request came in on."""
+
+
+def application(claude: Claude, state: State, connection: Connection) -> Starlette:
+    """Return the simulator as an ASGI application."""
+
+    async def messages(request: Request) -> ASGIApp:
+        body = await request.body()
+        if turned_away := _turned_away(request.headers):
+            return _turn_away(turned_away, body, request.headers, state)
+        try:
+            answer = claude.answer(body)
+        except Exception as error:  # noqa: BLE001  (a script may raise anything, and must be told)
+            traceback.print_exc()
+            return _script_error(error, body, request.headers, state)
+        state.write(answer, body=body, headers=request.headers, status=_status(answer))
+        return Delivery(answer, connection)
+
+    return Starlette(
+        routes=[
+            Route("/v1/messages", messages, methods=["POST"]),
+            Route("/v1/models", _models, methods=["GET"]),
+        ],
+        exception_handlers={HTTPException: _not_there},
+    )
+
+
+class Delivery:
+    """Sends an answer, or what a fault makes of it."""
+
+    def __init__(self, answer: Answer, connection: Connection) -> None:
+        self._answer = answer
+        self._connection = connection
+
+    async def __call__(self, scope: Scope, _receive: Receive, send: Send) -> None:
+        """Send it, at the pace of the script."""
+        answer, fault = self._answer, self._answer.fault
+        if fault:
+            await asyncio.sleep(fault.delay_s)
+        if fault and fault.kind == "reset":
+            await _reset(self._connection(scope))
+        elif fault and fault.kind == "html":
+            await self._whole(HTML, send, content_type="text/html")
+        elif fault and (fault.kind == "status" or not (answer.streams or fault.kind == "delay")):
+            await self._error(fault, send)
+        elif answer.streams:
+            await self._stream(_said(answer), fault, send)
+        else:
+            await self._message(_said(answer), send)
+
+    async def _message(self, said: Said, send: Send) -> None:
+        await asyncio.sleep(max(said.first_token_s, said.total_s))
+        await self._whole(sse.message(said), send)
+
+    async def _error(self, fault: Fault, send: Send) -> None:
+        if fault.kind in ("cut", "truncated"):
+            # Without a stream both are the same: half of the JSON, and the connection is gone.
+            whole = sse.message(_said(self._answer))
+            await self._start(200, {"content-length": str(len(whole))}, send)
+            await _send(send, whole[: len(whole) // 2], more=True)
+            return
+        body = error_body(fault, self._answer.request_id)
+        await self._whole(body, send, status=fault.status)
+
+    async def _stream(self, said: Said, fault: Fault | None, send: Send) -> None:
+        events = sse.events(said)
+        step = max(0.0, said.total_s - said.first_token_s) / len(events)
+        broken = fault if fault and fault.kind in STREAMED else None
+        if broken:
+            # The end is never sent, however late the fault: that is what makes it one.
+            end = len(events) - 2 if broken.after_events is None else broken.after_events
+            events = events[: min(end, len(events) - 1)]
+        await asyncio.sleep(said.first_token_s)
+        await self._start(200, {"content-type": "text/event-stream; charset=utf-8"}, send)
+        for event in events:
+            await _send(send, event, more=True)
+            await asyncio.sleep(step)
+        if broken and broken.kind == "cut":
+            return  # the server closes a connection whose answer was left unfinished
+        if broken and broken.kind == "error_event":
+            await _send(
+                send, sse.error_event(error_body(broken, self._answer.request_id)), more=True
+            )
+        await _send(send, b"", more=False)
+
+    async def _whole(
+        self, body: bytes, send: Send, *, status: int = 200, content_type: str = "application/json"
+    ) -> None:
+        headers = {"content-type": content_type, "content-length": str(len(body))}
+        await self._start(status, headers, send)
+        await _send(send, body, more=False)
+
+    async def _start(self, status: int, headers: Mapping[str, str], send: Send) -> None:
+        fault = self._answer.fault
+        all_headers = {
+            "content-type": "application/json",
+            "request-id": self._answer.request_id,
+            **_rate_limits(),
+            **headers,
+            **({name.lower(): value for name, value in fault.headers.items()} if fault else {}),
+        }
+        raw = [(name.encode(), value.encode()) for name, value in all_headers.items()]
+        await send({"type": "http.response.start", "status": status, "headers": raw})
+
+
+def error_body(fault: Fault, request_id: str) -> bytes:
+    """Return the error as the API writes it."""
+    error: dict[str, Any] = {"type": fault.type, "message": fault.message}
+    if fault.error_code:
+        error["details"] = {"error_code": fault.error_code}
+    return msgspec.json.encode({"type": "error", "error": error, "request_id": request_id})
+
+
+def _said(answer: Answer) -> Said:
+    assert answer.said  # noqa: S101  (an answer without one has a fault that needs none)
+    return answer.said
+
+
+async def _send(send: Send, body: bytes, *, more: bool) -> None:
+    await send({"type": "http.response.body", "body": body, "more_body": more})
+
+
+async def _reset(transport: asyncio.Transport | None) -> None:
+    if transport is None:  # the client is gone already
+        return
+    peer: socket.socket = transport.get_extra_info("socket")
+    # Linger 0 makes the kernel send RST instead of FIN.
+    peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    transport.abort()
+    # The server is told by a callback of the next turn of the loop; before that it would try to
+    # answer that the application gave no answer.
+    await asyncio.sleep(0.01)
+
+
+def _status(answer: Answer) -> int:
+    fault = answer.fault
+    if fault is None or fault.kind in ("delay", "html", "cut", "truncated"):
+        return 200
+    if fault.kind == "reset":
+        return 0
+    return 200 if fault.kind == "error_event" and answer.streams else fault.status
+
+
+def _rate_limits() -> dict[str, str]:
+    reset = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    headers = {}
+    for kind, limit in (_PLENTY | _PLENTY_OUT).items():
+        headers[f"anthropic-ratelimit-{kind}-limit"] = str(limit)
+        headers[f"anthropic-ratelimit-{kind}-remaining"] = str(limit)
+        headers[f"anthropic-ratelimit-{kind}-reset"] = reset
+    return headers
+
+
+# ── requests that never reach Claude ────────────────────────────────────────────────────────────
+
+
+def _turned_away(headers: Mapping[str, str]) -> Fault | None:
+    if not headers.get("x-api-key") and not headers.get("authorization"):
+        return strict.invalid("x-api-key header is required", status=401)
+    if not headers.get("anthropic-version"):
+        return strict.invalid("anthropic-version: header is required")
+    return None
+
+
+def _turn_away(
+    fault: Fault, body: bytes, headers: Mapping[str, str], state: State, outcome: str = "refused"
+) -> Response:
+    line = Line(
+        at=now(),
+        key="",
+        attempt=0,
+        body=body.decode(errors="replace"),
+        headers=kept(headers),
+        outcome=outcome,
+        status=fault.status,
+        fault=fault.kind,
+    )
+    state.write_line(line)
+    return _error_response(fault)
+
+
+def _script_error(
+    error: Exception, body: bytes, headers: Mapping[str, str], state: State
+) -> Response:
+    message = f"the script raised {type(error).__name__}: {error}"
+    fault = Fault(kind="status", status=500, message=message)
+    return _turn_away(fault, body, headers, state, outcome="script_error")
+
+
+def _error_response(fault: Fault) -> Response:
+    return Response(
+        error_body(fault, "req_none"),
+        status_code=fault.status,
+        media_type="application/json",
+        headers={"request-id": "req_none"},
+    )
+
+
+async def _not_there(request: Request, error: Exception) -> Response:
+    status = error.status_code if isinstance(error, HTTPException) else 404
+    message = f"the simulator does not answer {request.method} {request.url.path}"
+    return _error_response(strict.invalid(message, status=status))
+
+
+async def _models(request: Request) -> Response:  # noqa: ARG001  (an endpoint's signature)
+    data = [
+        {
+            "type": "model",
+            "id": name,
+            "display_name": name.removeprefix("claude-").replace("-", " ").title(),
+            "created_at": "1970-01-01T00:00:00Z",
+            "lifecycle": "active",
+            "max_input_tokens": model.context,
+            "max_tokens": model.max_output,
+        }
+        for name, model in catalogue.MODELS.items()
+    ]
+    page = {
+        "data": data,
+        "has_more": False,
+        "first_id": data[0]["id"],
+        "last_id": data[-1]["id"],
+    }
+    return Response(msgspec.json.encode(page), media_type="application/json")
