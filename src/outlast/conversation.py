@@ -21,6 +21,7 @@ from msgspec.structs import replace
 
 from outlast.errors import JournalDamaged
 from outlast.events import (
+    NULL,
     AskAnswered,
     AskStarted,
     FailureKind,
@@ -289,7 +290,7 @@ def _tool_started(conversation: Conversation, event: ToolCallStarted) -> Convers
 
 
 def _tool_in_doubt(conversation: Conversation, event: ToolCallInDoubt) -> Conversation:
-    if event.content is not None:
+    if event.content != NULL:
         return _tool_answered(conversation, event.tool_use_id, _result(event, _IS_ERROR))
     return _changed(conversation, event.tool_use_id, lambda pending: replace(pending, call_id=""))
 
@@ -323,6 +324,6 @@ _IS_ERROR: Final = b',"is_error":true'
 def _result(event: ToolCallSucceeded | ToolCallFailed | ToolCallInDoubt, error: bytes) -> bytes:
     return b'{"type":"tool_result","tool_use_id":%b,"content":%b%b}' % (
         _json(event.tool_use_id),
-        bytes(event.content or b'""'),
+        bytes(event.content),
         error,
     )

@@ -30,6 +30,7 @@ from outlast import budget
 from outlast.agent import Agent
 from outlast.conversation import Conversation, Failure, Pending, blocks, request_hash
 from outlast.events import (
+    NULL,
     RETRYABLE,
     AnyEvent,
     AskAnswered,
@@ -293,7 +294,7 @@ def _lost_tool(ask: Conversation, pending: Pending, declared: Tool[..., object] 
                 call_id=pending.call_id,
                 tool_use_id=pending.tool_use_id,
                 kind="crash",
-                content=None if again else _text(unknown),
+                content=NULL if again else _text(unknown),
             ),
         )
     )

@@ -57,11 +57,12 @@ class Outcomes(msgspec.Struct, frozen=True):
 
 Wanted: TypeAlias = Append | Perform
 Sent: TypeAlias = Appended | Behind | Outcomes | None
+Loop: TypeAlias = Generator[Wanted, Sent, RunState]
 
 
 def drive(
     state: RunState, agent: Agent, *, stream: str, epoch: int, now: int
-) -> Generator[Wanted, Sent, RunState]:
+) -> Loop:
     """Drive a run to rest and return its state.
 
     Args:

@@ -15,6 +15,8 @@ from typing import ClassVar, Final, Literal, TypeAlias
 import msgspec
 from msgspec import Raw
 
+NULL: Final = Raw(b"null")
+
 JOURNAL_VERSION: Final = 1
 """The version of the journal this code writes; see `RunStarted.journal_version`."""
 
@@ -393,7 +395,8 @@ class ToolCallInDoubt(
 ):
     """A tool call was started and nobody knows whether it happened.
 
-    Without `content` the call is repeated; with it, the model is told that the outcome is unknown.
+    Where `content` is null the call is repeated; else it tells the model that the outcome is
+    unknown.
     """
 
     kept: ClassVar[tuple[str, ...]] = ("call_id", "kind")
@@ -402,7 +405,8 @@ class ToolCallInDoubt(
     call_id: str
     tool_use_id: str
     kind: ToolFailureKind
-    content: Raw | None = None
+    content: Raw = NULL
+    """What the model gets: a JSON string, or null while nothing is to be told."""
 
 
 AnyEvent: TypeAlias = (
@@ -456,6 +460,6 @@ def decode(body: bytes) -> AnyEvent:
     return _DECODER.decode(body)
 
 
-def tag(event: Event) -> str:
-    """Return the event's name on disk."""
+def tag(event: Event | type[Event]) -> str:
+    """Return the name on disk of an event or of its class."""
     return str(event.__struct_config__.tag)

@@ -18,7 +18,7 @@ from outlast.budget import posting
 from outlast.calls import call_tool
 from outlast.conversation import blocks
 from outlast.decide import Action, CallModel, CallTool, Sleep
-from outlast.drive import Append, Appended, Behind, Outcomes, Perform, Sent, Wanted, drive
+from outlast.drive import Append, Appended, Behind, Loop, Outcomes, Perform, Sent, drive
 from outlast.errors import Conflict, ModelFailure, UnknownModel
 from outlast.events import (
     OUTSIDE,
@@ -123,19 +123,20 @@ class _Leg:
         self._started = state.started
         self._tasks: set[asyncio.Task[Outcome]] = set()
 
-    async def pump(self, loop: Any) -> RunState:
-        wanted: Wanted = next(loop)
+    async def pump(self, loop: Loop) -> RunState:
+        """Do what the loop wants until it wants nothing more."""
+        sent: Sent = None
         while True:
-            sent: Sent = (
-                await self._append(wanted)
-                if isinstance(wanted, Append)
-                else await self._perform(wanted)
-            )
             try:
                 wanted = loop.send(sent)
             except StopIteration as stop:
                 state: RunState = stop.value
                 return state
+            sent = (
+                await self._append(wanted)
+                if isinstance(wanted, Append)
+                else await self._perform(wanted)
+            )
 
     async def abandon(self) -> None:
         """Give up what is in flight: its outcome will be in doubt."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -47,6 +47,7 @@ class World:
     Args:
         script: what Claude says.
         crash_at: the numbers of the points, from 1, at which the process dies.
+        at: what else happens at a point, by its number, before the process may die there.
 
     Attributes:
         requests: the body of every request that reached Claude, in order.
@@ -57,10 +58,17 @@ class World:
 
     """
 
-    def __init__(self, script: Script, *, crash_at: Iterable[int] = ()) -> None:
+    def __init__(
+        self,
+        script: Script,
+        *,
+        crash_at: Iterable[int] = (),
+        at: Mapping[int, Callable[[], None]] | None = None,
+    ) -> None:
         self.model = ScriptedModel(script)
         self.requests: list[bytes] = []
         self.crash_at = frozenset(crash_at)
+        self.at = dict(at or {})
         self.points = 0
         self.trace: list[str] = []
         self.emitted: Counter[str] = Counter()
@@ -70,6 +78,8 @@ class World:
         """Pass a point, or die there."""
         self.points += 1
         self.trace.append(name)
+        if happening := self.at.get(self.points):
+            happening()
         if self.points in self.crash_at:
             raise Crash(name)
 
@@ -108,8 +118,8 @@ class Driver:
         self.state: RunState | None = None
         self.fenced = False
         self._loop = drive(state, agent, stream=self.stream, epoch=self.epoch, now=world.tick())
-        self._wanted: Append | Perform = next(self._loop)
-        self._arrived()
+        self._wanted: Append | Perform
+        self._send(None)
 
     @property
     def done(self) -> bool:

@@ -1,0 +1,108 @@
+"""An agent that uses every part of the loop, and a Claude that leads it through."""
+
+from collections import Counter
+from typing import Any
+
+import msgspec
+
+import outlast
+from outlast.models.script import (
+    Fault,
+    Script,
+    Turn,
+    any_of,
+    faulty,
+    once,
+    say,
+    text_of,
+    tool_use,
+    turn_number,
+)
+
+MODEL = "claude-haiku-5-5"
+QUESTION = "Look it up, save it, and send it."
+
+
+class Effects:
+    """What tools did to the world; it outlives every crash."""
+
+    def __init__(self) -> None:
+        self.reads: Counter[str] = Counter()
+        self.saved: dict[str, str] = {}
+        self.saves = 0
+        self.sent: list[str] = []
+
+
+def agent(effects: Effects, *, turns: int | None = None) -> outlast.Agent:
+    """Return an agent whose tools act on `effects`."""
+
+    @outlast.tool(effect="read")
+    def look_up(word: str) -> dict[str, str]:
+        """Look a word up."""
+        effects.reads[word] += 1
+        return {"word": word, "meaning": f"what {word} means"}
+
+    @outlast.tool(effect="idempotent")
+    def save(text: str, context: outlast.ToolContext) -> str:
+        """Save a text."""
+        effects.saves += 1
+        effects.saved[context.idempotency_key] = text
+        return "saved"
+
+    @outlast.tool(effect="once")
+    def send(text: str) -> str:
+        """Send a text."""
+        effects.sent.append(text)
+        return "sent"
+
+    @outlast.tool(effect="read")
+    def broken() -> str:
+        """Fail, always."""
+        raise ValueError("the secret is 1234")
+
+    return outlast.Agent(
+        "sender",
+        model=MODEL,
+        instructions="Look up, save, send.",
+        tools=[look_up, save, send, broken],
+        max_tokens=512,
+        budget=outlast.Budget(turns=turns),
+    )
+
+
+def _lead(request: dict[str, Any], attempt: int) -> Turn:
+    turn = turn_number(request)
+    if turn == 1:
+        return say(
+            "First I look it up.",
+            tool_use("look_up", {"word": "ångström 🦊"}),
+            tool_use("look_up", {"wrong": 1}),
+            tool_use("nothing_like_it", {}),
+            tool_use("broken", {}),
+        )
+    if turn == 2:
+        return say(
+            tool_use("save", {"text": "a"}),
+            tool_use("send", {"text": "b"}),
+            tool_use("look_up", {"word": "again"}),
+        )
+    return say(f"Results: {msgspec.json.encode(_results(request)).decode()}")
+
+
+def _results(request: dict[str, Any]) -> list[str]:
+    return [
+        text_of(block["content"])
+        for message in request["messages"]
+        if message["role"] == "user" and not isinstance(message["content"], str)
+        for block in message["content"]
+    ]
+
+
+def claude(*, faults: bool = True) -> Script:
+    """Return the script; with faults, the first turn is overloaded and the second one cut."""
+    rule = any_of(
+        once(1, Fault(kind="status", status=529)),
+        once(2, Fault(kind="cut", after_events=4)),
+        once(3, Fault(kind="status", status=429, headers={"retry-after": "7"})),
+    )
+    return faulty(_lead, rule) if faults else _lead

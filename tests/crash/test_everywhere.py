@@ -1,0 +1,184 @@
+"""A run is killed before and after each of its effects, at every point and at every pair."""
+
+import itertools
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import get_args
+
+import msgspec
+import pytest
+from agents import QUESTION, Effects, agent, claude
+
+from outlast.events import AnyEvent, NoteAdded, tag
+from outlast.journal import Journal, run_stream
+from outlast.state import fold
+from outlast.stores import open_store
+from outlast.testing.simulation import World, canonical, run
+
+DOUBTFUL = [
+    "after append model_call_succeeded+tool_call_started+tool_call_started+tool_call_started",
+    "before ask-1.m4.t1",
+    "after ask-1.m4.t1",
+    "before append tool_call_succeeded",
+    "after append tool_call_succeeded",
+    "before ask-1.m4.t2",
+    "after ask-1.m4.t2",
+    "before append tool_call_succeeded",
+]
+"""Where a death leaves the `once` call (ask-1.m4.t2) in doubt: from its intent to its outcome."""
+
+UNKNOWN = "unknown: it was interrupted, and it may or may not have happened. It was not repeated."
+
+
+class Played:
+    """One simulated run, and what came of it."""
+
+    def __init__(self, journal: Journal, crash_at: tuple[int, ...] = ()) -> None:
+        self.effects = Effects()
+        self.world = World(claude(), crash_at=crash_at)
+        self.journal = journal
+        self.state, self.crashes = run(self.world, journal, agent(self.effects), QUESTION)
+
+    @property
+    def answer(self) -> str:
+        assert self.state.answer is not None, self.state.why
+        return msgspec.json.decode(self.state.answer)
+
+    @property
+    def requests(self) -> list[str]:
+        """The requests that arrived, repeats of an unanswered call aside."""
+        return [body for body, _ in itertools.groupby(map(canonical, self.world.requests))]
+
+    @property
+    def in_doubt(self) -> bool:
+        return UNKNOWN in self.answer
+
+
+@pytest.fixture(scope="module")
+def uninterrupted() -> Played:
+    return Played(open_store("memory://"))
+
+
+def check(played: Played, uninterrupted: Played) -> None:
+    """Compare a run that was killed with the one that was not, by what the world saw."""
+    assert played.state.status == "completed"
+    expected, requests = uninterrupted.answer, uninterrupted.requests
+    if played.in_doubt:
+        told = f"The outcome of this call of send is {UNKNOWN}"
+        expected = expected.replace('"sent"', msgspec.json.encode(told).decode())
+        requests = [body.replace('"sent"', f'"{told}","is_error":true') for body in requests]
+        requests = [canonical_again(body) for body in requests]
+    assert played.answer == expected
+    assert played.requests == requests
+    assert len(played.world.requests) <= len(uninterrupted.world.requests) + played.crashes
+    assert len(played.effects.sent) <= 1, "a once tool ran twice"
+    assert list(played.effects.saved.values()) == ["a"], "one effect for one key"
+    assert played.effects.saves <= 1 + played.crashes
+    assert max(played.effects.reads.values()) <= 3
+    check_money(played)
+    records = played.journal.read(run_stream("r"))
+    assert played.state == fold(records)
+    assert [record.seq for record in records] == list(range(1, len(records) + 1))
+
+
+def canonical_again(body: str) -> str:
+    return canonical(body.encode())
+
+
+def check_money(played: Played) -> None:
+    billed = sum(charge.nano_usd for charge in played.world.model.bill)
+    spend = played.state.spend
+    assert billed <= spend.nano, "more was billed than the journal counts as spent"
+    assert spend.held_nano == 0, "a call at rest holds nothing"
+    row = played.journal.run("r")
+    assert row is not None
+    assert row.cost_nano == spend.nano
+    hours = played.journal.rollup()
+    assert sum(line.settled_nano + line.in_doubt_nano for line in hours) == spend.nano
+
+
+def test_uninterrupted(uninterrupted: Played) -> None:
+    """Nothing is in doubt, and nothing happens twice, in a run that nobody kills."""
+    assert uninterrupted.crashes == 0
+    assert uninterrupted.effects.sent == ["b"]
+    assert uninterrupted.effects.saves == 1
+    assert not uninterrupted.in_doubt
+    assert "1234" not in uninterrupted.answer, "an exception's text reached the model"
+    check(uninterrupted, uninterrupted)
+
+
+def test_every_point(uninterrupted: Played) -> None:
+    """Wherever the process dies, the run ends as if it had not."""
+    for point in itertools.count(1):
+        played = Played(open_store("memory://"), (point,))
+        if not played.crashes:  # this run ended before the point: all were tried
+            break
+        check(played, uninterrupted)
+    assert point == uninterrupted.world.points + 1
+
+
+def test_once_in_doubt(uninterrupted: Played) -> None:
+    """A `once` call is in doubt when the process dies between its intent and its outcome."""
+    trace = uninterrupted.world.trace
+    happened = trace.index("after ask-1.m4.t2") + 1
+    doubtful = []
+    for point, name in enumerate(trace, start=1):
+        played = Played(open_store("memory://"), (point,))
+        if played.in_doubt:
+            doubtful.append(name)
+            assert played.effects.sent == (["b"] if point >= happened else [])
+    assert doubtful == DOUBTFUL
+
+
+def pairs() -> Iterator[tuple[int, int]]:
+    points = Played(open_store("memory://")).world.points
+    # A crash adds points, so the second may lie beyond the uninterrupted run's end.
+    return itertools.combinations(range(1, points + 13), 2)
+
+
+def test_every_pair(uninterrupted: Played) -> None:
+    """Wherever the process dies twice, the run ends as if it had not."""
+    both = 0
+    for pair in pairs():
+        played = Played(open_store("memory://"), pair)
+        both += played.crashes == 2
+        check(played, uninterrupted)
+    assert both > 500
+
+
+def test_every_point_on_sqlite(uninterrupted: Played, tmp_path: Path) -> None:
+    """The same on files: the store is dropped at every point and opened again."""
+    for point in range(1, uninterrupted.world.points + 2):
+        url = f"sqlite:///{tmp_path}/{point}.db"
+        check(SqlitePlayed(url, (point,)), uninterrupted)
+
+
+class SqlitePlayed(Played):
+    """A run whose store is a file, opened anew after every crash."""
+
+    def __init__(self, url: str, crash_at: tuple[int, ...]) -> None:
+        self.effects = Effects()
+        self.world = World(claude(), crash_at=crash_at)
+        self.journals = [open_store(url)]
+        self.state, self.crashes = run(
+            self.world, self.journals[0], agent(self.effects), QUESTION, reopen=self.reopened(url)
+        )
+        self.journal = self.journals[-1]
+
+    def reopened(self, url: str) -> Callable[[Journal], Journal]:
+        def reopen(journal: Journal) -> Journal:
+            self.journals.append(open_store(url))
+            return self.journals[-1]
+
+        return reopen
+
+
+def test_no_event_type_is_left_out(uninterrupted: Played) -> None:
+    """Every event type that exists is emitted by a simulated run."""
+    lost = Played(open_store("memory://"), (uninterrupted.world.trace.index("after ask-1.m4.t2"),))
+    stopped = World(claude())
+    run(stopped, open_store("memory://"), agent(Effects(), turns=2), QUESTION)
+    emitted = {*uninterrupted.world.emitted, *lost.world.emitted, *stopped.emitted}
+    known = {tag(event) for event in get_args(AnyEvent)}
+    # Notes come from outside, at every point: see test_two_drivers.
+    assert known - emitted == {tag(NoteAdded)}
