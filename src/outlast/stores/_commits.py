@@ -1,0 +1,330 @@
+"""What every store does with a commit before it writes any of it: seal the events, apply the rules.
+
+The rules are here once, so that no store can be more lenient than another.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from functools import cache
+from hashlib import sha256
+from typing import Final, TypeAlias
+
+import msgspec
+
+from outlast.errors import (
+    Conflict,
+    Fenced,
+    InvalidInput,
+    JournalDamaged,
+    JournalTooNew,
+    Refused,
+    RunNotFound,
+    StoreError,
+    UsageError,
+)
+from outlast.events import JOURNAL_VERSION, OUTSIDE, AnyEvent, Event, RunStarted, decode, encode
+from outlast.journal import (
+    GENESIS,
+    MAX_SEQ,
+    Balance,
+    Commit,
+    Hold,
+    Record,
+    Settlement,
+    record_hash,
+    run_stream,
+)
+
+_SALT: Final = 16
+_META: Final = msgspec.json.Encoder()
+
+
+class Head:
+    """Where a stream is: what the next record must follow."""
+
+    __slots__ = ("cold", "fence", "generation", "hash", "next_seq", "number")
+
+    def __init__(self, *, number: int, next_seq: int, last_hash: bytes, fence: int) -> None:
+        self.number = number
+        self.next_seq = next_seq
+        self.hash = last_hash
+        self.fence = fence
+        self.generation = 0
+        """Which state of the file this was read from; see `SqliteJournal`."""
+        self.cold: tuple[object, ...] | None = None
+        """The parts of the run's row that seldom change, as written last; `None` is unknown."""
+
+
+def new_head(number: int) -> Head:
+    """Return the head of a stream that holds nothing yet."""
+    return Head(number=number, next_seq=1, last_hash=GENESIS, fence=0)
+
+
+# ── sealing ────────────────────────────────────────────────────────────────────────────────────
+
+Entry: TypeAlias = tuple[Event, str, bytes, bytes, bytes, bytes]
+"""An event ready to be chained: event, type, meta, salt, body, commitment."""
+
+
+@cache
+def _kind(event_type: type[Event]) -> tuple[str, tuple[str, ...]]:
+    """Return the tag of an event type and the fields it keeps."""
+    return str(event_type.__struct_config__.tag), event_type.kept
+
+
+RUN_STARTED: Final = _kind(RunStarted)[0]
+
+
+def seal(events: Sequence[Event]) -> list[Entry]:
+    """Return the events encoded, salted and committed to: all that needs no lock."""
+    salts = os.urandom(_SALT * len(events))
+    entries: list[Entry] = []
+    for at, event in enumerate(events):
+        kind, kept = _kind(type(event))
+        meta = _META.encode({name: getattr(event, name) for name in kept}) if kept else b""
+        salt = salts[at * _SALT : (at + 1) * _SALT]
+        body = encode(event)
+        entries.append((event, kind, meta, salt, body, sha256(salt + body).digest()))
+    return entries
+
+
+Sealed: TypeAlias = tuple[Record, str, bytes, bytes, bytes, bytes, bytes, bytes]
+"""A record in its place: record, type, meta, commitment, prev, hash, salt, body."""
+
+
+def chain(commit: Commit, entries: Sequence[Entry], head: Head, position: int) -> list[Sealed]:
+    """Return the entries in their places after `head`; the first gets `position`."""
+    stream, at, epoch = commit.stream, commit.at, commit.epoch or 0
+    seq, prev = head.next_seq, head.hash
+    sealed: list[Sealed] = []
+    for event, kind, meta, salt, body, commitment in entries:
+        digest = record_hash(
+            prev=prev,
+            stream=stream,
+            seq=seq,
+            position=position,
+            at=at,
+            epoch=epoch,
+            type=kind,
+            meta=meta,
+            commitment=commitment,
+        )
+        record = Record(stream, seq, position, at, epoch, event)  # type: ignore[arg-type]
+        sealed.append((record, kind, meta, commitment, prev, digest, salt, body))
+        prev = digest
+        seq += 1
+        position += 1
+    return sealed
+
+
+# ── preconditions ──────────────────────────────────────────────────────────────────────────────
+
+
+def check_shape(commit: Commit) -> None:
+    """Refuse what no journal could take, whatever is in it: a mistake of the caller.
+
+    Raises:
+        UsageError: there are no events; a driver's append without `expected_seq`; an append to a
+            run without an epoch that is neither its first nor made of outside events only; a row
+            of another run.
+
+    """
+    if not commit.events:
+        raise UsageError(f"{commit.stream}: an append without events; every change is an event")
+    if commit.row is not None and run_stream(commit.row.id) != commit.stream:
+        raise UsageError(f"{commit.stream}: the row is that of run {commit.row.id!r}")
+    if commit.epoch is not None:
+        if commit.expected_seq is None:
+            raise UsageError(f"{commit.stream}: a driver's append must say which seq it expects")
+    elif commit.expected_seq != 1 and not commit.stream.startswith("~"):
+        _check_outside(commit)
+
+
+def _check_outside(commit: Commit) -> None:
+    for event in commit.events:
+        if not isinstance(event, OUTSIDE):
+            raise UsageError(
+                f"{commit.stream}: {_kind(type(event))[0]} may be appended by the run's driver "
+                "only; claim the stream and pass its epoch"
+            )
+
+
+def check_place(commit: Commit, head: Head | None, *, store: str) -> None:
+    """Refuse a commit whose driver or expectation is out of date; `None` is no such stream.
+
+    Raises:
+        RunNotFound: there is no such stream, and this append does not begin one.
+        Fenced: the epoch is not the fence; it wins when both are wrong.
+        Conflict: the stream is elsewhere.
+        StoreError: the stream cannot grow any more.
+
+    """
+    if head is None:
+        if commit.epoch is not None or (commit.expected_seq != 1 and commit.stream[:1] != "~"):
+            raise RunNotFound(commit.stream.removeprefix("run:"), store=store)
+        next_seq = 1
+    else:
+        next_seq = head.next_seq
+        if commit.epoch is not None and commit.epoch != head.fence:
+            raise Fenced(commit.stream, epoch=commit.epoch, fence=head.fence)
+    if commit.expected_seq is not None and commit.expected_seq != next_seq:
+        raise Conflict(commit.stream, expected_seq=commit.expected_seq, actual_seq=next_seq)
+    if next_seq + len(commit.events) - 1 > MAX_SEQ:
+        raise StoreError(
+            f"{commit.stream} has {next_seq - 1} records and cannot take {len(commit.events)} "
+            f"more: {MAX_SEQ} is the limit of a stream. Go on in a new run."
+        )
+
+
+# ── the ledger ─────────────────────────────────────────────────────────────────────────────────
+
+Account: TypeAlias = tuple[str, str, str]
+"""Scope, window, unit."""
+
+Holder: TypeAlias = tuple[str, str]
+"""Call id, unit."""
+
+Amounts: TypeAlias = dict[tuple[str, str], int]
+"""What one call holds, by scope and window."""
+
+
+class Ledger:
+    """The accounts and holds that commits touch, as they will be once those are written.
+
+    `account` and `holds` read what is stored.  Nothing is changed by a commit that is refused.
+    """
+
+    def __init__(
+        self,
+        *,
+        account: Callable[[Account], Balance],
+        holds: Callable[[Holder], Amounts],
+    ) -> None:
+        self._read_account = account
+        self._read_holds = holds
+        self.accounts: dict[Account, Balance] = {}
+        self.holds: dict[Holder, Amounts] = {}
+
+    def apply(self, commit: Commit) -> None:
+        """Settle, then hold: what a call gives back may pay for the next one.
+
+        Raises:
+            Refused: a hold does not fit.
+            UsageError: the call holds that already.
+
+        """
+        trial = Ledger(account=self._account, holds=self._holds)
+        for settlement in commit.settlements:
+            trial._settle(settlement)
+        for hold in commit.holds:
+            trial._hold(hold)
+        self.accounts |= trial.accounts
+        self.holds |= trial.holds
+
+    def _account(self, key: Account) -> Balance:
+        found = self.accounts.get(key)
+        return self._read_account(key) if found is None else found
+
+    def _holds(self, key: Holder) -> Amounts:
+        found = self.holds.get(key)
+        return self._read_holds(key) if found is None else found
+
+    def _settle(self, settlement: Settlement) -> None:
+        holder = (settlement.call_id, settlement.unit)
+        for (scope, window), held in self._holds(holder).items():
+            account = (scope, window, settlement.unit)
+            old, amount = self._account(account), settlement.amount
+            self.accounts[account] = Balance(
+                settled=old.settled + (0 if settlement.in_doubt else amount),
+                in_doubt=old.in_doubt + (amount if settlement.in_doubt else 0),
+                held=old.held - held,
+            )
+        self.holds[holder] = {}
+
+    def _hold(self, hold: Hold) -> None:
+        account = (hold.scope, hold.window, hold.unit)
+        old = self._account(account)
+        if hold.limit is not None and hold.limit - old.taken < hold.needed:
+            raise Refused(
+                scope=hold.scope,
+                unit=hold.unit,
+                needed=hold.needed,
+                left=max(0, hold.limit - old.taken),
+                why="held" if hold.limit - old.settled - old.in_doubt >= hold.needed else "limit",
+            )
+        holder, place = (hold.call_id, hold.unit), (hold.scope, hold.window)
+        amounts = self._holds(holder)
+        if place in amounts:
+            raise UsageError(
+                f"call {hold.call_id!r} holds {hold.unit} of {hold.scope} ({hold.window}) already; "
+                "every attempt has a call id of its own"
+            )
+        self.holds[holder] = {**amounts, place: hold.needed}
+        self.accounts[account] = Balance(
+            settled=old.settled, in_doubt=old.in_doubt, held=old.held + hold.needed
+        )
+
+
+# ── reading ────────────────────────────────────────────────────────────────────────────────────
+
+
+class _Version(msgspec.Struct):
+    journal_version: int = 0
+
+
+def check_version(stream: str, kind: str, meta: bytes) -> None:
+    """Refuse a stream whose first record says that a newer version writes it.
+
+    Its `meta` is asked, not its body, which may hold what this version cannot decode.
+
+    Raises:
+        JournalTooNew: it does.
+
+    """
+    if kind != RUN_STARTED:
+        return
+    version = msgspec.json.decode(meta, type=_Version).journal_version
+    if version > JOURNAL_VERSION:
+        raise JournalTooNew(stream, version=version, ours=JOURNAL_VERSION)
+
+
+def open_body(stream: str, seq: int, body: bytes | None) -> AnyEvent:
+    """Return the event of a stored body.
+
+    Raises:
+        JournalDamaged: there is none, or it is not an event.
+
+    """
+    if body is None:
+        raise JournalDamaged(stream, seq=seq, why="its body is gone")
+    try:
+        return decode(body)
+    except msgspec.DecodeError as error:
+        raise JournalDamaged(stream, seq=seq, why=f"its body is not an event ({error})") from error
+
+
+def check_stream_name(stream: str) -> None:
+    """Refuse a name that no stream can have.
+
+    Raises:
+        InvalidInput: it is neither `run:ID` nor `~NAME`.
+
+    """
+    if not (stream.startswith("run:") and len(stream) > 4) and not stream.startswith("~"):
+        raise InvalidInput(f"{stream!r} is not a stream: they are called run:ID or ~NAME")
+
+
+def digest_of(text: str) -> bytes | None:
+    """Return the hash that `text` spells in hex, `None` when it spells none."""
+    try:
+        digest = bytes.fromhex(text)
+    except ValueError:
+        return None
+    return digest if len(digest) == 32 else None
+
+
+def consecutive(numbers: Sequence[int], *, after: int) -> bool:
+    """Tell whether rising numbers begin right after `after` and have no gap."""
+    return not numbers or (numbers[0] == after + 1 and numbers[-1] == after + len(numbers))

@@ -1,0 +1,184 @@
+"""Opening a SQLite file as an outlast store: recognise it, create it, migrate it, connect to it."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+from typing import Final, Literal, TypeAlias
+from urllib.parse import quote
+
+import apsw
+
+from outlast.errors import NotAStore, StoreError, StoreFull
+from outlast.stores._queries import migrations
+
+Synchronous: TypeAlias = Literal["FULL", "NORMAL", "OFF"]
+
+APPLICATION_ID: Final = 0x6F75746C
+"""`outl` in ASCII: what tells an outlast store from any other SQLite file."""
+
+PAGE_SIZE: Final = 1024
+"""Bytes; `sqlite.py` says why."""
+
+_BUSY_MS: Final = 10_000
+
+
+def prepare(path: Path, *, vfs: str | None, synchronous: Synchronous) -> None:
+    """Make sure that `path` is an outlast store of this version.  The caller keeps others out.
+
+    Raises:
+        NotAStore: the file is something else; it is left as it is.
+        StoreError: the store was written by a newer version.
+        apsw.Error: SQLite cannot.
+
+    """
+    recognise(path, vfs=vfs)
+    _create(path)
+    connection = connect(path, vfs=vfs, synchronous=synchronous)
+    try:
+        _format(connection)
+        _migrate(connection, path)
+    finally:
+        connection.close()
+
+
+def recognise(path: Path, *, vfs: str | None = None) -> None:
+    """Refuse a file that is something else than an outlast store, without touching it.
+
+    Raises:
+        NotAStore: it is.
+
+    """
+    if not path.exists() or path.stat().st_size == 0:
+        return
+    # Immutable: no lock, no journal, no write, whatever the file is.  The application id is in the
+    # main file before anything else is, see `_format`.
+    flags = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
+    reader = apsw.Connection(f"file:{quote(str(path))}?immutable=1", flags=flags, vfs=vfs)
+    try:
+        application = reader.pragma("application_id")
+    except apsw.NotADBError:
+        application = None
+    finally:
+        reader.close()
+    if application != APPLICATION_ID:
+        what = "not a SQLite file" if application is None else "a SQLite file of something else"
+        raise NotAStore(f"{path} is {what}, so it is left alone; give another --store")
+
+
+def _create(path: Path) -> None:
+    """Make an empty file that nobody else can read, before anything is in it."""
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    except FileExistsError:
+        if path.stat().st_size == 0:
+            path.chmod(0o600)
+        return
+    os.close(fd)
+    folder = os.open(path.parent, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def connect(
+    path: Path, *, vfs: str | None, synchronous: Synchronous, readonly: bool = False
+) -> apsw.Connection:
+    """Return a connection to an existing file.
+
+    Checkpoints are made apart from commits, so no connection makes them by itself.
+    """
+    mode = apsw.SQLITE_OPEN_READONLY if readonly else apsw.SQLITE_OPEN_READWRITE
+    connection = apsw.Connection(str(path), flags=mode, vfs=vfs)
+    connection.set_busy_timeout(_BUSY_MS)
+    connection.pragma("synchronous", synchronous)
+    connection.pragma("wal_autocheckpoint", 0)
+    connection.pragma("trusted_schema", 0)
+    if synchronous == "FULL":
+        # macOS: fsync alone leaves the data in the drive's cache.
+        connection.pragma("fullfsync", 1)
+        connection.pragma("checkpoint_fullfsync", 1)
+    return connection
+
+
+def _format(connection: apsw.Connection) -> None:
+    """Give an empty file its page size, its application id and its write-ahead log, in this order.
+
+    The id reaches the main file in rollback mode, so it is there from the first byte on.
+    """
+    if connection.pragma("application_id") != APPLICATION_ID:
+        connection.pragma("page_size", PAGE_SIZE)
+        connection.pragma("application_id", APPLICATION_ID)
+    if connection.pragma("journal_mode") != "wal":
+        connection.pragma("journal_mode", "wal")
+
+
+def _migrate(connection: apsw.Connection, path: Path) -> None:
+    steps = migrations()
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        version = connection.pragma("user_version")
+        _check_version(path, version, known=len(steps))
+        for step in steps[version:]:
+            connection.execute(step)
+        if version < len(steps):
+            connection.pragma("user_version", len(steps))
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
+def _check_version(path: Path, version: int, *, known: int) -> None:
+    if version > known:
+        raise StoreError(
+            f"{path} has schema {version}, this outlast knows up to {known}: "
+            "upgrade outlast (pip install -U outlast), or give another --store"
+        )
+
+
+# ── errors ─────────────────────────────────────────────────────────────────────────────────────
+
+_NO_SPACE: Final = (errno.ENOSPC, errno.EDQUOT)
+
+
+def unopened(error: OSError, path: Path) -> StoreError:
+    """Return what to raise when the operating system refuses to open the store."""
+    folder = path.parent
+    if isinstance(error, FileNotFoundError):
+        return StoreError(f"{path}: there is no folder {folder}; make it, or give another --store")
+    if error.errno in _NO_SPACE:
+        return StoreFull(f"{path}: no space is left to create the store; free some and try again")
+    return StoreError(
+        f"{path} cannot be opened for writing ({error.strerror}); outlast writes the file and its "
+        f"neighbours -wal, -shm and -lock, so {folder} must be writable, or give another --store"
+    )
+
+
+def failed(error: apsw.Error, path: Path, *, system_errno: int = 0) -> StoreError:
+    """Return what to raise when SQLite cannot do something; `system_errno` is what it met last."""
+    if isinstance(error, apsw.FullError) or (
+        isinstance(error, apsw.IOError) and system_errno in _NO_SPACE
+    ):
+        return StoreFull(
+            f"{path}: no space is left, so nothing was written; free some and try again. "
+            "What was committed before is safe."
+        )
+    if isinstance(error, apsw.CorruptError | apsw.NotADBError):
+        return StoreError(f"{path} is damaged ({error}); restore it from a backup")
+    if isinstance(error, apsw.ReadOnlyError | apsw.CantOpenError | apsw.PermissionsError):
+        return StoreError(
+            f"{path} cannot be written ({error}); outlast writes the file and its neighbours -wal, "
+            f"-shm and -lock, so {path.parent} must be writable, or give another --store"
+        )
+    if isinstance(error, apsw.BusyError):
+        return StoreError(f"{path} is locked by another program ({error}); end it and try again")
+    if isinstance(error, apsw.IOError):
+        return StoreError(
+            f"{path}: the disk failed ({error}, errno {system_errno}), so it is unknown whether "
+            "the last append is there; read the journal before appending again"
+        )
+    return StoreError(f"{path}: {type(error).__name__}: {error}")

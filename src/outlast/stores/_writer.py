@@ -1,0 +1,363 @@
+"""The one connection of a process that writes, and what it remembers between transactions."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Final, TypeAlias
+
+import apsw
+
+from outlast.errors import OutlastError, StoreError
+from outlast.journal import GENESIS, Balance, Commit, Record, RunRow
+from outlast.stores import _commits as commits
+from outlast.stores._connect import failed
+from outlast.stores._locks import LockFile, pause
+
+BITS: Final = 24
+"""An event's id is its stream's number, shifted by this, and its seq."""
+
+_MOST_HEADS: Final = 10_000
+"""Streams remembered between transactions; beyond that all are read anew."""
+
+Records: TypeAlias = tuple[Record, ...]
+Item: TypeAlias = tuple[Commit, list[commits.Entry]]
+_Row: TypeAlias = tuple[Any, ...]
+
+
+class Writer:
+    """Writes groups of commits, one transaction each.
+
+    Where every stream is, is remembered: reading it anew for each append would cost as much as the
+    append.  SQLite says at the start of each transaction whether anybody else has written since the
+    last one, and then everything is forgotten.
+
+    Attributes:
+        lock: held around every use of the connection.
+
+    """
+
+    def __init__(  # noqa: PLR0913  (all but one keyword-only)
+        self,
+        connection: apsw.Connection,
+        *,
+        locks: LockFile,
+        sql: MappingProxyType[str, str],
+        path: Path,
+        url: str,
+        busy_timeout_s: float,
+    ) -> None:
+        self.lock = threading.Lock()
+        self._connection = connection
+        self._execute = connection.cursor().execute
+        self._executemany = connection.cursor().executemany
+        self._locks = locks
+        self._sql = sql
+        self._path = path
+        self._url = url
+        self._busy_timeout_s = busy_timeout_s
+        self._heads: dict[str, commits.Head] = {}
+        self._position = 0
+        self._last_number = 0
+        self._data_version = -1
+        # Waiting is done here, where it is fair, not in SQLite.
+        connection.set_busy_timeout(0)
+
+    def write(self, group: Sequence[Item]) -> list[Records | Exception]:
+        """Write what may be written of `group` in one transaction, and return what came of each.
+
+        A refusal concerns one commit.  Any other trouble undoes the whole group, whose members are
+        then written one by one, so that each gets its own answer.
+        """
+        try:
+            with self.transaction():
+                return self._write(group)
+        except StoreError as error:
+            if len(group) == 1:
+                return [error]
+        return [outcome for item in group for outcome in self.write([item])]
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Do everything in the block, or nothing.
+
+        Raises:
+            StoreError: SQLite cannot, or others have been writing all the time.
+
+        """
+        with self.lock:
+            try:
+                self._begin()
+                yield
+                self._execute("COMMIT")
+            except BaseException as error:
+                self._undo()
+                if isinstance(error, apsw.Error):
+                    raise failed(
+                        error, self._path, system_errno=self._connection.system_errno
+                    ) from error
+                raise
+            self._data_version = self._connection.data_version()
+
+    def raise_fence(self, stream: str, *, holder: int) -> int:
+        """Make process `holder` the driver of a stream that exists, inside of a transaction."""
+        head = self._head(stream)
+        assert head is not None, f"{stream} was there, and streams are never deleted"  # noqa: S101
+        head.fence += 1
+        self._execute(self._sql["raise_fence"], (head.fence, holder, head.number))
+        self._execute(self._sql["raise_run_fence"], (head.fence, head.number))
+        return head.fence
+
+    def insert_blob(self, digest: bytes, data: bytes) -> None:
+        """Store a blob, inside of a transaction, unless it is there."""
+        self._execute(self._sql["insert_blob"], (digest, data))
+
+    def close(self) -> None:
+        """Close the connection."""
+        with self.lock:
+            self._connection.close()
+
+    # ── the transaction ────────────────────────────────────────────────────────────────────────
+
+    def _begin(self) -> None:
+        if self._locks.someone_waits() or not self._try_begin():
+            self._queue_up()
+        version = self._connection.data_version()
+        if version != self._data_version or len(self._heads) > _MOST_HEADS:
+            self._heads.clear()
+            ((self._position,),) = self._rows("last_position")
+            ((self._last_number,),) = self._rows("last_stream")
+            self._data_version = version
+
+    def _queue_up(self) -> None:
+        deadline = time.monotonic() + self._busy_timeout_s
+        try:
+            with self._locks.turn(deadline):
+                while not self._try_begin():
+                    pause(deadline, shortest_s=0.0001, longest_s=0.0004)
+        except TimeoutError as error:
+            raise StoreError(
+                f"{self._path}: another process has been writing for {self._busy_timeout_s:g} s "
+                "without an end; look for one that is stopped or hangs"
+            ) from error
+
+    def _try_begin(self) -> bool:
+        try:
+            self._execute("BEGIN IMMEDIATE")
+        except (apsw.BusyError, apsw.ProtocolError):
+            return False
+        return True
+
+    def _undo(self) -> None:
+        # What is remembered may be of the transaction that is undone.
+        self._data_version = -1
+        if self._connection.in_transaction:
+            self._execute("ROLLBACK")
+
+    def _head(self, stream: str) -> commits.Head | None:
+        """Return where a stream is, inside of a transaction; `None` when there is no such."""
+        head = self._heads.get(stream)
+        if head is None and (head := self._read_head(stream)) is not None:
+            self._heads[stream] = head
+        return head
+
+    def _rows(self, query: str, *values: object) -> list[_Row]:
+        return self._execute(self._sql[query], values).fetchall()
+
+    def _read_head(self, stream: str) -> commits.Head | None:
+        for number, fence in self._rows("stream_head", stream):
+            last = self._rows("last_event", number << BITS, number + 1 << BITS)
+            seq, digest = last[0] if last else (0, GENESIS)
+            return commits.Head(number=number, next_seq=seq + 1, last_hash=digest, fence=fence)
+        return None
+
+    # ── one group ──────────────────────────────────────────────────────────────────────────────
+
+    def _write(self, group: Sequence[Item]) -> list[Records | Exception]:
+        batch = _Batch(self._account, self._holds)
+        outcomes = [self._add(batch, commit, entries) for commit, entries in group]
+        for query, rows in batch.statements():
+            if rows:
+                self._executemany(self._sql[query], rows)
+        return outcomes
+
+    def _add(
+        self, batch: _Batch, commit: Commit, entries: list[commits.Entry]
+    ) -> Records | Exception:
+        """Add a commit to the batch, unless it is refused."""
+        try:
+            head = self._head(commit.stream)
+            commits.check_place(commit, head, store=self._url)
+            if commit.holds or commit.settlements:
+                batch.ledger.apply(commit)
+        except OutlastError as refusal:
+            return refusal
+        if head is None:
+            self._last_number += 1
+            head = self._heads[commit.stream] = commits.new_head(self._last_number)
+            batch.streams.append((head.number, commit.stream))
+        sealed = commits.chain(commit, entries, head, self._position + 1)
+        self._position += len(sealed)
+        head.next_seq += len(sealed)
+        head.hash = sealed[-1][5]
+        batch.add_events(sealed, head.number)
+        batch.add_row(commit, head)
+        batch.add_postings(commit)
+        return tuple(entry[0] for entry in sealed)
+
+    def _account(self, key: commits.Account) -> Balance:
+        for settled, in_doubt, held in self._rows("balance", *key):
+            return Balance(settled=settled, in_doubt=in_doubt, held=held)
+        return Balance()
+
+    def _holds(self, key: commits.Holder) -> commits.Amounts:
+        rows = self._rows("holds", *key)
+        return {(scope, window): amount for scope, window, amount in rows}
+
+
+class _Batch:
+    """The rows that a group of commits writes, by table.
+
+    Statements run once for the whole group: every call into SQLite gives other threads the chance
+    to take the interpreter, and waiting to get it back costs more than the statement.
+    """
+
+    def __init__(self, account: Any, holds: Any) -> None:
+        self.ledger = commits.Ledger(account=account, holds=holds)
+        self.streams: list[_Row] = []
+        self._events: list[_Row] = []
+        self._bodies: list[_Row] = []
+        self._postings: list[_Row] = []
+        self._rows: dict[int, RunRow] = {}
+        self._whole: dict[int, _Row] = {}
+        self._advanced: dict[int, _Row] = {}
+        self._touched: dict[int, _Row] = {}
+
+    def add_events(self, sealed: list[commits.Sealed], number: int) -> None:
+        """Add records to the tables of events and bodies."""
+        first = number << BITS
+        for record, kind, meta, commitment, prev, digest, salt, body in sealed:
+            stream, seq, position = record.stream, record.seq, record.position
+            self._events.append(
+                (
+                    first | seq,
+                    stream,
+                    seq,
+                    position,
+                    record.at,
+                    record.epoch,
+                    kind,
+                    meta,
+                    commitment,
+                    prev,
+                    digest,
+                )
+            )
+            self._bodies.append((position, stream, seq, salt, body))
+
+    def add_row(self, commit: Commit, head: commits.Head) -> None:
+        """Add what changes of the run's row, as it is after `commit`.
+
+        Later commits of the group overwrite earlier ones: each statement runs for the last row, in
+        the order of `statements`.
+        """
+        row, number = commit.row, head.number
+        if row is None:
+            self._touched[number] = (head.next_seq, commit.at, number)
+            return
+        self._touched.pop(number, None)
+        cold = _cold(row)
+        if cold != head.cold or number in self._whole:
+            head.cold = cold
+            self._whole[number] = _whole(row, head)
+        else:
+            self._advanced[number] = (
+                head.next_seq,
+                row.updated_at,
+                row.cost_nano,
+                row.tokens,
+                row.turns,
+                number,
+            )
+
+    def add_postings(self, commit: Commit) -> None:
+        """Add lines of the hourly roll-up."""
+        for p in commit.postings:
+            self._postings.append(
+                (
+                    p.hour,
+                    p.agent,
+                    p.version,
+                    p.tenant,
+                    p.model,
+                    p.calls,
+                    p.calls_in_doubt,
+                    p.calls_failed,
+                    p.input_tokens,
+                    p.cache_read_tokens,
+                    p.cache_write_tokens,
+                    p.output_tokens,
+                    p.settled_nano,
+                    p.in_doubt_nano,
+                )
+            )
+
+    def statements(self) -> Iterator[tuple[str, Sequence[_Row]]]:
+        """Yield each query's name with the rows to run it for."""
+        yield "insert_stream", self.streams
+        yield "insert_event", self._events
+        yield "insert_body", self._bodies
+        yield "advance_run", list(self._advanced.values())
+        yield "upsert_run", list(self._whole.values())
+        yield "touch_run", list(self._touched.values())
+        yield "post", self._postings
+        ledger = self.ledger
+        yield (
+            "set_balance",
+            [(*key, b.settled, b.in_doubt, b.held) for key, b in ledger.accounts.items()],
+        )
+        yield "delete_holds", list(ledger.holds)
+        yield (
+            "insert_hold",
+            [
+                (*holder, *place, amount)
+                for holder, amounts in ledger.holds.items()
+                for place, amount in amounts.items()
+            ],
+        )
+
+
+def _cold(row: RunRow) -> _Row:
+    """Return what an append seldom changes: the columns that `advance_run` leaves alone."""
+    return (
+        row.status,
+        row.phase,
+        row.agent,
+        row.version,
+        row.created_at,
+        row.wake_at,
+        row.degraded,
+        row.tenant,
+        row.parent,
+        row.root,
+        row.why,
+        row.answer,
+    )
+
+
+def _whole(row: RunRow, head: commits.Head) -> _Row:
+    return (
+        head.number,
+        row.id,
+        head.next_seq,
+        head.fence,
+        row.updated_at,
+        row.cost_nano,
+        row.tokens,
+        row.turns,
+        *_cold(row),
+    )

@@ -1,0 +1,245 @@
+"""A journal in the memory of one process, for tests and for trying things out.
+
+It keeps encoded bodies and the chain as a store on disk does, so what is read has been through the
+same encoding.  It ends with the process.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from hashlib import sha256
+from typing import Any
+
+import msgspec
+
+from outlast.errors import Busy, RunNotFound, StoreError
+from outlast.journal import Balance, Commit, Posting, Proof, Record, RunRow
+from outlast.stores import _commits as commits
+
+_COUNTED = (
+    "calls",
+    "calls_in_doubt",
+    "calls_failed",
+    "input_tokens",
+    "cache_read_tokens",
+    "cache_write_tokens",
+    "output_tokens",
+    "settled_nano",
+    "in_doubt_nano",
+)
+
+
+class MemoryJournal:
+    """A `Journal` that keeps everything in memory.  Safe to use from several threads."""
+
+    def __init__(self, url: str = "memory://") -> None:
+        self._url = url
+        self._pid = os.getpid()
+        self._lock = threading.RLock()
+        self._closed = False
+        self._heads: dict[str, commits.Head] = {}
+        self._streams: dict[str, list[Proof]] = {}
+        self._all: list[Proof] = []
+        self._rows: dict[str, RunRow] = {}
+        self._accounts: dict[commits.Account, Balance] = {}
+        self._holds: dict[commits.Holder, commits.Amounts] = {}
+        self._costs: dict[tuple[int, str, str, str, str], Posting] = {}
+        self._blobs: dict[str, bytes] = {}
+        self._claimed: set[str] = set()
+
+    @property
+    def url(self) -> str:
+        """The store as a user names it: `memory://`."""
+        return self._url
+
+    # ── appending ──────────────────────────────────────────────────────────────────────────────
+
+    def append(self, commit: Commit) -> tuple[Record, ...]:
+        """Append and return the records; see `Journal.append`."""
+        commits.check_stream_name(commit.stream)
+        commits.check_shape(commit)
+        entries = commits.seal(commit.events)
+        with self._open():
+            return self._append(commit, entries)
+
+    async def aappend(self, commit: Commit) -> tuple[Record, ...]:
+        """Append at once: memory never blocks."""
+        return self.append(commit)
+
+    def _append(self, commit: Commit, entries: list[commits.Entry]) -> tuple[Record, ...]:
+        head = self._heads.get(commit.stream)
+        commits.check_place(commit, head, store=self._url)
+        ledger = commits.Ledger(
+            account=lambda key: self._accounts.get(key, Balance()),
+            holds=lambda key: self._holds.get(key, {}),
+        )
+        ledger.apply(commit)
+        # Nothing below can fail.
+        if head is None:
+            head = self._heads[commit.stream] = commits.new_head(len(self._heads) + 1)
+            self._streams[commit.stream] = []
+        sealed = commits.chain(commit, entries, head, len(self._all) + 1)
+        for entry in sealed:
+            self._keep(entry)
+        head.next_seq += len(sealed)
+        head.hash = sealed[-1][5]
+        self._accounts |= ledger.accounts
+        self._holds |= ledger.holds
+        self._project(commit, head)
+        return tuple(entry[0] for entry in sealed)
+
+    def _keep(self, sealed: commits.Sealed) -> None:
+        record, kind, meta, commitment, prev, digest, salt, body = sealed
+        proof = Proof(
+            stream=record.stream,
+            seq=record.seq,
+            position=record.position,
+            at=record.at,
+            epoch=record.epoch,
+            type=kind,
+            meta=meta,
+            commitment=commitment,
+            prev=prev,
+            hash=digest,
+            salt=salt,
+            body=body,
+        )
+        self._streams[record.stream].append(proof)
+        self._all.append(proof)
+
+    def _project(self, commit: Commit, head: commits.Head) -> None:
+        row = commit.row or self._rows.get(commit.stream)
+        if row is not None:
+            self._rows[commit.stream] = msgspec.structs.replace(
+                row,
+                next_seq=head.next_seq,
+                fence=head.fence,
+                updated_at=commit.row.updated_at if commit.row else commit.at,
+            )
+        for posting in commit.postings:
+            key = (posting.hour, posting.agent, posting.version, posting.tenant, posting.model)
+            old = self._costs.get(key)
+            self._costs[key] = posting if old is None else _sum(old, posting)
+
+    # ── driving ────────────────────────────────────────────────────────────────────────────────
+
+    def claim(self, stream: str, *, force: bool = False) -> int:
+        """Become the stream's driver; see `Journal.claim`."""
+        with self._open():
+            head = self._heads.get(stream)
+            if head is None:
+                raise RunNotFound(stream.removeprefix("run:"), store=self._url)
+            self._check_version(stream)
+            if stream in self._claimed and not force:
+                raise Busy(stream, holder=f"process {os.getpid()} on this machine")
+            self._claimed.add(stream)
+            head.fence += 1
+            if (row := self._rows.get(stream)) is not None:
+                self._rows[stream] = msgspec.structs.replace(row, fence=head.fence)
+            return head.fence
+
+    def release(self, stream: str) -> None:
+        """Let go of what `claim` took."""
+        with self._open():
+            self._claimed.discard(stream)
+
+    # ── reading ────────────────────────────────────────────────────────────────────────────────
+
+    def read(self, stream: str, *, after: int = 0, limit: int | None = None) -> list[Record]:
+        """Return the records of `stream` whose seq is above `after`, in order."""
+        with self._open():
+            self._check_version(stream)
+            proofs = self._streams.get(stream, [])
+            return [_record(p) for p in proofs[after : _end(after, limit)]]
+
+    def read_all(self, *, after: int = 0, limit: int = 1000) -> list[Record]:
+        """Return records of every stream whose position is above `after`, in commit order."""
+        with self._open():
+            proofs = self._all[after : after + limit]
+            for stream in {p.stream for p in proofs}:
+                self._check_version(stream)
+            return [_record(p) for p in proofs]
+
+    def proofs(self, stream: str, *, after: int = 0) -> Iterator[Proof]:
+        """Yield what the chain holds about the records of `stream`."""
+        with self._open():
+            return iter(self._streams.get(stream, [])[after:])
+
+    def run(self, run_id: str) -> RunRow | None:
+        """Return the row of the run, `None` when there is no such run."""
+        with self._open():
+            return self._rows.get("run:" + run_id)
+
+    def runs(
+        self,
+        *,
+        status: str | None = None,
+        agent: str | None = None,
+        limit: int | None = None,
+    ) -> list[RunRow]:
+        """Return the rows of the runs, newest first."""
+        with self._open():
+            rows = [
+                row
+                for row in reversed(self._rows.values())
+                if status in {None, row.status} and agent in {None, row.agent}
+            ]
+        return rows[:limit]
+
+    def balance(self, scope: str, *, window: str = "total", unit: str = "nano") -> Balance:
+        """Return what the ledger holds about a scope."""
+        with self._open():
+            return self._accounts.get((scope, window, unit), Balance())
+
+    def rollup(self) -> list[Posting]:
+        """Return the hourly cost roll-up, oldest hour first."""
+        with self._open():
+            return [self._costs[key] for key in sorted(self._costs)]
+
+    # ── blobs, and the end ─────────────────────────────────────────────────────────────────────
+
+    def put_blob(self, data: bytes) -> str:
+        """Store `data` once and return its hex SHA-256."""
+        digest = sha256(data).hexdigest()
+        with self._open():
+            self._blobs.setdefault(digest, bytes(data))
+        return digest
+
+    def blob(self, digest: str) -> bytes | None:
+        """Return what `put_blob` stored under `digest`, `None` when there is nothing."""
+        with self._open():
+            return self._blobs.get(digest)
+
+    def close(self) -> None:
+        """Forget everything."""
+        self._closed = True
+
+    def _open(self) -> threading.RLock:
+        if self._closed:
+            raise StoreError(f"{self._url} is closed, and what it held is gone")
+        if self._pid != os.getpid():
+            raise StoreError(
+                f"{self._url} belongs to process {self._pid}; a forked process has only a copy of "
+                "it, which nobody else would see. Use a sqlite:/// store, opened after the fork."
+            )
+        return self._lock
+
+    def _check_version(self, stream: str) -> None:
+        if proofs := self._streams.get(stream):
+            commits.check_version(stream, proofs[0].type, proofs[0].meta)
+
+
+def _record(proof: Proof) -> Record:
+    event = commits.open_body(proof.stream, proof.seq, proof.body)
+    return Record(proof.stream, proof.seq, proof.position, proof.at, proof.epoch, event)
+
+
+def _end(after: int, limit: int | None) -> int | None:
+    return None if limit is None else after + limit
+
+
+def _sum(old: Posting, new: Posting) -> Posting:
+    amounts: dict[str, Any] = {name: getattr(old, name) + getattr(new, name) for name in _COUNTED}
+    return msgspec.structs.replace(old, **amounts)

@@ -1,0 +1,194 @@
+-- Every query of the SQLite store.  Each has a name and a sentence; `queries.py` loads them.
+
+-- ── streams ──────────────────────────────────────────────────────────────────────────────────
+
+-- stream_head --
+-- Where a stream is: its number and its fence.
+SELECT number, fence FROM streams WHERE name = ?;
+
+-- stream_holder --
+-- The process that claimed a stream last.
+SELECT holder FROM streams WHERE name = ?;
+
+-- last_stream --
+-- The highest number a stream has.
+SELECT coalesce(max(number), 0) FROM streams;
+
+-- insert_stream --
+-- A new stream, claimed by nobody.
+INSERT INTO streams (number, name) VALUES (?, ?);
+
+-- raise_fence --
+-- Make a process the stream's driver.
+UPDATE streams SET fence = ?, holder = ? WHERE number = ?;
+
+-- raise_run_fence --
+-- The run's row repeats the fence.
+UPDATE runs SET fence = ? WHERE number = ?;
+
+-- ── events ───────────────────────────────────────────────────────────────────────────────────
+
+-- last_event --
+-- The seq and hash the next event of a stream follows; the ids of a stream lie between two bounds.
+SELECT seq, hash FROM events WHERE id > ? AND id < ? ORDER BY id DESC LIMIT 1;
+
+-- last_position --
+-- The position of the store's latest event.
+SELECT coalesce(max(position), 0) FROM event_bodies;
+
+-- insert_event --
+-- One record, without its body.
+INSERT INTO events
+    (id, stream, seq, position, at, epoch, type, meta, commitment, prev, hash)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
+
+-- insert_body --
+-- The body of a record, and the salt of its commitment.
+INSERT INTO event_bodies (position, stream, seq, salt, body) VALUES (?, ?, ?, ?, ?);
+
+-- first_event --
+-- What the first record of a stream says about its writer.
+SELECT type, meta FROM events WHERE id = ?;
+
+-- read_stream --
+-- Records of one stream in order.
+SELECT e.seq, e.position, e.at, e.epoch, b.body
+FROM events AS e LEFT JOIN event_bodies AS b ON b.position = e.position
+WHERE e.id > ? AND e.id < ? ORDER BY e.id LIMIT ?;
+
+-- read_store --
+-- Records of every stream in commit order.
+SELECT b.position, b.stream, b.seq, e.at, e.epoch, b.body
+FROM event_bodies AS b
+LEFT JOIN streams AS s ON s.name = b.stream
+LEFT JOIN events AS e ON e.id = (s.number << 24 | b.seq)
+WHERE b.position > ? ORDER BY b.position LIMIT ?;
+
+-- read_proofs --
+-- The chain of one stream, with what is left of the bodies.
+SELECT e.stream, e.seq, e.position, e.at, e.epoch, e.type, e.meta, e.commitment, e.prev, e.hash,
+       b.salt, b.body
+FROM events AS e LEFT JOIN event_bodies AS b ON b.position = e.position
+WHERE e.id > ? AND e.id < ? ORDER BY e.id LIMIT ?;
+
+-- ── runs ─────────────────────────────────────────────────────────────────────────────────────
+
+-- upsert_run --
+-- The whole row of a run.
+INSERT INTO runs
+    (number, id, next_seq, fence, updated_at, cost_nano, tokens, turns, status, phase, agent,
+     version, created_at, wake_at, degraded, tenant, parent, root, why, answer)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (number) DO UPDATE SET
+    next_seq = excluded.next_seq, fence = excluded.fence, updated_at = excluded.updated_at,
+    cost_nano = excluded.cost_nano, tokens = excluded.tokens, turns = excluded.turns,
+    status = excluded.status, phase = excluded.phase, agent = excluded.agent,
+    version = excluded.version, created_at = excluded.created_at, wake_at = excluded.wake_at,
+    degraded = excluded.degraded, tenant = excluded.tenant, parent = excluded.parent,
+    root = excluded.root, why = excluded.why, answer = excluded.answer;
+
+-- advance_run --
+-- What changes with nearly every append, and is in no index.
+UPDATE runs SET next_seq = ?, updated_at = ?, cost_nano = ?, tokens = ?, turns = ?
+WHERE number = ?;
+
+-- touch_run --
+-- What an outside event changes of the run's row.
+UPDATE runs SET next_seq = ?, updated_at = ? WHERE number = ?;
+
+-- next_seq --
+-- Where the run's row says its stream is.
+SELECT next_seq FROM runs WHERE number = ?;
+
+-- run --
+-- One run's row.
+SELECT id, agent, version, status, phase, answer, cost_nano, tokens, turns, created_at, updated_at,
+       wake_at, why, degraded, tenant, parent, root, next_seq, fence
+FROM runs WHERE id = ?;
+
+-- runs --
+-- Every run's row, newest first.
+SELECT id, agent, version, status, phase, answer, cost_nano, tokens, turns, created_at, updated_at,
+       wake_at, why, degraded, tenant, parent, root, next_seq, fence
+FROM runs ORDER BY number DESC LIMIT ?;
+
+-- runs_of_status --
+-- The rows of the runs in a status, newest first.
+SELECT id, agent, version, status, phase, answer, cost_nano, tokens, turns, created_at, updated_at,
+       wake_at, why, degraded, tenant, parent, root, next_seq, fence
+FROM runs WHERE status = ? ORDER BY number DESC LIMIT ?;
+
+-- runs_of_agent --
+-- The rows of an agent's runs, newest first.
+SELECT id, agent, version, status, phase, answer, cost_nano, tokens, turns, created_at, updated_at,
+       wake_at, why, degraded, tenant, parent, root, next_seq, fence
+FROM runs WHERE agent = ? ORDER BY number DESC LIMIT ?;
+
+-- runs_of_status_and_agent --
+-- The rows of an agent's runs in a status, newest first.
+SELECT id, agent, version, status, phase, answer, cost_nano, tokens, turns, created_at, updated_at,
+       wake_at, why, degraded, tenant, parent, root, next_seq, fence
+FROM runs WHERE status = ? AND agent = ? ORDER BY number DESC LIMIT ?;
+
+-- ── money ────────────────────────────────────────────────────────────────────────────────────
+
+-- balance --
+-- What a scope has spent, and what calls in flight hold of it.
+SELECT settled, in_doubt, held FROM ledger WHERE scope = ? AND window = ? AND unit = ?;
+
+-- set_balance --
+-- A scope's line in the ledger.
+INSERT INTO ledger (scope, window, unit, settled, in_doubt, held) VALUES (?, ?, ?, ?, ?, ?)
+ON CONFLICT (scope, window, unit) DO UPDATE SET
+    settled = excluded.settled, in_doubt = excluded.in_doubt, held = excluded.held;
+
+-- holds --
+-- What one call holds, and where.
+SELECT scope, window, amount FROM holds WHERE call_id = ? AND unit = ?;
+
+-- insert_hold --
+-- What one call holds of one scope.
+INSERT INTO holds (call_id, unit, scope, window, amount) VALUES (?, ?, ?, ?, ?);
+
+-- delete_holds --
+-- A call that holds nothing any more.
+DELETE FROM holds WHERE call_id = ? AND unit = ?;
+
+-- post --
+-- One line of the hourly roll-up; lines with the same key are added up.
+INSERT INTO costs_hourly
+    (hour, agent, version, tenant, model, calls, calls_in_doubt, calls_failed, input_tokens,
+     cache_read_tokens, cache_write_tokens, output_tokens, settled_nano, in_doubt_nano)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (hour, agent, version, tenant, model, tool) DO UPDATE SET
+    calls = calls + excluded.calls,
+    calls_in_doubt = calls_in_doubt + excluded.calls_in_doubt,
+    calls_failed = calls_failed + excluded.calls_failed,
+    input_tokens = input_tokens + excluded.input_tokens,
+    cache_read_tokens = cache_read_tokens + excluded.cache_read_tokens,
+    cache_write_tokens = cache_write_tokens + excluded.cache_write_tokens,
+    output_tokens = output_tokens + excluded.output_tokens,
+    settled_nano = settled_nano + excluded.settled_nano,
+    in_doubt_nano = in_doubt_nano + excluded.in_doubt_nano;
+
+-- rollup --
+-- The hourly roll-up, oldest hour first.
+SELECT hour, agent, version, tenant, model, sum(calls), sum(calls_in_doubt), sum(calls_failed),
+       sum(input_tokens), sum(cache_read_tokens), sum(cache_write_tokens), sum(output_tokens),
+       sum(settled_nano), sum(in_doubt_nano)
+FROM costs_hourly
+GROUP BY hour, agent, version, tenant, model ORDER BY hour, agent, version, tenant, model;
+
+-- ── blobs ────────────────────────────────────────────────────────────────────────────────────
+
+-- has_blob --
+-- Whether a blob is stored.
+SELECT 1 FROM blobs WHERE sha256 = ?;
+
+-- insert_blob --
+-- Content, once, under its hash.
+INSERT INTO blobs (sha256, data) VALUES (?, ?) ON CONFLICT DO NOTHING;
+
+-- blob --
+-- The content stored under a hash.
+SELECT data FROM blobs WHERE sha256 = ?;

@@ -1,0 +1,385 @@
+"""A journal in one SQLite file, shared by any number of threads and processes of one machine.
+
+SQLite comes from apsw, which bundles it: versions 3.7.0 to 3.51.2 can corrupt a write-ahead log
+when several connections write and checkpoint, which is what happens here, and apsw lets the power
+loss test put a file system of its own under the real store.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import apsw
+
+from outlast.errors import Busy, JournalDamaged, RunNotFound, StoreError
+from outlast.journal import Balance, Commit, Posting, Proof, Record, RunRow
+from outlast.stores import _commits as commits
+from outlast.stores._checkpoint import Checkpointer
+from outlast.stores._connect import (
+    PAGE_SIZE,
+    Synchronous,
+    connect,
+    failed,
+    prepare,
+    recognise,
+    unopened,
+)
+from outlast.stores._group import GroupWriter
+from outlast.stores._locks import LockFile
+from outlast.stores._queries import queries
+from outlast.stores._writer import BITS, Item, Records, Writer
+
+_READ_AT_ONCE = 1000
+_POSTING = Posting.__struct_fields__
+_PROOF = Proof.__struct_fields__
+_Row: TypeAlias = tuple[Any, ...]
+
+
+class SqliteJournal:
+    """A `Journal` in a SQLite file.  Safe to use from several threads and processes.
+
+    Args:
+        path: the file; it is made, with mode 0600, if it does not exist.
+        url: how a user names it; default `sqlite:///PATH`.
+        synchronous: `FULL` survives a power loss; `NORMAL` may lose the latest appends in one, and
+            nothing when only the process dies; `OFF` may damage the file.
+        busy_timeout_s: how long an append waits for other processes before it is a `StoreError`.
+        checkpoint_bytes: how long the write-ahead log grows before it is copied into the file.
+        vfs: the name of an apsw VFS to read and write with.
+
+    Raises:
+        NotAStore: the file is something else.
+        StoreError: it cannot be opened, or was written by a newer version.
+
+    """
+
+    def __init__(  # noqa: PLR0913  (options, all but one keyword-only)
+        self,
+        path: str | os.PathLike[str],
+        *,
+        url: str | None = None,
+        synchronous: Synchronous = "FULL",
+        busy_timeout_s: float = 30.0,
+        checkpoint_bytes: int = 4 << 20,
+        vfs: str | None = None,
+    ) -> None:
+        self._path = Path(path).absolute()
+        self._url = url or f"sqlite:///{os.fspath(path)}"
+        self._synchronous: Synchronous = synchronous
+        self._vfs = vfs
+        self._pid = os.getpid()
+        self._sql = queries()
+        self._closed = False
+        self._readers: list[apsw.Connection] = []
+        self._readable: set[int] = set()
+        connection = self._open(busy_timeout_s)
+        self._writer = Writer(
+            connection,
+            locks=self._locks,
+            sql=self._sql,
+            path=self._path,
+            url=self._url,
+            busy_timeout_s=busy_timeout_s,
+        )
+        self._checkpointer = Checkpointer(
+            self._connect, self._writer.lock, pages=checkpoint_bytes // PAGE_SIZE
+        )
+        connection.set_wal_hook(self._checkpointer.after_commit)
+        self._group: GroupWriter[Item, Records] = GroupWriter(self._writer.write)
+
+    @property
+    def url(self) -> str:
+        """The store as a user names it, such as `sqlite:///agents.db`."""
+        return self._url
+
+    # ── appending ──────────────────────────────────────────────────────────────────────────────
+
+    def append(self, commit: Commit) -> Records:
+        """Append in the calling thread and return the records; see `Journal.append`."""
+        (outcome,) = self._writer.write([self._sealed(commit)])
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    async def aappend(self, commit: Commit) -> Records:
+        """Append on the writer's thread, together with what other runs append.
+
+        An append whose task is cancelled may still be written.
+        """
+        future = self._group.submit(self._sealed(commit))
+        if future is None:
+            raise self._is_closed()
+        return await future
+
+    def _sealed(self, commit: Commit) -> Item:
+        self._check_usable()
+        commits.check_stream_name(commit.stream)
+        commits.check_shape(commit)
+        return commit, commits.seal(commit.events)
+
+    # ── driving ────────────────────────────────────────────────────────────────────────────────
+
+    def claim(self, stream: str, *, force: bool = False) -> int:
+        """Become the stream's driver; see `Journal.claim`."""
+        with self._reading() as connection:
+            number = self._number(connection, stream)
+            if number is None:
+                raise self._not_found(stream)
+            self._check_version(connection, stream, number)
+            if not self._locks.take(number, self, force=force):
+                raise Busy(stream, holder=self._holder(connection, stream))
+        try:
+            with self._writer.transaction():
+                return self._writer.raise_fence(stream, holder=self._pid)
+        except BaseException:
+            self._locks.release(number, self)
+            raise
+
+    def release(self, stream: str) -> None:
+        """Let go of what `claim` took."""
+        with self._reading() as connection:
+            number = self._number(connection, stream)
+        if number is not None:
+            self._locks.release(number, self)
+
+    def _holder(self, connection: apsw.Connection, stream: str) -> str:
+        rows = self._all(connection, "stream_holder", stream)
+        return f"process {rows[0][0]} on this machine"
+
+    def _not_found(self, stream: str) -> RunNotFound:
+        return RunNotFound(stream.removeprefix("run:"), store=self._url)
+
+    # ── reading ────────────────────────────────────────────────────────────────────────────────
+
+    def read(self, stream: str, *, after: int = 0, limit: int | None = None) -> list[Record]:
+        """Return the records of `stream` whose seq is above `after`, in order."""
+        with self._reading() as connection:
+            number = self._number(connection, stream)
+            if number is None:
+                return []
+            self._check_version(connection, stream, number)
+            most = -1 if limit is None else limit
+            rows = self._all(connection, "read_stream", *_ids(number, after), most)
+            ahead = self._all(connection, "next_seq", number)
+        if ahead and (limit is None or len(rows) < limit):
+            _check_end(stream, rows, after=after, next_seq=ahead[0][0])
+        return _records(stream, rows, after=after)
+
+    def read_all(self, *, after: int = 0, limit: int = 1000) -> list[Record]:
+        """Return records of every stream whose position is above `after`, in commit order."""
+        with self._reading() as connection:
+            rows = self._all(connection, "read_store", after, limit)
+            for stream in {row[1] for row in rows}:
+                if (number := self._number(connection, stream)) is not None:
+                    self._check_version(connection, stream, number)
+        return _store_records(rows, after=after)
+
+    def proofs(self, stream: str, *, after: int = 0) -> Iterator[Proof]:
+        """Yield what the chain holds about the records of `stream`."""
+        while True:
+            with self._reading() as connection:
+                number = self._number(connection, stream)
+                if number is None:
+                    return
+                rows = self._all(connection, "read_proofs", *_ids(number, after), _READ_AT_ONCE)
+            for row in rows:
+                yield Proof(**dict(zip(_PROOF, row, strict=True)))
+            if len(rows) < _READ_AT_ONCE:
+                return
+            after = rows[-1][1]
+
+    def run(self, run_id: str) -> RunRow | None:
+        """Return the row of the run, `None` when there is no such run."""
+        with self._reading() as connection:
+            rows = self._all(connection, "run", run_id)
+        return _run_row(rows[0]) if rows else None
+
+    def runs(
+        self,
+        *,
+        status: str | None = None,
+        agent: str | None = None,
+        limit: int | None = None,
+    ) -> list[RunRow]:
+        """Return the rows of the runs, newest first."""
+        given = [("status", status), ("agent", agent)]
+        names = [name for name, value in given if value is not None]
+        query = "runs_of_" + "_and_".join(names) if names else "runs"
+        values = [value for _, value in given if value is not None]
+        with self._reading() as connection:
+            rows = self._all(connection, query, *(*values, -1 if limit is None else limit))
+        return [_run_row(row) for row in rows]
+
+    def balance(self, scope: str, *, window: str = "total", unit: str = "nano") -> Balance:
+        """Return what the ledger holds about a scope."""
+        with self._reading() as connection:
+            rows = self._all(connection, "balance", scope, window, unit)
+        return (
+            Balance(settled=rows[0][0], in_doubt=rows[0][1], held=rows[0][2]) if rows else Balance()
+        )
+
+    def rollup(self) -> list[Posting]:
+        """Return the hourly cost roll-up, oldest hour first."""
+        with self._reading() as connection:
+            rows = self._all(connection, "rollup")
+        return [Posting(**dict(zip(_POSTING, row, strict=True))) for row in rows]
+
+    # ── blobs ──────────────────────────────────────────────────────────────────────────────────
+
+    def put_blob(self, data: bytes) -> str:
+        """Store `data` once and return its hex SHA-256."""
+        digest = sha256(data).digest()
+        with self._reading() as connection:
+            stored = self._all(connection, "has_blob", digest)
+        if not stored:
+            with self._writer.transaction():
+                self._writer.insert_blob(digest, data)
+        return digest.hex()
+
+    def blob(self, digest: str) -> bytes | None:
+        """Return what `put_blob` stored under `digest`, `None` when there is nothing."""
+        key = commits.digest_of(digest)
+        if key is None:
+            return None
+        with self._reading() as connection:
+            rows = self._all(connection, "blob", key)
+        return rows[0][0] if rows else None
+
+    # ── opening and closing ────────────────────────────────────────────────────────────────────
+
+    def close(self) -> None:
+        """Write what was accepted, let go of every run, and copy the log into the file."""
+        if self._closed or os.getpid() != self._pid:
+            return
+        self._closed = True
+        self._group.close()
+        self._checkpointer.close()
+        self._writer.close()
+        while self._readers:
+            self._readers.pop().close()
+        self._locks.close(self)
+
+    def _open(self, busy_timeout_s: float) -> apsw.Connection:
+        try:
+            recognise(self._path, vfs=self._vfs)
+            self._locks = LockFile.open(self._path.with_name(self._path.name + "-lock"))
+        except (OSError, apsw.Error) as error:
+            raise self._translated(error) from error
+        try:
+            # One process at a time, so that several may open a new store at once.
+            with self._locks.turn(time.monotonic() + busy_timeout_s):
+                prepare(self._path, vfs=self._vfs, synchronous=self._synchronous)
+                return self._connect()
+        except (OSError, apsw.Error) as error:
+            self._locks.close(self)
+            raise self._translated(error) from error
+        except BaseException:
+            self._locks.close(self)
+            raise
+
+    def _translated(self, error: OSError | apsw.Error) -> StoreError:
+        if isinstance(error, TimeoutError):
+            return StoreError(f"{self._path}: another process is opening it and does not finish")
+        if isinstance(error, OSError):
+            return unopened(error, self._path)
+        return failed(error, self._path)
+
+    def _connect(self) -> apsw.Connection:
+        return connect(self._path, vfs=self._vfs, synchronous=self._synchronous)
+
+    @contextmanager
+    def _reading(self) -> Iterator[apsw.Connection]:
+        """Lend a connection that sees one state of the store."""
+        self._check_usable()
+        connection = None
+        try:
+            connection = self._readers.pop() if self._readers else self._connect()
+            connection.execute("BEGIN")
+            yield connection
+        except apsw.Error as error:
+            raise failed(error, self._path) from error
+        finally:
+            if connection is not None:
+                connection.execute("COMMIT")
+                self._readers.append(connection)
+
+    def _check_usable(self) -> None:
+        if self._closed:
+            raise self._is_closed()
+        if os.getpid() != self._pid:
+            raise StoreError(
+                f"{self._url} was opened by process {self._pid} and cannot be used in process "
+                f"{os.getpid()}, which was forked from it; open the store after the fork"
+            )
+
+    def _is_closed(self) -> StoreError:
+        return StoreError(f"{self._url} is closed; open it again with open_store")
+
+    def _all(self, connection: apsw.Connection, query: str, *values: object) -> list[_Row]:
+        return connection.execute(self._sql[query], values).fetchall()
+
+    def _number(self, connection: apsw.Connection, stream: str) -> int | None:
+        rows = self._all(connection, "stream_head", stream)
+        return rows[0][0] if rows else None
+
+    def _check_version(self, connection: apsw.Connection, stream: str, number: int) -> None:
+        if number in self._readable:
+            return
+        rows = self._all(connection, "first_event", number << BITS | 1)
+        for kind, meta in rows:
+            commits.check_version(stream, kind, meta)
+            self._readable.add(number)
+
+
+def _records(stream: str, rows: list[_Row], *, after: int) -> list[Record]:
+    if not commits.consecutive([row[0] for row in rows], after=after):
+        missing = _first_missing([row[0] for row in rows], after=after)
+        raise JournalDamaged(stream, seq=missing, why="the record is missing")
+    return [
+        Record(stream, seq, position, at, epoch, commits.open_body(stream, seq, body))
+        for seq, position, at, epoch, body in rows
+    ]
+
+
+def _store_records(rows: list[_Row], *, after: int) -> list[Record]:
+    records: list[Record] = []
+    for position, stream, seq, at, epoch, body in rows:
+        after += 1
+        if position != after:
+            raise JournalDamaged(stream, seq=seq, why=f"position {after}, before it, is missing")
+        if at is None:
+            raise JournalDamaged(stream, seq=seq, why="the record is missing")
+        event = commits.open_body(stream, seq, body)
+        records.append(Record(stream, seq, position, at, epoch, event))
+    return records
+
+
+def _ids(number: int, after: int) -> tuple[int, int]:
+    """Return the bounds, both exclusive, of the ids of a stream's events above `after`."""
+    return number << BITS | after, number + 1 << BITS
+
+
+def _check_end(stream: str, rows: list[_Row], *, after: int, next_seq: int) -> None:
+    """Refuse a stream that ends before the run's row says it does."""
+    if after < next_seq - 1 != after + len(rows):
+        missing = _first_missing([row[0] for row in rows], after=after)
+        raise JournalDamaged(stream, seq=missing, why="the record is missing")
+
+
+def _first_missing(seqs: list[int], *, after: int) -> int:
+    for expected, seq in enumerate(seqs, after + 1):
+        if seq != expected:
+            return expected
+    return after + len(seqs) + 1
+
+
+def _run_row(values: _Row) -> RunRow:
+    row = dict(zip(RunRow.__struct_fields__, values, strict=True))
+    row["degraded"] = bool(row["degraded"])
+    return RunRow(**row)
