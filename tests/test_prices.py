@@ -73,6 +73,7 @@ def test_of_a_price_that_changed_the_newest_counts():
             begins = [entry.constraint and entry.constraint.start_date for entry in info.prices]
             assert begins[0] is None
             assert begins[1:] == sorted(begins[1:])
+    assert prices.worst_case("claude-opus-4-6", 300_000, 0) == 300_000 * 11_000  # no cliff any more
 
 
 @pytest.mark.parametrize(
@@ -327,6 +328,7 @@ def test_the_bound_is_the_longer_of_utf8_and_normalised_utf8(text, bound):
         (rb'"\uFDFA\\ufdfa"', '"\ufdfa\\ufdfa"'),
         (rb'"\ud83d\udca9"', '"\N{PILE OF POO}"'),
         (rb'"\\\ufdfa"', '"\\\ufdfa"'),
+        (rb'"\ufdfa\\u0041\\u0041\\u0041"', '"\ufdfa\\u0041\\u0041\\u0041"'),
     ],
 )
 def test_what_json_escapes_is_counted(raw, decoded):
