@@ -4,7 +4,7 @@
 PYTHON ?= python3 python3.14 python3.13 python3.12 python3.11 python
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
 ARGS ?=
 WORKERS ?= 0
 
@@ -32,8 +32,8 @@ lint: $(VENV)/installed-dev ## Check format, style, types and the floors of the 
 	@$(BIN)/python -m mypy
 	@$(BIN)/lint-imports
 
-types: $(VENV)/installed-types ## Check with pyright that every public name has a type.
-	@$(BIN)/pyright --verifytypes outlast --ignoreexternal
+types: $(VENV)/installed-types ## Check with pyright the types that a user of the package sees.
+	@$(BIN)/pyright --pythonpath $(BIN)/python
 
 soak: $(VENV)/installed-dev ## Run the tests with their full counts, which takes long.
 	@OUTLAST_SOAK=1 $(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
@@ -46,7 +46,7 @@ wheel-test: $(VENV)/installed-dev ## Build the wheel, install it into an empty p
 	@$(BIN)/python -m hatchling build --target wheel --directory build/wheel > /dev/null
 	@$(BIN)/python -m venv build/wheel/venv
 	@echo "installing the wheel into build/wheel/venv ..."
-	@build/wheel/venv/bin/python -m pip --disable-pip-version-check --quiet install build/wheel/*.whl
+	@build/wheel/venv/bin/python -m pip --disable-pip-version-check -qq install build/wheel/*.whl
 	@cd build/wheel && venv/bin/outlast --version && \
 	  OUTLAST_STORE=sqlite:///demo.db venv/bin/outlast demo --fast
 

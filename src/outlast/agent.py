@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -58,7 +59,7 @@ class Agent:
     name: str
     model: str = field(kw_only=True)
     instructions: str = field(default="", kw_only=True)
-    tools: tuple[Tool[..., Any], ...] = field(default=(), kw_only=True)
+    tools: Sequence[Tool[..., Any]] = field(default=(), kw_only=True)
     budget: Budget = field(default=Budget(turns=50), kw_only=True)
     max_tokens: int = field(default=8192, kw_only=True)
     parameters: dict[str, Any] = field(default_factory=dict, kw_only=True)
