@@ -70,7 +70,8 @@ def agent(effects: Effects, *, turns: int | None = None) -> outlast.Agent:
     )
 
 
-def _lead(request: dict[str, Any], attempt: int) -> Turn:
+def lead(request: dict[str, Any], attempt: int) -> Turn:
+    """Say what comes next: every tool once, and at the end what they all said."""
     turn = turn_number(request)
     if turn == 1:
         return say(
@@ -105,4 +106,4 @@ def claude(*, faults: bool = True) -> Script:
         once(2, Fault(kind="cut", after_events=4)),
         once(3, Fault(kind="status", status=429, headers={"retry-after": "7"})),
     )
-    return faulty(_lead, rule) if faults else _lead
+    return faulty(lead, rule) if faults else lead

@@ -1,0 +1,19 @@
+"""The Claude of the killed processes: it leads them through all tools, and trips them if asked."""
+
+from agents import lead
+
+from outlast.models.script import Fault, any_of, faulty, once
+
+_TRIPS = any_of(
+    once(1, Fault(kind="status", status=529)),
+    once(2, Fault(kind="cut", after_events=4)),
+)
+
+
+def _if_asked(request, attempt):
+    # Every trip costs real seconds of backoff, so only some runs ask for it.
+    asked = "overloaded" in request["messages"][0]["content"]
+    return _TRIPS(request, attempt) if asked else None
+
+
+script = faulty(lead, _if_asked)

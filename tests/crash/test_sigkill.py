@@ -1,0 +1,199 @@
+"""A real process is killed with SIGKILL, hundreds of times, and the run goes on in another.
+
+Judged by what is outside of the killed processes: the requests and the bill of the simulator, and
+the file to which the tools append.
+"""
+
+import itertools
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+
+from conftest import SOAK
+from outlast.events import AnyEvent, NoteAdded, tag
+from outlast.journal import run_stream
+from outlast.state import fold
+from outlast.stores import open_store
+from outlast.testing import simulator
+from outlast.testing.simulation import canonical
+
+HERE = Path(__file__).parent
+UNKNOWN = "may or may not have happened"
+
+
+class Victims:
+    """Runs legs in processes that may be killed, one after the other."""
+
+    def __init__(self, claude: simulator.Simulator, home: Path) -> None:
+        self.claude = claude
+        self.home = home
+        self.runs = 0
+        self.killed: list[str] = []
+        self.process = subprocess.Popen(
+            [sys.executable, str(HERE / "victim.py")],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(map(str, sys.path))},
+        )
+
+    def play(self, kills: tuple[int, ...], *, word: str = "", turns: int | None = None) -> "Scene":
+        """Run a run, killed at the kills[n]-th point of its n-th leg, and then to its end."""
+        self.runs += 1
+        scene = Scene(self, f"Scene {self.runs} {word}", turns)
+        for kill_at in kills:
+            if not scene.leg(kill_at):
+                break
+        else:
+            assert not scene.leg(0), "a leg that nobody kills was killed"
+        if scene.points.exists():
+            self.killed += scene.points.read_text().splitlines()
+        return scene
+
+    def leg(self, leg: dict[str, Any]) -> bool:
+        assert self.process.stdin
+        assert self.process.stdout
+        self.process.stdin.write(json.dumps(leg) + "\n")
+        self.process.stdin.flush()
+        ended = json.loads(self.process.stdout.readline())
+        assert ended["killed"] or ended["status"] == 0, ended
+        return ended["killed"]
+
+    def close(self) -> None:
+        assert self.process.stdin
+        self.process.stdin.close()
+        self.process.wait(30)
+
+
+class Scene:
+    """One run, whatever processes drove it, and what it left in the world."""
+
+    def __init__(self, victims: Victims, question: str, turns: int | None) -> None:
+        self.victims = victims
+        self.question = question
+        self.turns = turns
+        self.number = victims.runs
+        self.home = victims.home / str(self.number)
+        self.home.mkdir()
+        self.points = self.home / "points"
+
+    @property
+    def store(self) -> str:
+        return f"sqlite:///{self.home}/s.db"
+
+    def leg(self, kill_at: int) -> bool:
+        return self.victims.leg(
+            {
+                "claude": self.victims.claude.url,
+                "store": self.store,
+                "question": self.question,
+                "turns": self.turns,
+                "kill_at": kill_at,
+                "guest": self.number % 2 == 1,
+                "points": str(self.points),
+                "effects": str(self.home / "effects"),
+                "ended": str(self.home / "ended"),
+            }
+        )
+
+    @property
+    def ended(self) -> dict[str, Any]:
+        return json.loads((self.home / "ended").read_bytes())
+
+    @property
+    def effects(self) -> Counter[str]:
+        lines = (self.home / "effects").read_text().splitlines()
+        return Counter(json.loads(line)["tool"] for line in lines)
+
+    @property
+    def keys(self) -> set[str]:
+        lines = map(json.loads, (self.home / "effects").read_text().splitlines())
+        return {line["key"] for line in lines if line["tool"] == "save"}
+
+
+@pytest.fixture(scope="module")
+def victims(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Victims]:
+    home = tmp_path_factory.mktemp("victims")
+    with simulator.start(script="led:script", path=[HERE]) as claude:
+        started = Victims(claude, home)
+        yield started
+        started.close()
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(victims: Victims) -> Scene:
+    return victims.play(())
+
+
+def requests(scene: Scene, told: str = "") -> list[str]:
+    """Return what Claude was asked in this scene, repeats of an unanswered call aside."""
+    marker = f"{scene.question}"
+    bodies = [
+        line["body"] for line in scene.victims.claude.requests() if f'"{marker}"' in line["body"]
+    ]
+    plain = [canonical(body.encode()).replace(marker, "Scene") for body in bodies]
+    return [body for body, _ in itertools.groupby(plain)]
+
+
+def billed(scene: Scene) -> int:
+    lines = scene.victims.claude.requests()
+    ours = {line["key"] for line in lines if f'"{scene.question}"' in line["body"]}
+    return sum(line["nano_usd"] for line in scene.victims.claude.bill() if line["key"] in ours)
+
+
+def check(scene: Scene, uninterrupted: Scene) -> None:
+    """Compare a run whose processes were killed with one that was left alone."""
+    ended, effects = scene.ended, scene.effects
+    assert ended["status"] == "completed", ended
+    assert effects["send"] <= 1, "a once tool ran twice"
+    assert len(scene.keys) == 1, "one key for one call, in whatever process"
+    assert effects["save"] >= 1
+    assert billed(scene) <= ended["nano"], "more was billed than the journal counts as spent"
+    if UNKNOWN in ended["answer"]:
+        # Only the result of `send` may differ, and only because nobody can know it.
+        assert ended["answer"].count(UNKNOWN) == 1
+        assert '"The outcome of this call of send' in ended["answer"]
+        assert requests(scene)[:2] == requests(uninterrupted)[:2]
+        assert len(requests(scene)) == len(requests(uninterrupted))
+    else:
+        assert ended["answer"] == uninterrupted.ended["answer"]
+        assert requests(scene) == requests(uninterrupted)
+        assert effects["send"] == 1
+    journal = open_store(scene.store)
+    records = journal.read(run_stream("r"))
+    row = journal.run("r")
+    journal.close()
+    assert row is not None
+    assert row.cost_nano == fold(records).spend.nano == ended["nano"]
+
+
+def scenes() -> list[tuple[int, ...]]:
+    """Return where to kill: at every point of the first leg, and then again in the second."""
+    points = range(1, 49)
+    singles = [(point,) for point in points]
+    pairs = [(first, second) for first in points for second in range(1, 9)]
+    triples = [(first, 2, 4) for first in points]
+    return [*singles, *pairs, *triples] if SOAK else [*singles[::3], *pairs[::11]]
+
+
+def test_killed_at_every_point(victims: Victims, uninterrupted: Scene) -> None:
+    """Whenever its process is killed, the run goes on in another and ends as it would have."""
+    for kills in scenes():
+        check(victims.play(kills), uninterrupted)
+    for kills in [(9,), (12, 3), (25,), (27, 2)]:
+        tripped = victims.play(kills, word="overloaded")
+        assert tripped.ended["answer"] == uninterrupted.ended["answer"] or tripped.effects["send"]
+        assert billed(tripped) <= tripped.ended["nano"]
+    stopped = victims.play((22,), turns=1)
+    assert stopped.ended["status"] == "stopped"
+    known = {tag(event) for event in get_args(AnyEvent)} - {tag(NoteAdded)}
+    hit = {name for point in victims.killed for name in point.split()[-1].split("+")} & known
+    assert len(victims.killed) >= (400 if SOAK else 60), len(victims.killed)
+    assert len(hit) >= 0.8 * (len(known) + 1), sorted(known - hit)
