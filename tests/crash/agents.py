@@ -33,33 +33,43 @@ class Effects:
         self.sent: list[str] = []
 
 
+class Stage:
+    """Where the tools act now.  The tools are declared once, since schemas take a while."""
+
+    effects = Effects()
+
+
+@outlast.tool(effect="read")
+def look_up(word: str) -> dict[str, str]:
+    """Look a word up."""
+    Stage.effects.reads[word] += 1
+    return {"word": word, "meaning": f"what {word} means"}
+
+
+@outlast.tool(effect="idempotent")
+def save(text: str, context: outlast.ToolContext) -> str:
+    """Save a text."""
+    Stage.effects.saves += 1
+    Stage.effects.saved[context.idempotency_key] = text
+    return "saved"
+
+
+@outlast.tool(effect="once")
+def send(text: str) -> str:
+    """Send a text."""
+    Stage.effects.sent.append(text)
+    return "sent"
+
+
+@outlast.tool(effect="read")
+def broken() -> str:
+    """Fail, always."""
+    raise ValueError("the secret is 1234")
+
+
 def agent(effects: Effects, *, turns: int | None = None) -> outlast.Agent:
-    """Return an agent whose tools act on `effects`."""
-
-    @outlast.tool(effect="read")
-    def look_up(word: str) -> dict[str, str]:
-        """Look a word up."""
-        effects.reads[word] += 1
-        return {"word": word, "meaning": f"what {word} means"}
-
-    @outlast.tool(effect="idempotent")
-    def save(text: str, context: outlast.ToolContext) -> str:
-        """Save a text."""
-        effects.saves += 1
-        effects.saved[context.idempotency_key] = text
-        return "saved"
-
-    @outlast.tool(effect="once")
-    def send(text: str) -> str:
-        """Send a text."""
-        effects.sent.append(text)
-        return "sent"
-
-    @outlast.tool(effect="read")
-    def broken() -> str:
-        """Fail, always."""
-        raise ValueError("the secret is 1234")
-
+    """Return an agent whose tools act on `effects` from now on."""
+    Stage.effects = effects
     return outlast.Agent(
         "sender",
         model=MODEL,
