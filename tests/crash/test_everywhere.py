@@ -13,7 +13,7 @@ from outlast.events import AnyEvent, NoteAdded, tag
 from outlast.journal import Journal, run_stream
 from outlast.state import fold
 from outlast.stores import open_store
-from outlast.testing.simulation import World, canonical, run
+from outlast.testing.simulation import Crash, World, canonical, run
 
 DOUBTFUL = [
     "after append model_call_succeeded+tool_call_started+tool_call_started+tool_call_started",
@@ -171,6 +171,27 @@ class SqlitePlayed(Played):
             return self.journals[-1]
 
         return reopen
+
+
+class DeadlyWorld(World):
+    """A world in which one call kills the process every time it was made."""
+
+    def point(self, name: str) -> None:
+        super().point(name)
+        if name.startswith("after ask-1.m2.t1"):
+            raise Crash(name)
+
+
+def test_a_read_that_kills_its_process() -> None:
+    """A `read` is repeated twice at most; then Claude learns that its outcome is unknown."""
+    effects = Effects()
+    world = DeadlyWorld(claude())
+    state, crashes = run(world, open_store("memory://"), agent(effects), QUESTION)
+    assert crashes == 3, "the first time, and two repeats"
+    assert state.status == "completed"
+    assert state.answer is not None
+    assert "outcome of this call of look_up is unknown" in msgspec.json.decode(state.answer)
+    assert effects.reads["ångström 🦊"] == 3
 
 
 def test_no_event_type_is_left_out(uninterrupted: Played) -> None:

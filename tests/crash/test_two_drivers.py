@@ -1,16 +1,17 @@
 """Two drivers on one run, and people who write into it while a call is in flight."""
 
 from collections import Counter
+from functools import cache
 
 from agents import QUESTION, Effects, agent, claude
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_everywhere import Played, check
+from test_everywhere import UNKNOWN, Played, check
 
 from conftest import SOAK
 from outlast.app import begin
-from outlast.events import ModelCallInDoubt, ModelCallSucceeded, NoteAdded, tag
-from outlast.journal import Commit, Journal, run_stream
+from outlast.events import ModelCallInDoubt, ModelCallSucceeded, NoteAdded, encode, tag
+from outlast.journal import Commit, Journal, Record, run_stream
 from outlast.state import fold
 from outlast.stores import open_store
 from outlast.testing.simulation import Driver, World, canonical, run
@@ -71,6 +72,19 @@ def test_two_drivers(moves: list[int], takeover: int) -> None:
     billed = sum(charge.nano_usd for charge in duel.world.model.bill)
     assert billed <= fold(records).spend.nano
     assert asked <= 6 + len(duel.drivers) - 1, "a takeover repeats one call at most"
+    if UNKNOWN not in json_text(records):
+        # In whatever order the tools answered, Claude is sent the one history.
+        assert {*map(canonical, duel.world.requests)} <= expected_requests()
+
+
+@cache
+def expected_requests() -> frozenset[str]:
+    """Return the requests of a run that nobody disturbs."""
+    return frozenset(Played(open_store("memory://")).requests)
+
+
+def json_text(records: list[Record]) -> str:
+    return "".join(encode(record.event).decode() for record in records)
 
 
 def test_second_driver_is_only_needed_after_the_first() -> None:
