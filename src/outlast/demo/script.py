@@ -65,6 +65,13 @@ def script(pace: float = 1.0) -> Script:
     return faulty(speak, any_of(once(2, overloaded), once(5, limited)))
 
 
+paced: Final = script()
+"""The script at demo pace, for `outlast.demo.script:paced`."""
+
+fast: Final = script(0)
+"""The script without waiting, for `outlast.demo.script:fast`."""
+
+
 def _at(pace: float, blocks: Sequence[Block | str]) -> Turn:
     characters = sum(len(str(block)) for block in blocks)
     return say(*blocks, first_token_s=0.4 * pace, total_s=(1.2 + characters / 500) * pace)
