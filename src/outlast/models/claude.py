@@ -119,7 +119,7 @@ class Claude:
             request = msgspec.json.decode(body)
             if not isinstance(request, dict):
                 raise msgspec.DecodeError("the body must be an object")  # noqa: TRY301
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             return self._unreadable(body, error)
         identity = identify(request)
         attempt = self._attempts.get(identity.key, 0) + 1

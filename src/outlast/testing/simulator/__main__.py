@@ -16,12 +16,13 @@ def main() -> int:
     sys.path[:0] = options.path
     if options.parent_pipe:
         end_with_parent()
+    # Whoever started this reads one line, the URL; what a script prints goes to the log.
+    said = os.dup(1)
+    os.dup2(2, 1)
 
     def ready(url: str) -> None:
-        sys.stdout.write(url + "\n")
-        sys.stdout.flush()
-        # Whoever started this reads one line; what a script prints later goes to the log.
-        os.dup2(2, 1)
+        os.write(said, url.encode() + b"\n")
+        os.close(said)
 
     try:
         serve(

@@ -11,16 +11,19 @@ import socket
 import sys
 import threading
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from outlast.errors import UsageError
 
 if TYPE_CHECKING:
+    import uvicorn
     from starlette.types import Scope
 
+    from outlast.models.claude import Claude
     from outlast.models.script import Rule, Script
+    from outlast.testing.simulator.state import State
 
 DEFAULT_SCRIPT: Final = "outlast.testing.simulator.echo:script"
 
@@ -51,19 +54,30 @@ def serve(  # noqa: PLR0913  (the options of a command line)
             is in use.
 
     """
-    import uvicorn  # noqa: PLC0415  (what only starts a simulator need not wait for it)
-    from uvicorn.protocols.http.h11_impl import H11Protocol  # noqa: PLC0415
-
+    # What only starts a simulator, in another process, need not wait for these.
     from outlast.models.claude import Claude  # noqa: PLC0415
     from outlast.models.script import faulty  # noqa: PLC0415
-    from outlast.testing.simulator.server import application  # noqa: PLC0415
     from outlast.testing.simulator.state import State  # noqa: PLC0415
 
     said = load(script or DEFAULT_SCRIPT)
     claude = Claude(faulty(said, load(faults)) if faults else said, check_history=check_history)
-    written = State(Path(state) if state is not None else None)
-    written.remind(claude)
-    listening = _listen(host, port)
+    with (
+        _listen(host, port) as listening,
+        closing(State(Path(state) if state is not None else None)) as written,
+        suppress(KeyboardInterrupt),
+    ):
+        written.remind(claude)
+        server = _server(claude, written)
+        if on_ready:
+            on_ready(f"http://{_shown(host)}:{listening.getsockname()[1]}")
+        server.run(sockets=[listening])
+
+
+def _server(claude: Claude, state: State) -> uvicorn.Server:
+    import uvicorn  # noqa: PLC0415
+    from uvicorn.protocols.http.h11_impl import H11Protocol  # noqa: PLC0415
+
+    from outlast.testing.simulator.server import application  # noqa: PLC0415
 
     def connection(scope: Scope) -> asyncio.Transport | None:
         for peer in server.server_state.connections:
@@ -75,7 +89,7 @@ def serve(  # noqa: PLR0913  (the options of a command line)
     logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
     server = uvicorn.Server(
         uvicorn.Config(
-            application(claude, written, connection),
+            application(claude, state, connection),
             http=H11Protocol,
             loop="asyncio",
             ws="none",
@@ -87,10 +101,7 @@ def serve(  # noqa: PLR0913  (the options of a command line)
             timeout_graceful_shutdown=1,
         )
     )
-    if on_ready:
-        on_ready(f"http://{_shown(host)}:{listening.getsockname()[1]}")
-    with listening, suppress(KeyboardInterrupt):
-        server.run(sockets=[listening])
+    return server
 
 
 def load(what: str | Callable[..., Any]) -> Any:
@@ -102,6 +113,8 @@ def load(what: str | Callable[..., Any]) -> Any:
     """
     if not isinstance(what, str):
         return what
+    if (here := str(Path.cwd())) not in sys.path:  # `outlast` is a script: its folder is there
+        sys.path.insert(0, here)
     module, _, attribute = what.partition(":")
     try:
         found = getattr(importlib.import_module(module), attribute or "script")

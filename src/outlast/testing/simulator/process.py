@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import select
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -55,13 +56,11 @@ class Simulator:
         process: subprocess.Popen[bytes],
         url: str,
         state: Path,
-        temporary: tempfile.TemporaryDirectory[str] | None,
     ) -> None:
         self.url = url
         self.pid = process.pid
         self.state = state
         self._process = process
-        self._temporary = temporary
 
     @property
     def port(self) -> int:
@@ -128,11 +127,7 @@ def start(  # noqa: PLR0913  (the options of the simulator)
         UsageError: it did not start, and what it said about it.
 
     """
-    temporary = None
-    if state is None:
-        temporary = tempfile.TemporaryDirectory(prefix="outlast-simulator-")
-        state = temporary.name
-    directory = Path(state)
+    directory = Path(state or tempfile.mkdtemp(prefix="outlast-simulator-"))
     directory.mkdir(parents=True, exist_ok=True)
     command = _command(script, directory, port, faults, path, check_history=check_history)
     with (directory / LOG).open("ab") as log:
@@ -146,7 +141,10 @@ def start(  # noqa: PLR0913  (the options of the simulator)
             start_new_session=True,
         )
     _running.add(process)
-    simulator = Simulator(process, _ready_line(process), directory, temporary)
+    simulator = Simulator(process, _ready_line(process), directory)
+    if state is None:
+        # Not at stop: the bill is read after it.
+        weakref.finalize(simulator, shutil.rmtree, directory, ignore_errors=True)
     if not simulator.url:
         simulator.stop()
         why = (directory / LOG).read_text(errors="replace").strip()[-2000:]

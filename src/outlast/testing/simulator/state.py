@@ -94,8 +94,10 @@ class State:
     """
 
     def __init__(self, directory: Path | None) -> None:
+        self._seen: list[Line] = []
         self._requests: BinaryIO | None = None
         self._bill: BinaryIO | None = None
+        self._lock: BinaryIO | None = None
         if directory is None:
             return
         directory.mkdir(parents=True, exist_ok=True)
@@ -104,10 +106,14 @@ class State:
         self._requests = _appending(directory / REQUESTS)
         self._bill = _appending(directory / BILL)
 
+    def close(self) -> None:
+        """Let go of the directory."""
+        for file in (self._requests, self._bill, self._lock):
+            if file:
+                file.close()
+
     def remind(self, claude: Claude) -> None:
         """Tell `claude` what an earlier simulator on this directory got and said."""
-        if self._requests is None:
-            return
         for line in self._seen:
             if line.attempt:
                 claude.remember_attempt(line.key)
@@ -196,6 +202,7 @@ def _locked(directory: Path) -> BinaryIO:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             if time.monotonic() > give_up:
+                file.close()
                 raise UsageError(
                     f"another simulator uses {directory}; stop it, or give another --state"
                 ) from None

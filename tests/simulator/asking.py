@@ -1,0 +1,27 @@
+"""How these tests ask: a client of the real SDK, and the smallest request."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import anthropic
+
+from outlast.testing.simulator import Simulator
+
+TESTS = Path(__file__).parents[1]
+"""Where the simulator's process finds `simulator.scripts`."""
+
+HEADERS = {"x-api-key": "k", "anthropic-version": "2023-06-01"}
+
+
+def client_of(running: Simulator) -> anthropic.Anthropic:
+    return anthropic.Anthropic(base_url=running.url, api_key="k", max_retries=0, timeout=20)
+
+
+def body(question: str, **more: Any) -> dict[str, Any]:
+    return {
+        "model": "claude-opus-5-5",
+        "max_tokens": 1_000,
+        "messages": [{"role": "user", "content": question}],
+    } | more
