@@ -442,7 +442,7 @@ OUTSIDE: Final[tuple[type[Event], ...]] = (NoteAdded,)
 """Events that others than the run's driver may append, at any time."""
 
 _ENCODER: Final = msgspec.json.Encoder()
-_DECODER: Final = msgspec.json.Decoder(AnyEvent)
+_DECODER: Final[msgspec.json.Decoder[AnyEvent]] = msgspec.json.Decoder(AnyEvent)
 
 
 def encode(event: Event) -> bytes:
