@@ -92,12 +92,13 @@ class Tool(Generic[P, R]):
         timeout_s: float | None = 60.0,
         max_result_bytes: int = MAX_RESULT_BYTES,
     ) -> None:
+        # First, because it copies the function's own attributes, whatever their names.
+        update_wrapper(self, function)
         self.function = function
         self.name: str = name or str(getattr(function, "__name__", ""))
         self.effect: Effect = effect
         self.timeout_s = timeout_s
         self.max_result_bytes = max_result_bytes
-        update_wrapper(self, function)
         _check(self)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
@@ -244,8 +245,7 @@ def _check_parameter(name: str, parameter: inspect.Parameter) -> None:
 
 
 def _parameters(declared: Tool[Any, Any]) -> Parameters:
-    from pydantic import ConfigDict, Field, create_model  # noqa: PLC0415  (a tenth of a second)
-    from pydantic.errors import PydanticUserError  # noqa: PLC0415
+    from pydantic import ConfigDict, create_model  # noqa: PLC0415  (a tenth of a second)
 
     hints = _hints(declared)
     described = _descriptions(declared)
@@ -254,30 +254,43 @@ def _parameters(declared: Tool[Any, Any]) -> Parameters:
     context = ""
     for number, parameter in enumerate(inspect.signature(declared.function).parameters.values()):
         hint = hints[parameter.name]
-        if hint is ToolContext:
+        if ToolContext in (hint, *get_args(hint)):
             context = parameter.name
             continue
-        default = ... if parameter.default is parameter.empty else parameter.default
         fields[f"p{number}"] = parameter.name
-        definitions[f"p{number}"] = (
-            hint,
-            Field(default, alias=parameter.name, description=described.get(parameter.name)),
-        )
+        definitions[f"p{number}"] = (hint, _field(parameter, described.get(parameter.name)))
     try:
         model = create_model(
             declared.name, __config__=ConfigDict(extra="forbid", strict=False), **definitions
         )
         model.model_json_schema()
-    except PydanticUserError as error:
+    except Exception as error:
+        why = str(error).partition(". ")[0]  # what follows is advice about pydantic
         raise InvalidTool(
-            f"tool {declared.name!r}: a parameter's type has no JSON schema: {error.message}"
+            f"tool {declared.name!r}: a parameter's type has no JSON schema: {why}. Use str, bool, "
+            "numbers, lists, dicts, Literal, Enum, dataclasses or pydantic models"
         ) from error
     return Parameters(model, fields, context)
 
 
+def _field(parameter: inspect.Parameter, description: str | None) -> Any:
+    from pydantic import Field  # noqa: PLC0415  (a tenth of a second)
+
+    default = ... if parameter.default is parameter.empty else parameter.default
+    if description is None:  # given as None, it would hide the one in an Annotated hint
+        return Field(default, alias=parameter.name)
+    return Field(default, alias=parameter.name, description=description)
+
+
 def _hints(declared: Tool[Any, Any]) -> dict[str, Any]:
+    def bare() -> None:
+        """Carry the hints of the parameters only: what comes back may be of any type."""
+
+    parameters = inspect.signature(declared.function).parameters.values()
+    bare.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    names = getattr(inspect.unwrap(declared.function), "__globals__", {})
     try:
-        return get_type_hints(declared.function, include_extras=True)
+        return get_type_hints(bare, globalns=names, include_extras=True)
     except Exception as error:
         raise InvalidTool(
             f"tool {declared.name!r}: a type hint cannot be resolved: {error}; "
@@ -317,34 +330,57 @@ def _untitled(schema: Any) -> Any:
         return [_untitled(item) for item in schema]
     if not isinstance(schema, dict):
         return schema
-    named = ("properties", "$defs")
     return {
-        key: {name: _untitled(item) for name, item in value.items()}
-        if key in named
-        else _untitled(value)
+        key: _untitled_member(key, value)
         for key, value in schema.items()
         if not (key == "title" and isinstance(value, str))
     }
 
 
+def _untitled_member(key: str, value: Any) -> Any:
+    if key in ("default", "const", "enum", "examples"):
+        return value  # the user's own values, which may have a title of their own
+    if key in ("properties", "$defs"):
+        return {name: _untitled(item) for name, item in value.items()}
+    return _untitled(value)
+
+
 def _arguments(declared: Tool[Any, Any], raw: bytes) -> dict[str, Any]:
+    # Whatever goes wrong here must become an answer for Claude: `decide` checks the arguments, so
+    # any other exception would meet every driver of the run anew.
     from pydantic import ValidationError  # noqa: PLC0415
 
     parameters = declared._parameters  # noqa: SLF001
+    given = _decoded(declared.name, raw)
     try:
-        given = msgspec.json.decode(raw)
         checked = parameters.model.model_validate(given)
     except ValidationError as error:
-        raise InvalidArguments(_complaint(declared.name, error.errors(include_url=False))) from None
-    except ValueError as error:
-        raise InvalidArguments(
-            f"{declared.name}: the arguments are not valid JSON: {error}"
-        ) from None
+        lines = [_line(wrong) for wrong in error.errors(include_url=False, include_input=False)]
+        raise InvalidArguments(_complaint(declared.name, lines)) from None
+    except Exception as error:  # a validator of the user's own
+        lines = [f"- checking them failed with {type(error).__name__}"]
+        raise InvalidArguments(_complaint(declared.name, lines)) from error
     return {name: getattr(checked, key) for key, name in parameters.fields.items()}
 
 
-def _complaint(name: str, errors: list[Any]) -> str:
-    lines = [
-        f"- {'.'.join(map(str, error['loc'])) or 'arguments'}: {error['msg']}" for error in errors
-    ]
-    return f"The arguments do not fit {name}, so it was not called:\n" + "\n".join(lines)
+def _decoded(name: str, raw: bytes) -> dict[str, Any]:
+    try:
+        given = msgspec.json.decode(raw)
+    except (ValueError, RecursionError) as error:
+        lines = [f"- they cannot be read as JSON: {error}"]
+        raise InvalidArguments(_complaint(name, lines)) from None
+    if not isinstance(given, dict):
+        lines = ["- they must be a JSON object, with a member for each argument"]
+        raise InvalidArguments(_complaint(name, lines))
+    return given
+
+
+def _line(wrong: Any) -> str:
+    place = ".".join(map(str, wrong["loc"])) or "arguments"
+    return f"- {place}: {wrong['msg']}"
+
+
+def _complaint(name: str, lines: list[str]) -> str:
+    # The first few say it; a list of thousands with a wrong type would only cost tokens.
+    said = lines[:20] if len(lines) <= 20 else [*lines[:20], f"- and {len(lines) - 20} more"]
+    return f"The arguments do not fit {name}, so it was not called:\n" + "\n".join(said)
