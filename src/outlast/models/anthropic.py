@@ -1,0 +1,409 @@
+"""Claude over the network: one attempt, its raw stream, and what a failure means for the bill.
+
+The `anthropic` client carries the request and nothing else: its retries are off, because a request
+that is sent again unseen is paid for again unseen, and its parsing is not used, because it changes
+what came.  It is imported when the first call is made; that takes over a second.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import inspect
+import math
+import re
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import aclosing
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakKeyDictionary
+
+from outlast.errors import ModelFailure, UsageError
+from outlast.models import Part, Reply, Request
+from outlast.models.stream import Accumulator
+
+if TYPE_CHECKING:
+    from anthropic import AsyncAnthropic
+
+    from outlast.events import FailureKind
+
+DEADLINE_S: Final = 600.0
+"""How long a call may take in all.  A read timeout is none: pings reset it."""
+
+KINDS: Final[Mapping[int | str | tuple[int, str], FailureKind]] = {
+    # ── the API's answers, by status and `error.details.error_code`; "*" is any code ───────────
+    200: "cut",  # an error in the stream: part of the reply was written
+    400: "invalid_request",
+    (400, "request_body_timeout"): "unreachable",  # the request never arrived as a whole
+    401: "auth",
+    402: "spend_limit",
+    403: "auth",
+    404: "not_found",
+    408: "timeout",
+    # A conflict that has no code may be a lock that is free in a moment: tried again, and as
+    # nobody says that such an answer is free of charge, in doubt.  One with a code is final.
+    409: "unavailable",
+    (409, "*"): "invalid_request",
+    412: "invalid_request",
+    413: "too_large",
+    422: "invalid_request",
+    429: "rate_limited",
+    (429, "ramp_limit_exceeded"): "rate_limited",
+    (429, "contract_spend_limit_reached"): "spend_limit",
+    (429, "enforced_spend_limit_reached"): "spend_limit",
+    431: "invalid_request",
+    499: "cut",  # a gateway believes that we hung up; what it had sent on is billed
+    "4xx": "invalid_request",
+    500: "unavailable",
+    501: "unavailable",
+    502: "unavailable",
+    503: "unavailable",
+    504: "unavailable",
+    529: "overloaded",
+    "5xx": "unavailable",
+    "xxx": "malformed",  # a status this API does not have, such as a redirect
+    # ── no answer, by exception; a class that is not listed counts as the nearest above it ─────
+    # The client found no connection: nothing was sent, so nothing is billed.
+    "ConnectError": "unreachable",
+    "ConnectTimeout": "unreachable",
+    "PoolTimeout": "unreachable",
+    "ProxyError": "unreachable",
+    "InvalidURL": "not_found",
+    "UnsupportedProtocol": "not_found",
+    "CredentialsError": "auth",
+    "IdentityTokenFileError": "auth",
+    "WorkloadIdentityError": "auth",
+    # The request may have been sent.
+    "APIConnectionError": "unavailable",  # unless its cause says more
+    "RetryableError": "unavailable",
+    "APITimeoutError": "timeout",
+    "TimeoutException": "timeout",
+    "ReadTimeout": "timeout",
+    "WriteTimeout": "timeout",
+    "TimeoutError": "timeout",
+    "CloseError": "cut",
+    "HTTPError": "cut",
+    "NetworkError": "cut",
+    "OSError": "cut",
+    "ProtocolError": "cut",
+    "ReadError": "cut",
+    "RemoteProtocolError": "cut",
+    "RequestError": "cut",
+    "SSEError": "cut",
+    "TransportError": "cut",
+    "WriteError": "cut",
+    "APIResponseValidationError": "malformed",
+    "DecodingError": "malformed",
+    "TooManyRedirects": "malformed",
+    # Somebody's mistake, here or in the client: another attempt would not mend it.
+    "APIError": "bug",
+    "APIWebhookValidationError": "bug",
+    "AnthropicError": "bug",
+    "CookieConflict": "bug",
+    "LocalProtocolError": "bug",
+    "RequestNotRead": "bug",
+    "ResponseNotRead": "bug",
+    "StreamClosed": "bug",
+    "StreamConsumed": "bug",
+    "StreamError": "bug",
+}
+"""What every failure means; see `events.FailureKind`, and `models.UNBILLED` for the bill.
+
+What is in no row is a `bug`, and so in doubt: what is unknown is never taken for unbilled.
+"""
+
+_WITH_STATUS: Final = frozenset({"APIStatusError", "HTTPStatusError"})
+_LIBRARIES: Final = frozenset({"anthropic", "builtins", "httpcore2", "httpx2"})
+_KEY: Final = re.compile(r"sk-ant-[\w-]+")
+_CREDENTIALS: Final = frozenset({"authorization", "x-api-key"})
+_DRAIN_S: Final = 0.2
+_LONGEST: Final = 500  # characters of a message; a gateway may answer with a whole page
+
+
+class AnthropicModel:
+    """Asks Claude once per call, over an `anthropic.AsyncAnthropic`.
+
+    Args:
+        client: whom to ask with; its own number of retries is not used.  It can serve one event
+            loop.  Without one, a client is made per event loop from the environment, as the SDK
+            does (`ANTHROPIC_API_KEY`, `ANTHROPIC_BASE_URL` and so on), when the first call is made.
+        deadline_s: how long a call may take in all; `None` leaves only the client's timeouts.
+
+    Raises:
+        UsageError: `client` is a synchronous one.
+
+    """
+
+    def __init__(
+        self, client: AsyncAnthropic | None = None, *, deadline_s: float | None = DEADLINE_S
+    ) -> None:
+        if client is not None and not inspect.iscoroutinefunction(client.post):
+            raise UsageError(
+                f"client is {type(client).__name__}, which blocks; "
+                f"pass an Async{type(client).__name__.removeprefix('Async')}"
+            )
+        self._given = client
+        self._deadline_s = deadline_s
+        self._clients: WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncAnthropic] = (
+            WeakKeyDictionary()
+        )
+
+    async def call(self, request: Request, *, on_part: Callable[[Part], None] | None) -> Reply:
+        """Return the whole reply to one request that is sent once.
+
+        Cancelling passes through, once the connection is closed.
+
+        Raises:
+            ModelFailure: there is no reply; its `kind` says why, and what that means for the bill.
+
+        """
+        client = None
+        try:
+            client = await self._client()
+            async with asyncio.timeout(self._deadline_s) as deadline:
+                return await _ask(client, request, on_part)
+        except Exception as error:
+            if isinstance(error, TimeoutError) and client is not None and deadline.expired():
+                failure = ModelFailure("timeout", f"no reply within {self._deadline_s:g} s")
+            else:
+                failure = classify(error)
+            raise _cleaned(failure, _secrets(client)) from error
+
+    async def aclose(self) -> None:
+        """Close the connections of this event loop, unless the client was given."""
+        client = self._clients.pop(asyncio.get_running_loop(), None)
+        if client is not None and self._given is None:
+            await client.close()
+
+    async def _client(self) -> AsyncAnthropic:
+        # Connections belong to the loop they were opened in, and an app may have two.
+        loop = asyncio.get_running_loop()
+        if loop not in self._clients:
+            # In a thread, so that other runs of this loop go on for the second it takes.
+            sdk = await asyncio.to_thread(importlib.import_module, "anthropic")
+            client = self._given or sdk.AsyncAnthropic()
+            if type(client) is sdk.AsyncAnthropic:  # Bedrock, Vertex, Foundry sign in their own way
+                _check_credentials(client)
+            self._clients[loop] = client.with_options(max_retries=0)
+        return self._clients[loop]
+
+
+def classify(error: BaseException) -> ModelFailure:
+    """Return what an exception of the client, or of its transport, means.
+
+    The message names no key of the usual form; a client's own key is taken out by `call`.
+    """
+    if isinstance(error, ModelFailure):
+        return error
+    if "APIStatusError" in _names(error) or "HTTPStatusError" in _names(error):
+        return _refused(error)
+    return ModelFailure(_kind(error), _KEY.sub("sk-ant-***", _sentence(error)))
+
+
+def retry_after_s(headers: Mapping[str, str], *, now: float) -> float | None:
+    """Return the seconds the API asks to wait, if it says so in a way that makes sense.
+
+    Args:
+        headers: of the answer, found whatever their case.
+        now: seconds since the epoch, for a header that gives a date.
+
+    """
+    millis = _number(headers.get("retry-after-ms"))
+    if millis is not None:
+        return millis / 1000
+    given = headers.get("retry-after")
+    seconds = _number(given)
+    if seconds is None and given is not None:
+        try:
+            seconds = parsedate_to_datetime(given).timestamp() - now
+        except (ValueError, OverflowError):
+            return None
+    return seconds if seconds is not None and seconds >= 0 else None
+
+
+async def _ask(
+    client: AsyncAnthropic, request: Request, on_part: Callable[[Part], None] | None
+) -> Reply:
+    from anthropic import AsyncStream  # noqa: PLC0415  (slow; `_client` imported it already)
+
+    # As a stream of the SDK's, and not as a bare response, so that the client's middleware sees
+    # what it knows; it is never iterated.
+    stream: Any = await client.post(
+        "/v1/messages",
+        content=request.body(),
+        cast_to=object,
+        stream=True,
+        stream_cls=AsyncStream[object],
+    )
+    if not isinstance(stream, AsyncStream):
+        raise ModelFailure(
+            "malformed", f"the client's middleware answered with a {type(stream).__name__}"
+        )
+    try:
+        return await _read(stream.response, Accumulator(_watched(request, on_part)))
+    finally:
+        await stream.close()
+
+
+async def _read(response: Any, accumulator: Accumulator) -> Reply:
+    request_id: str = response.headers.get("request-id", "")
+    async with aclosing(response.aiter_bytes()) as chunks:
+        try:
+            await _expect_events(response, chunks)
+            async for chunk in chunks:
+                accumulator.feed(chunk)
+                if accumulator.done:
+                    break
+            reply = accumulator.reply(request_id)
+        except Exception as error:
+            failure = classify(error)
+            failure.request_id = failure.request_id or request_id
+            failure.status = failure.status or response.status_code
+            raise failure from error
+        await _drain(chunks)
+    return reply
+
+
+async def _expect_events(response: Any, chunks: AsyncIterator[bytes]) -> None:
+    kind = response.headers.get("content-type", "text/event-stream")
+    if not kind.startswith("text/event-stream"):
+        beginning = (await anext(chunks, b""))[:200].decode("utf-8", "replace")
+        raise ModelFailure(
+            "malformed",
+            f"a stream was asked for, and {kind} came: {beginning!r}; "
+            "is ANTHROPIC_BASE_URL the Messages API?",
+        )
+
+
+async def _drain(chunks: AsyncIterator[bytes]) -> None:
+    """Read what follows the reply, so that the connection can be used again.
+
+    The reply is whole by now, so nothing that goes wrong here counts.
+    """
+    try:
+        async with asyncio.timeout(_DRAIN_S):
+            async for _ in chunks:
+                pass
+    except Exception:  # noqa: BLE001, S110  (see above)
+        pass
+
+
+def _watched(
+    request: Request, on_part: Callable[[Part], None] | None
+) -> Callable[[str, str], None] | None:
+    if on_part is None:
+        return None
+
+    def told(kind: str, text: str) -> None:
+        on_part(
+            Part(
+                run_id=request.run_id,
+                ask_id=request.ask_id,
+                call_id=request.call_id,
+                attempt=request.attempt,
+                kind=kind,
+                text=text,
+            )
+        )
+
+    return told
+
+
+def _names(error: BaseException) -> list[str]:
+    """Return the names of the error's classes that the table may know, nearest first."""
+    return [
+        cls.__name__
+        for cls in type(error).__mro__
+        if cls.__module__.partition(".")[0] in _LIBRARIES
+    ]
+
+
+def _kind(error: BaseException) -> FailureKind:
+    kind = _listed(error) or "bug"
+    if "APIConnectionError" not in _names(error) or error.__cause__ is None:
+        return kind
+    # The client wraps whatever its transport raises before an answer begins.  Where that says
+    # nothing better, the request may have reached Claude.
+    cause = _listed(error.__cause__)
+    return kind if cause is None or cause == "cut" else cause
+
+
+def _listed(error: BaseException) -> FailureKind | None:
+    return next((KINDS[name] for name in _names(error) if name in KINDS), None)
+
+
+def _of_status(status: int, code: str) -> FailureKind:
+    keys = ((status, code), (status, "*") if code else status, status, f"{status // 100}xx", "xxx")
+    return next(KINDS[key] for key in keys if key in KINDS)
+
+
+def _refused(error: Any) -> ModelFailure:
+    """Return the failure of an answer with an error status."""
+    response = error.response
+    body = getattr(error, "body", None)
+    told = body.get("error") if isinstance(body, dict) else None
+    told = told if isinstance(told, dict) else {}
+    details = told.get("details")
+    code = _str(details.get("error_code")) if isinstance(details, dict) else ""
+    said = _str(told.get("message")) or (body if isinstance(body, str) else "")
+    error_type = _str(told.get("type"))
+    message = f"HTTP {response.status_code} {error_type}".rstrip() + (f": {said}" if said else "")
+    return ModelFailure(
+        _of_status(response.status_code, code),
+        _KEY.sub("sk-ant-***", message),
+        status=response.status_code,
+        error_type=error_type,
+        error_code=code,
+        retry_after_s=retry_after_s(response.headers, now=time.time()),
+        request_id=response.headers.get("request-id", ""),
+    )
+
+
+def _sentence(error: BaseException) -> str:
+    """Return what happened; the SDK says "Connection error.", its cause says which."""
+    cause = error.__cause__ if "APIConnectionError" in _names(error) else None
+    told = error if cause is None else cause
+    return f"{type(told).__name__}: {told}".rstrip(": ")
+
+
+def _str(value: object) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        number = float(text or "nan")
+    except ValueError:
+        return None
+    return number if math.isfinite(number) and number >= 0 else None
+
+
+def _secrets(client: AsyncAnthropic | None) -> list[str]:
+    keys = (getattr(client, name, None) for name in ("api_key", "auth_token"))
+    return [key for key in keys if isinstance(key, str) and key]
+
+
+def _cleaned(failure: ModelFailure, secrets: list[str]) -> ModelFailure:
+    for secret in secrets:
+        failure.message = failure.message.replace(secret, "***")
+    failure.message = failure.message[:_LONGEST]
+    failure.args = (f"{failure.kind}: {failure.message}",)
+    return failure
+
+
+def _check_credentials(client: AsyncAnthropic) -> None:
+    headers = {name.lower(): value for name, value in client.default_headers.items()}
+    if not headers.keys() & _CREDENTIALS and client.credentials is None:
+        raise ModelFailure(
+            "auth",
+            "there is no key for Claude: set ANTHROPIC_API_KEY, or pass client= to Outlast",
+        )
+    for name in headers.keys() & _CREDENTIALS:
+        value = headers[name]
+        if isinstance(value, str) and not (value.isascii() and value.isprintable()):
+            raise ModelFailure(
+                "auth",
+                f"the key for Claude cannot be sent as the header {name}: it contains a line "
+                "break or another character that no key has",
+            )
