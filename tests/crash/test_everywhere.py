@@ -194,6 +194,26 @@ def test_a_read_that_kills_its_process() -> None:
     assert effects.reads["ångström 🦊"] == 3
 
 
+class FragileWorld(World):
+    """A world in which the process dies under ten calls of the model after a first failure."""
+
+    def point(self, name: str) -> None:
+        super().point(name)
+        if name.startswith("after ask-1.m") and ".t" not in name and 1 < len(self.requests) <= 11:
+            raise Crash(name)
+
+
+def test_a_crash_is_no_failure_of_the_model(uninterrupted: Played) -> None:
+    """Deaths of our own process use up turns and money, but not the attempts of a request."""
+    world = FragileWorld(claude())
+    state, crashes = run(world, open_store("memory://"), agent(Effects()), QUESTION)
+    assert crashes == 10, "more than the attempts a request has"
+    assert state.status == "completed"
+    assert state.answer == uninterrupted.state.answer
+    assert world.emitted["model_call_in_doubt"] == 10 + 1, "and the cut stream"
+    assert state.spend.turns == 10 + 1 + 3
+
+
 def test_no_event_type_is_left_out(uninterrupted: Played) -> None:
     """Every event type that exists is emitted by a simulated run."""
     lost = Played(open_store("memory://"), (uninterrupted.world.trace.index("after ask-1.m4.t2"),))

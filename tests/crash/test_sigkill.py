@@ -7,10 +7,12 @@ the file to which the tools append.
 import itertools
 import json
 import os
+import re
 import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import Any, get_args
 
@@ -70,6 +72,8 @@ class Victims:
         assert self.process.stdin
         self.process.stdin.close()
         self.process.wait(30)
+        if self.process.stdout:
+            self.process.stdout.close()
 
 
 class Scene:
@@ -107,6 +111,12 @@ class Scene:
     def ended(self) -> dict[str, Any]:
         return json.loads((self.home / "ended").read_bytes())
 
+    @cached_property
+    def seen(self) -> list[dict[str, Any]]:
+        """What the simulator got of this run, once it has ended."""
+        marker = f'"{self.question}"'
+        return [line for line in self.victims.claude.requests() if marker in line["body"]]
+
     @property
     def effects(self) -> Counter[str]:
         lines = (self.home / "effects").read_text().splitlines()
@@ -132,19 +142,23 @@ def uninterrupted(victims: Victims) -> Scene:
     return victims.play(())
 
 
-def requests(scene: Scene, told: str = "") -> list[str]:
+def requests(scene: Scene) -> list[str]:
     """Return what Claude was asked in this scene, repeats of an unanswered call aside."""
-    marker = f"{scene.question}"
-    bodies = [
-        line["body"] for line in scene.victims.claude.requests() if f'"{marker}"' in line["body"]
-    ]
-    plain = [canonical(body.encode()).replace(marker, "Scene") for body in bodies]
+    marker = f'"{scene.question}"'
+    bodies = [line["body"] for line in scene.seen]
+    plain = [_anonymous(canonical(body.encode()).replace(marker, '"Scene"')) for body in bodies]
     return [body for body, _ in itertools.groupby(plain)]
 
 
+def _anonymous(body: str) -> str:
+    """Number the tool uses: their ids follow from the whole conversation, the question too."""
+    for number, name in enumerate(dict.fromkeys(re.findall(r"toolu_\w+", body))):
+        body = body.replace(name, f"use-{number}")
+    return body
+
+
 def billed(scene: Scene) -> int:
-    lines = scene.victims.claude.requests()
-    ours = {line["key"] for line in lines if f'"{scene.question}"' in line["body"]}
+    ours = {line["key"] for line in scene.seen}
     return sum(line["nano_usd"] for line in scene.victims.claude.bill() if line["key"] in ours)
 
 

@@ -15,12 +15,16 @@ from typing import Any
 
 import anthropic
 import msgspec
-from outlast.models.anthropic import AnthropicModel
 
 import outlast
 from outlast.events import tag
 from outlast.journal import Commit, Journal
+from outlast.models.anthropic import AnthropicModel
+from outlast.prices import rates
 from outlast.stores import open_store
+
+# Made before any fork: it takes a while, and binds to no event loop before its first request.
+CLIENT = anthropic.AsyncAnthropic(api_key="none", max_retries=0)
 
 
 class Points:
@@ -121,8 +125,7 @@ def agent(leg: dict[str, Any], points: Points) -> outlast.Agent:
 def drive(leg: dict[str, Any]) -> None:
     """Drive the run of `leg` to rest, if nothing kills it, and write down how it ended."""
     points = Points(leg)
-    client = anthropic.AsyncAnthropic(base_url=leg["claude"], api_key="none", max_retries=0)
-    model = WatchedModel(client)
+    model = WatchedModel(CLIENT.with_options(base_url=leg["claude"]))
     model.points = points
     journal: Any = Watched(open_store(leg["store"]), points)
     app = outlast.Outlast(journal, model=model)
@@ -136,8 +139,18 @@ def drive(leg: dict[str, Any]) -> None:
     os._exit(0)
 
 
+def warm() -> None:
+    """Import what every leg needs, once for all of them."""
+    leg = {"points": os.devnull, "effects": os.devnull, "kill_at": 0, "turns": None}
+    declared = agent(leg, Points(leg))
+    declared.spec()
+    rates(declared.model)
+    import outlast.stores.sqlite  # noqa: F401, PLC0415
+
+
 def main() -> None:
     """Fork a process for every leg that comes, and say how it ended."""
+    warm()
     for line in sys.stdin:
         leg = json.loads(line)
         child = os.fork()
