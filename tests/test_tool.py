@@ -78,12 +78,12 @@ def complaint(tool: outlast.Tool[..., Any], arguments: Any) -> str:
             list[int], REQUIRED, {"type": "array", "items": {"type": "integer"}}, id="list"
         ),
         pytest.param(
-            dict[str, int],
-            {"title": 1},
+            dict[str, str],
+            {"title": "x"},
             {
                 "type": "object",
-                "additionalProperties": {"type": "integer"},
-                "default": {"title": 1},
+                "additionalProperties": {"type": "string"},
+                "default": {"title": "x"},
             },
             id="a default that says title",
         ),
@@ -484,7 +484,7 @@ SNIPPET = """
         reveal_type(plain("a", limit=1))
         reveal_type(await bare(word="a"))
         plain(1)
-        plain()
+        await bare()
         outlast.tool(effect="write")
 """
 
