@@ -59,9 +59,12 @@ class Checkpointer:
     def _serve(self) -> None:
         connection = self._connect()
         try:
-            while self._due.wait() and not self._ended:
-                self._checkpoint(connection)
+            while self._due.wait():
+                # Cleared before the question is asked: `close` answers it before it sets.
                 self._due.clear()
+                if self._ended:
+                    return
+                self._checkpoint(connection)
         finally:
             connection.close()
 
