@@ -1,0 +1,227 @@
+"""The commands and their options, and what is the same for all: errors, exit codes, the version."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from collections.abc import Sequence
+from typing import Annotated, Any, NoReturn
+
+import typer
+from typer.core import TyperGroup
+
+from outlast.cli import exits
+from outlast.cli.options import DEFAULT_STORE, AsJson, RunId, Store, Wait
+from outlast.errors import OutlastError
+
+# Each command imports what it does when it is called: `outlast --help` reads this page alone.
+# ruff: noqa: PLC0415, FBT002  (as above; typer makes flags of booleans)
+
+
+class Commands(TyperGroup):
+    """Commands that end with a sentence and an exit code, never with a traceback of ours."""
+
+    def main(self, args: Sequence[str] | None = None, **extra: Any) -> NoReturn:  # type: ignore[override]
+        """Run a command and exit with its code."""
+        given = sys.argv[1:] if args is None else list(args)
+        as_json = "--json" in given[: given.index("--") if "--" in given else None]
+        try:
+            code = super().main(given, **{**extra, "standalone_mode": False})
+            sys.stdout.flush()
+        except typer.TyperException as error:
+            _refuse(error, as_json=as_json)
+        except OutlastError as error:
+            _report(error, str(error), exits.of_error(error), as_json=as_json)
+        except BrokenPipeError:
+            # Whoever read us has seen enough, as in `outlast log ID | head`.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(exits.BROKEN_PIPE)
+        sys.exit(code or exits.DONE)
+
+
+app = typer.Typer(
+    name="outlast",
+    cls=Commands,
+    help="Claude agents that outlast crashes, outages and runaway bills.",
+    epilog="Start with: outlast demo",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def main() -> None:
+    """Run `outlast` with the arguments of this process, and exit."""
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal that cannot show a character must not cost the whole output.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+    app(prog_name="outlast")
+
+
+def _version(value: bool) -> None:  # noqa: FBT001  (how typer calls it)
+    if value:
+        from outlast import __version__
+
+        typer.echo(f"outlast {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def demo(
+    fast: Annotated[bool, typer.Option("--fast", help="Without pauses, in seconds.")] = False,
+    again: Annotated[
+        bool, typer.Option("--again", help="A new run: demo-2, demo-3, and so on.")
+    ] = False,
+    live: Annotated[
+        bool, typer.Option("--live", help="Ask the real Claude; needs ANTHROPIC_API_KEY.")
+    ] = False,
+    store: Store = DEFAULT_STORE,
+    as_json: AsJson = False,
+) -> int:
+    """Watch a grant researcher at work; interrupt or kill it, and run it again to go on."""
+    from outlast.cli.demo import play_demo
+
+    return play_demo(store, fast=fast, again=again, live=live, as_json=as_json)
+
+
+@app.command()
+def run(  # noqa: PLR0913, PLR0917  (the options of a command)
+    agent: Annotated[str, typer.Argument(metavar="MODULE:AGENT", help="Where it is declared.")],
+    text: Annotated[str, typer.Argument(metavar="INPUT", help="What to ask it.")],
+    run_id: Annotated[
+        str | None, typer.Option("--id", metavar="ID", help="The run's id; default: a new one.")
+    ] = None,
+    wait: Wait = 30.0,
+    tenant: Annotated[str, typer.Option("--tenant", metavar="NAME", help="For whom.")] = "",
+    store: Store = DEFAULT_STORE,
+    as_json: AsJson = False,
+) -> int:
+    """Run an agent on an input; with the --id of a run that exists, go on with it."""
+    from outlast.cli.run import run_agent
+
+    return run_agent(store, agent, text, run_id=run_id, tenant=tenant, wait_s=wait, as_json=as_json)
+
+
+@app.command()
+def resume(
+    run_id: RunId,
+    agent: Annotated[
+        str | None,
+        typer.Option("--agent", metavar="MODULE:AGENT", help="Default: where it was declared."),
+    ] = None,
+    wait: Wait = 30.0,
+    store: Store = DEFAULT_STORE,
+    as_json: AsJson = False,
+) -> int:
+    """Go on with a run that was interrupted or stopped."""
+    from outlast.cli.run import resume_run
+
+    return resume_run(store, run_id, location=agent, wait_s=wait, as_json=as_json)
+
+
+@app.command()
+def runs(
+    status: Annotated[
+        str | None, typer.Option("--status", metavar="S", help="Only runs of this status.")
+    ] = None,
+    agent: Annotated[
+        str | None, typer.Option("--agent", metavar="NAME", help="Only runs of this agent.")
+    ] = None,
+    limit: Annotated[int, typer.Option("--limit", metavar="N", min=1, help="At most N.")] = 50,
+    store: Store = DEFAULT_STORE,
+    as_json: AsJson = False,
+) -> int:
+    """List the runs, newest first."""
+    from outlast.cli.runs import list_runs
+
+    return list_runs(store, status=status, agent=agent, limit=limit, as_json=as_json)
+
+
+@app.command()
+def show(run_id: RunId, store: Store = DEFAULT_STORE, as_json: AsJson = False) -> int:
+    """Show one run: what was asked, the answer, the cost, what is in doubt."""
+    from outlast.cli.show import show_run
+
+    return show_run(store, run_id, as_json=as_json)
+
+
+@app.command()
+def log(
+    run_id: RunId,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Go on until the run ends; exit by its status.")
+    ] = False,
+    store: Store = DEFAULT_STORE,
+    as_json: AsJson = False,
+) -> int:
+    """Tell the story of a run: every decision, every call, every token."""
+    from outlast.cli.log import tell_log
+
+    return tell_log(store, run_id, follow=follow, as_json=as_json)
+
+
+@app.command()
+def note(
+    run_id: RunId,
+    text: Annotated[str, typer.Argument(metavar="TEXT", help="The remark.")],
+    by: Annotated[str, typer.Option("--by", metavar="NAME", help="Who writes it.")] = "",
+    store: Store = DEFAULT_STORE,
+    as_json: AsJson = False,
+) -> int:
+    """Write a remark into a run's journal, also while it runs."""
+    from outlast.cli.note import add_note
+
+    return add_note(store, run_id, text, by=by, as_json=as_json)
+
+
+@app.command()
+def simulate(
+    script: Annotated[
+        str | None,
+        typer.Option("--script", metavar="MODULE:ATTR", help="What Claude says; default: an echo."),
+    ] = None,
+    host: Annotated[str, typer.Option("--host", help="A loopback address.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", metavar="N", help="0 takes a free one.")] = 0,
+    state: Annotated[
+        str | None,
+        typer.Option("--state", metavar="DIR", help="Where requests and the bill are written."),
+    ] = None,
+    as_json: AsJson = False,
+) -> int:
+    """Serve a simulated Claude on this machine, for tests without a key."""
+    from outlast.cli.simulate import simulate_claude
+
+    return simulate_claude(script, host=host, port=port, state=state, as_json=as_json)
+
+
+def _refuse(error: typer.TyperException, *, as_json: bool) -> NoReturn:
+    """Exit after wrong usage, saying how it would be right."""
+    if as_json:
+        _report(error, error.format_message(), error.exit_code, as_json=True)
+    error.show()  # type: ignore[attr-defined]
+    sys.exit(error.exit_code)
+
+
+def _report(error: Exception, message: str, code: int, *, as_json: bool) -> NoReturn:
+    if as_json:
+        from outlast.cli import shapes
+
+        shape = shapes.error_shape(error, message=message, exit_code=code)
+        sys.stderr.write(shapes.encode(shape).decode() + "\n")
+    else:
+        sys.stderr.write(f"Error: {message}\n")
+    sys.exit(code)

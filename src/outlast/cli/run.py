@@ -1,0 +1,232 @@
+"""`outlast run` and `outlast resume`: drive a run to rest, and show it."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from outlast.agent import Agent
+from outlast.app import Outlast, Run
+from outlast.cli import exits, shapes, words
+from outlast.cli.agents import agent_at
+from outlast.cli.progress import Progress
+from outlast.cli.screen import Screen, screen
+from outlast.cli.show import next_step, print_answer
+from outlast.cli.stores import opened, row_of
+from outlast.cli.story import STATUS_TONES
+from outlast.demo.session import is_simulated
+from outlast.errors import RunEnded, UsageError
+from outlast.events import RunStarted
+from outlast.journal import Journal, Record, RunRow, run_stream
+from outlast.models import Part
+from outlast.state import FINAL
+
+NO_KEY: Final = (
+    "there is no key for Claude: set ANTHROPIC_API_KEY. To try without one, start "
+    "`outlast simulate`, and set ANTHROPIC_BASE_URL and ANTHROPIC_API_KEY as it says."
+)
+
+
+class Drive(Protocol):
+    """Drives a run to rest, telling what happens."""
+
+    def __call__(
+        self,
+        *,
+        on_record: Callable[[Record], None] | None,
+        on_part: Callable[[Part], None] | None,
+    ) -> Run:
+        """Return the run as it was when it came to rest."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ended:
+    """How a drive ended: the run's row, and why it is not done where only the driver knows."""
+
+    row: RunRow
+    why: str
+
+
+def run_agent(  # noqa: PLR0913  (the options of a command)
+    store: str,
+    location: str,
+    text: str,
+    *,
+    run_id: str | None,
+    tenant: str,
+    wait_s: float,
+    as_json: bool,
+) -> int:
+    """Start a run, or go on with the one of that id, and return the exit code."""
+    agent = agent_at(location)
+    run_id = run_id or f"{agent.name}-{secrets.token_hex(4)}"
+    with opened(store, create=True) as journal, Outlast(journal) as app:
+        row = journal.run(run_id)
+        if row is None or not is_final(row):
+            check_key()
+
+        def drive(
+            *,
+            on_record: Callable[[Record], None] | None,
+            on_part: Callable[[Part], None] | None,
+        ) -> Run:
+            return app.run(
+                agent,
+                text,
+                run_id=run_id,
+                tenant=tenant,
+                wait_s=wait_s,
+                on_record=on_record,
+                on_part=on_part,
+            )
+
+        return driven(journal, run_id, drive, as_json=as_json)
+
+
+def resume_run(
+    store: str, run_id: str, *, location: str | None, wait_s: float, as_json: bool
+) -> int:
+    """Go on with a run that has not ended, and return the exit code."""
+    with opened(store) as journal:
+        row = row_of(journal, run_id)
+        if is_final(row):
+            raise RunEnded(run_id, status=row.status)
+        started = started_with(journal, run_id)
+        if is_simulated(started):
+            from outlast.cli.demo import play  # noqa: PLC0415  (its Claude is the simulator)
+
+            return play(journal, run_id, pace=1.0, live=False, as_json=as_json)
+        agent = _agent_of(run_id, started, location)
+        check_key()
+        with Outlast(journal) as app:
+
+            def drive(
+                *,
+                on_record: Callable[[Record], None] | None,
+                on_part: Callable[[Part], None] | None,
+            ) -> Run:
+                return app.resume(
+                    run_id, agent, wait_s=wait_s, on_record=on_record, on_part=on_part
+                )
+
+            return driven(journal, run_id, drive, as_json=as_json)
+
+
+def driven(journal: Journal, run_id: str, drive: Drive, *, as_json: bool) -> int:
+    """Drive a run, show it as asked for, and return the exit code of where it came to rest."""
+    if as_json:
+        return print_json(journal, run_id, drive)
+    on = screen()
+    ended = watched(on, journal, run_id, drive)
+    if ended is None:
+        on.line(("Interrupted. ", "strong"), ("Everything so far is in the journal.", ""))
+        on.line((f"Next: outlast resume {run_id}", "quiet"))
+        return exits.INTERRUPTED
+    conclude(on, journal, ended)
+    on.line((f"Next: {next_step(ended.row)}", "quiet"))
+    return exits.of_status(ended.row.status)
+
+
+def print_json(journal: Journal, run_id: str, drive: Drive) -> int:
+    """Drive a run in silence, print it as JSON and return its exit code."""
+    run = drive(on_record=None, on_part=None)
+    row = row_of(journal, run_id)
+    shape = shapes.run_shape(row) | {"why": run.why or row.why}
+    sys.stdout.write(shapes.encode(shape).decode() + "\n")
+    return exits.of_status(row.status)
+
+
+def watched(on: Screen, journal: Journal, run_id: str, drive: Drive) -> Ended | None:
+    """Drive a run before people's eyes; `None` when it was interrupted."""
+    before = journal.read(run_stream(run_id))
+    progress = Progress(on, before)
+    if progress.reader.epoch:
+        _recap(on, progress, row_of(journal, run_id))
+    try:
+        with progress.showing():
+            run = drive(on_record=progress.on_record, on_part=progress.on_part)
+    except KeyboardInterrupt:
+        return None
+    row = row_of(journal, run_id)
+    return Ended(row=row, why=run.why or row.why)
+
+
+def conclude(on: Screen, journal: Journal, ended: Ended) -> None:
+    """Print how a run ended: its answer, or why there is none, and what it cost."""
+    row = ended.row
+    if row.answer is not None:
+        on.line(("", ""))
+        print_answer(on, row)
+    on.line(("", ""))
+    on.line(
+        (row.status, STATUS_TONES.get(row.status, "")),
+        (f": {words.line(ended.why)}" if ended.why else "", ""),
+    )
+    on.line(
+        (words.money(row.cost_nano), "money"),
+        (f", {words.count(row.turns, 'turn')}, {words.count(row.tokens, 'token')}", ""),
+        (f", {words.duration(row.updated_at - row.created_at)}", ""),
+        (f"; journal: run {row.id} in {journal.url}", "quiet"),
+    )
+
+
+def check_key() -> None:
+    """Refuse to start what could not ask Claude.
+
+    Raises:
+        UsageError: there is no key, in none of the places where the SDK looks.
+
+    """
+    if os.environ.get("ANTHROPIC_API_KEY") or os.environ.get("ANTHROPIC_AUTH_TOKEN"):
+        return
+    import anthropic  # noqa: PLC0415  (over a second, and needed to ask Claude anyway)
+
+    try:
+        client = anthropic.AsyncAnthropic()
+    except anthropic.AnthropicError as error:
+        raise UsageError(f"{NO_KEY} ({error})") from error
+    if not (client.api_key or client.auth_token or client.credentials):
+        raise UsageError(NO_KEY)
+
+
+def started_with(journal: Journal, run_id: str) -> RunStarted:
+    """Return the first event of a run that exists."""
+    (record,) = journal.read(run_stream(run_id), limit=1)
+    assert isinstance(record.event, RunStarted), "a run without its first event"  # noqa: S101
+    return record.event
+
+
+def _agent_of(run_id: str, started: RunStarted, location: str | None) -> Agent:
+    if location is not None:
+        return agent_at(location)
+    if not started.code:
+        raise UsageError(
+            f"run {run_id!r} does not say where its agent {started.agent!r} is declared (in a "
+            "script or a function, so it could not be imported); give --agent MODULE:AGENT"
+        )
+    try:
+        return agent_at(started.code)
+    except UsageError as error:
+        raise UsageError(
+            f"run {run_id!r} was started with {started.code!r}: {error}\n"
+            "Run this where that module can be imported, or give --agent MODULE:AGENT."
+        ) from error
+
+
+def is_final(row: RunRow) -> bool:
+    """Return whether nothing of a run can go on."""
+    return row.status == "completed" or row.status in FINAL
+
+
+def _recap(on: Screen, progress: Progress, row: RunRow) -> None:
+    if is_final(row):
+        told = "ended before, so nothing is asked again"
+    else:
+        turns = words.count(progress.reader.replies, "turn")
+        told = f"goes on: {turns} in the journal, {words.money(row.cost_nano)}, not asked again"
+    on.line((f"Run {row.id} {told}.", "strong"))

@@ -1,0 +1,70 @@
+"""`outlast runs`: the runs of a store, newest first."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Final
+
+from outlast.cli import exits, shapes, words
+from outlast.cli.screen import columns, screen
+from outlast.cli.stores import opened
+from outlast.cli.story import STATUS_TONES
+from outlast.errors import UsageError
+from outlast.journal import RunRow
+
+STATUSES: Final = (
+    "queued",
+    "running",
+    "parked",
+    "waiting",
+    "paused",
+    "stopped",
+    "completed",
+    "failed",
+    "rejected",
+    "cancelled",
+)
+
+
+def list_runs(
+    store: str, *, status: str | None, agent: str | None, limit: int, as_json: bool
+) -> int:
+    """Print the runs of `store` and return the exit code."""
+    if status is not None and status not in STATUSES:
+        raise UsageError(f"{status!r} is not a status; it is one of {', '.join(STATUSES)}")
+    with opened(store) as journal:
+        # One more than is shown tells whether there are more.
+        found = journal.runs(status=status, agent=agent, limit=limit + 1)
+    if as_json:
+        listed = [shapes.run_shape(row) for row in found[:limit]]
+        sys.stdout.write(shapes.encode(listed).decode() + "\n")
+    else:
+        _print(found, limit, store, filtered=bool(status or agent))
+    return exits.DONE
+
+
+def _print(rows: list[RunRow], limit: int, store: str, *, filtered: bool) -> None:
+    on = screen()
+    if not rows:
+        on.line((f"{'No run fits' if filtered else 'No runs yet'} in {store}.", ""))
+        on.line((f"Next: outlast {'runs' if filtered else 'demo'}", "quiet"))
+        return
+    now = time.time_ns()
+    heads = ("RUN", "STATUS", "AGENT", "COST", "TURNS", "STARTED", "WHY")
+    table = [[(head, "quiet") for head in heads]]
+    table += [
+        [
+            (row.id, "strong"),
+            (row.status, STATUS_TONES.get(row.status, "")),
+            (row.agent, ""),
+            (words.money(row.cost_nano), "money"),
+            (f"{row.turns:,}", ""),
+            (f"{words.duration(now - row.created_at)} ago", ""),
+            (words.line(row.why, 200), "quiet"),
+        ]
+        for row in rows[:limit]
+    ]
+    columns(on, table, right=(3, 4, 5))
+    more = f"   (there are more: --limit {2 * limit})" if len(rows) > limit else ""
+    on.line((f"Next: outlast show {rows[0].id}{more}", "quiet"))

@@ -1,0 +1,229 @@
+"""Tells a run's journal to people: a sentence for each record, in the light of those before it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from msgspec import Raw
+
+from outlast import budget
+from outlast.budget import Spend
+from outlast.cli import words
+from outlast.cli.words import Part
+from outlast.conversation import blocks
+from outlast.events import (
+    AskAnswered,
+    AskStarted,
+    BudgetRefused,
+    MessageReceived,
+    ModelCallFailed,
+    ModelCallInDoubt,
+    ModelCallStarted,
+    ModelCallSucceeded,
+    NoteAdded,
+    RunFinished,
+    RunStarted,
+    ToolCallFailed,
+    ToolCallInDoubt,
+    ToolCallStarted,
+    ToolCallSucceeded,
+)
+from outlast.journal import Record
+
+STATUS_TONES = {
+    "completed": "good",
+    "failed": "bad",
+    "rejected": "bad",
+    "stopped": "doubt",
+    "cancelled": "doubt",
+    "running": "live",
+}
+"""The tone of a run's status."""
+
+
+@dataclass
+class Reader:
+    """What one remembers of a journal while reading it, so that a record can be understood.
+
+    Attributes:
+        uses: what Claude asked for, by tool use: the tool's name and its arguments.
+        in_flight: the calls without an outcome so far, by call id: when they started.
+        epoch: the driver that wrote last.
+        at: when it did.
+        replies: how many of Claude's replies there are: the turns that need no repetition.
+
+    """
+
+    uses: dict[str, tuple[str, Raw]] = field(default_factory=dict)
+    in_flight: dict[str, int] = field(default_factory=dict)
+    spend: Spend = field(default_factory=Spend)
+    epoch: int = 0
+    at: int = 0
+    seq: int = 0
+    replies: int = 0
+    agent: str = ""
+    model: str = ""
+
+    def take(self, record: Record) -> None:
+        """Read a record; after `tell`, which looks at what was before it."""
+        self.spend = budget.evolve(self.spend, record)
+        self.seq = record.seq
+        if record.epoch:
+            if record.epoch != self.epoch:
+                # What an earlier driver had in flight, nobody waits for any more.
+                self.in_flight.clear()
+            self.epoch, self.at = record.epoch, record.at
+        match record.event:
+            case RunStarted() as event:
+                self.agent, self.model = event.agent, event.spec.model
+                self.at = record.at
+            case ModelCallStarted() as event:
+                self.in_flight[event.call_id] = record.at
+            case ToolCallStarted() as event:
+                self.uses.setdefault(event.tool_use_id, (event.tool, Raw(b"{}")))
+                self.in_flight[event.call_id] = record.at
+            case ModelCallSucceeded() as event:
+                self.in_flight.pop(event.call_id, None)
+                self.replies += 1
+                for block in blocks(event.content):
+                    if block.type == "tool_use":
+                        self.uses[block.id] = (block.name, block.input)
+            case (
+                ModelCallFailed()
+                | ModelCallInDoubt()
+                | ToolCallSucceeded()
+                | ToolCallFailed()
+                | ToolCallInDoubt()
+            ) as event:
+                self.in_flight.pop(event.call_id, None)
+
+    def gap(self, record: Record) -> str:
+        """Return how a new driver came in before `record`; empty if it is the same one."""
+        if not record.epoch or not self.epoch or record.epoch == self.epoch:
+            return ""
+        after = words.duration(record.at - self.at)
+        return f"— driver {record.epoch} took over after {after} —"
+
+    def use(self, tool_use_id: str) -> str:
+        """Return a tool use as a call: `search(keyword="deaf")`."""
+        name, arguments = self.uses.get(tool_use_id, ("a tool", Raw(b"{}")))
+        return words.call(name, arguments, 200)
+
+    def tool(self, tool_use_id: str) -> str:
+        """Return the name of the tool of a tool use."""
+        return words.line(self.uses.get(tool_use_id, ("a tool", Raw(b"{}")))[0], 80)
+
+    def tell(self, record: Record) -> list[Part]:  # noqa: PLR0911, PLR0912  (a table)
+        """Return the sentence for a record that comes next."""
+        match record.event:
+            case RunStarted() as event:
+                return _run_started(event)
+            case AskStarted() as event:
+                return [(f"a question is opened: {event.ask_id}", "")]
+            case MessageReceived() as event:
+                return [(f"“{words.line(words.spoken(event.content), 400)}”", "")]
+            case ModelCallStarted() as event:
+                return self._model_started(event)
+            case ModelCallSucceeded() as event:
+                return _model_succeeded(event)
+            case ModelCallFailed() as event:
+                return _model_failed(event)
+            case ModelCallInDoubt() as event:
+                return _model_in_doubt(event)
+            case ToolCallStarted() as event:
+                again = f" (attempt {event.attempt})" if event.attempt > 1 else ""
+                return [(self.use(event.tool_use_id), ""), (f"  {event.effect}{again}", "quiet")]
+            case ToolCallSucceeded() as event:
+                return self._tool_succeeded(event)
+            case ToolCallFailed() as event:
+                return self._tool_failed(event)
+            case ToolCallInDoubt() as event:
+                return self._tool_in_doubt(event)
+            case AskAnswered() as event:
+                return [(f"“{words.opening(words.spoken(event.answer), 200)}”", "good")]
+            case NoteAdded() as event:
+                by = f"  {words.line(event.by, 80)}" if event.by else ""
+                return [(f"“{words.line(event.text, 400)}”", "strong"), (by, "quiet")]
+            case BudgetRefused() as event:
+                need = f"{event.scope} needs {event.needed} {event.unit}, {event.left} left"
+                return [(need, "doubt")]
+            case RunFinished() as event:
+                return self._finished(event)
+
+    def _model_started(self, event: ModelCallStarted) -> list[Part]:
+        again = f", attempt {event.attempt}" if event.attempt > 1 else ""
+        return [
+            (f"turn {self.replies + 1}{again}", ""),
+            (f"  holds {words.money(event.hold_nano)}", "quiet"),
+        ]
+
+    def _tool_succeeded(self, event: ToolCallSucceeded) -> list[Part]:
+        whole = f", whole in blob {event.blob[:12]}" if event.blob else ""
+        took = f"  {words.duration(event.latency_ms * 1_000_000)}{whole}"
+        return [
+            (f"{self.tool(event.tool_use_id)} → {words.result(event.content)}", ""),
+            (took, "quiet"),
+        ]
+
+    def _tool_failed(self, event: ToolCallFailed) -> list[Part]:
+        what = words.line(event.error or words.spoken(event.content), 200)
+        return [(f"{self.tool(event.tool_use_id)} failed ({event.kind}): {what}", "bad")]
+
+    def _tool_in_doubt(self, event: ToolCallInDoubt) -> list[Part]:
+        told = "Claude is told that the outcome is unknown"
+        then = "it is called again" if event.content is None else told
+        what = f" {self.tool(event.tool_use_id)} ({event.kind}): it may have happened; {then}"
+        return [("IN DOUBT", "doubt"), (what, "")]
+
+    def _finished(self, event: RunFinished) -> list[Part]:
+        spent = (
+            f"  {words.money(self.spend.nano)}, {words.count(self.spend.turns, 'turn')}, "
+            f"{words.count(self.spend.tokens, 'token')}"
+        )
+        why = f": {words.line(event.why, 400)}" if event.why else ""
+        return [(event.status, STATUS_TONES.get(event.status, "")), (why, ""), (spent, "quiet")]
+
+
+def said(event: ModelCallSucceeded) -> tuple[str, list[str]]:
+    """Return what a reply says, and the names of the tools it asks for."""
+    found = blocks(event.content)
+    text = " ".join(block.text for block in found if block.type == "text")
+    return text, [words.line(block.name, 80) for block in found if block.type == "tool_use"]
+
+
+def _run_started(event: RunStarted) -> list[Part]:
+    limit = "" if event.turns is None else f", at most {words.count(event.turns, 'turn')}"
+    who = f" for {words.line(event.tenant, 80)}" if event.tenant else ""
+    return [(event.agent, "strong"), (f" on {event.spec.model}{who}{limit}", "")]
+
+
+def _model_succeeded(event: ModelCallSucceeded) -> list[Part]:
+    text, tools = said(event)
+    parts: list[Part] = [(f"“{words.opening(text, 200)}”", "")] if text.strip() else []
+    if tools:
+        parts.append((f"{' ' if parts else ''}→ {', '.join(tools)}", ""))
+    elif event.stop_reason != "end_turn":
+        parts.append((f"{' ' if parts else ''}({event.stop_reason})", "doubt"))
+    took = words.duration(event.latency_ms * 1_000_000)
+    parts.append((f"  {words.money(event.cost_nano)}", "money"))
+    return [*parts, (f", {words.count(event.tokens, 'token')}, {took}", "quiet")]
+
+
+def _model_failed(event: ModelCallFailed) -> list[Part]:
+    return [(f"{trouble(event)}", "bad"), ("  not billed", "quiet")]
+
+
+def _model_in_doubt(event: ModelCallInDoubt) -> list[Part]:
+    return [
+        ("IN DOUBT", "doubt"),
+        (f" {trouble(event)}; counted as spent: ", ""),
+        (words.money(event.cost_nano), "money"),
+    ]
+
+
+def trouble(event: ModelCallFailed | ModelCallInDoubt) -> str:
+    """Return why an attempt came to nothing: `rate_limited (429): too many requests`."""
+    status = f" ({event.status})" if event.status else ""
+    told = event.message.removeprefix(f"HTTP {event.status} {event.error_type}".rstrip())
+    wait = f" Wait {event.retry_after_s:g} s." if event.retry_after_s else ""
+    return f"{event.kind}{status}: {words.line(told.lstrip(': ') or event.message, 200)}{wait}"
