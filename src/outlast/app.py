@@ -21,6 +21,7 @@ from outlast.background import Background
 from outlast.errors import (
     Busy,
     Conflict,
+    Fenced,
     InvalidInput,
     RunCancelled,
     RunConflict,
@@ -188,8 +189,9 @@ class Outlast:
             RunConflict: the run id is taken by another input or agent.
 
         """
-        run_id = _checked_id(run_id or f"{agent.name}-{secrets.token_hex(4)}")
+        run_id = _checked_id(f"{agent.name}-{secrets.token_hex(4)}" if run_id is None else run_id)
         content = _checked_input(input)
+        _check_text(f"run {run_id!r}", tenant, *(tags or {}).keys(), *(tags or {}).values())
         rates(agent.model)
         existing = self._journal.run(run_id)
         if existing is None:
@@ -335,9 +337,11 @@ class Outlast:
 
         Raises:
             RunNotFound: there is no such run.
+            InvalidInput: the remark is not text.
 
         """
         self.get(run_id)
+        _check_text("the note", text, by)
         note = NoteAdded(text=text, by=by)
         self._journal.append(Commit(stream=run_stream(run_id), events=(note,), at=time.time_ns()))
 
@@ -362,9 +366,11 @@ class Outlast:
                 return run
             try:
                 return await self._drive_claimed(run_id, agent, watch)
-            except Busy as busy:
+            except (Busy, Fenced) as busy:
+                # Somebody else drives it: what it comes to is in the journal all the same.
                 if time.monotonic() >= give_up_at:
-                    return _because(self.get(run_id), f"driven by {busy.holder}")
+                    holder = busy.holder if isinstance(busy, Busy) else "another process"
+                    return _because(self.get(run_id), f"driven by {holder}")
             await asyncio.sleep(_POLL_S)
 
     async def _drive_claimed(self, run_id: str, agent: Agent, watch: Watch) -> Run:
@@ -491,6 +497,18 @@ def _checked_input(text: str) -> Raw:
         return Raw(msgspec.json.encode(text))
     except UnicodeEncodeError as error:
         raise InvalidInput(f"the input cannot be written as UTF-8: {error}") from error
+
+
+def _check_text(what: str, *values: object) -> None:
+    # The journal takes whatever can be written as JSON, but reads strings here, so anything else
+    # would be in it for ever and make the run unreadable.
+    for value in values:
+        if not isinstance(value, str):
+            raise InvalidInput(f"{what}: {value!r} is not a string; give its text, such as str(…)")
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:
+            raise InvalidInput(f"{what}: {value!r} cannot be written as UTF-8: {error}") from error
 
 
 def _short(content: Raw) -> str:

@@ -12,6 +12,8 @@ import threading
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
+from outlast.errors import UsageError
+
 T = TypeVar("T")
 
 
@@ -24,7 +26,18 @@ class Background:
         self._thread: threading.Thread | None = None
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run `work` on the loop and return its result; an interrupt cancels it first."""
+        """Run `work` on the loop and return its result; an interrupt cancels it first.
+
+        Raises:
+            UsageError: called on this loop itself, which would wait for itself for ever.
+
+        """
+        if threading.current_thread() is self._thread:
+            work.close()
+            raise UsageError(
+                "a synchronous call was made on the loop that would have to serve it, perhaps by "
+                "an async tool; use the async one there: await app.arun(…), await app.aresume(…)"
+            )
         future = asyncio.run_coroutine_threadsafe(work, self._started())
         try:
             return future.result()
