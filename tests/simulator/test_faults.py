@@ -6,6 +6,7 @@ The table is checked against `ScriptedModel` too: in process and over HTTP it is
 from __future__ import annotations
 
 import asyncio
+import socket
 from typing import Any
 
 import anthropic
@@ -37,13 +38,13 @@ FAULTS = {
     "down-billed": (anthropic.ServiceUnavailableError, 503, "unavailable", True),
     "late-error": (anthropic.APIStatusError, 200, "cut", True),
     "early-error": (anthropic.APIStatusError, 200, "cut", True),
-    "cut": (httpx2.RemoteProtocolError, 0, "cut", True),
-    "cut-early": (httpx2.RemoteProtocolError, 0, "cut", True),
-    "cut-at-once": (httpx2.RemoteProtocolError, 0, "cut", True),
-    "cut-unbilled": (httpx2.RemoteProtocolError, 0, "cut", False),
-    "truncated": (None, 0, "cut", True),
-    "truncated-late": (None, 0, "cut", True),
-    "reset": (anthropic.APIConnectionError, 0, "cut", True),
+    "cut": (httpx2.RemoteProtocolError, 200, "cut", True),
+    "cut-early": (httpx2.RemoteProtocolError, 200, "cut", True),
+    "cut-at-once": (httpx2.RemoteProtocolError, 200, "cut", True),
+    "cut-unbilled": (httpx2.RemoteProtocolError, 200, "cut", False),
+    "truncated": (None, 200, "cut", True),
+    "truncated-late": (None, 200, "cut", True),
+    "reset": (anthropic.APIConnectionError, 0, "unavailable", True),
     "html": (None, 200, "malformed", False),
     "late": (None, 0, "", True),
 }
@@ -66,16 +67,16 @@ def billed(running: simulator.Simulator, question: str) -> list[str]:
     return [line["outcome"] for line in running.bill() if keys[line["key"]] == question]
 
 
-def request(question: str, attempt: int = 1) -> Request:
+def request(question: str, attempt: int = 1, model: str = "claude-opus-5-5") -> Request:
     message = msgspec.json.encode({"role": "user", "content": question})
     return Request(
         run_id="r",
         ask_id="a",
         call_id=f"c{attempt}",
         attempt=attempt,
-        model="claude-opus-5-5",
+        model=model,
         max_tokens=1_000,
-        head=b'"model":"claude-opus-5-5"',
+        head=b'"model":"%b"' % model.encode(),
         messages=[message],
     )
 
@@ -192,6 +193,16 @@ def test_both_make_the_same_bill_and_the_same_reply(tmp_path):
         assert bill == [msgspec.to_builtins(charge) for charge in model.bill]
         assert running.billed_nano == model.billed_nano > 0
     assert len(over_http) == 5
+
+
+def test_a_reset_is_a_reset_and_not_the_end_of_a_stream(menu):
+    """The kernel tells the client that the connection was reset, not that it was closed."""
+    asked = msgspec.json.encode(body("reset", max_tokens=996))
+    head = b"POST /v1/messages HTTP/1.1\r\nhost: x\r\nx-api-key: k\r\nanthropic-version: 1\r\n"
+    with socket.create_connection(("127.0.0.1", menu.port)) as client:
+        client.sendall(b"%bcontent-length: %d\r\n\r\n%b" % (head, len(asked), asked))
+        with pytest.raises(ConnectionResetError):
+            client.recv(1)
 
 
 def test_rules_are_counted_per_turn_and_attempt(tmp_path):

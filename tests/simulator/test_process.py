@@ -155,24 +155,42 @@ def test_stop_ends_it_while_it_answers(tmp_path):
 
 
 def test_the_pace_of_a_turn_is_kept(tmp_path):
-    """`first_token_s` and `total_s` are lower bounds of what a client waits."""
+    """`first_token_s` and `total_s` are lower bounds of what a client waits, streaming or not."""
     script = tmp_path / "paced_script.py"
     script.write_text(
         "from outlast.models.script import say\n"
         "def script(request, attempt):\n"
-        "    return say('one two three four', first_token_s=0.1, total_s=0.3)\n"
+        "    slow = request['max_tokens'] == 1000\n"
+        "    return say('one two three', first_token_s=0.1 * slow, total_s=0.4 * slow)\n"
     )
     with (
         simulator.start("paced_script:script", path=[tmp_path], state=tmp_path) as running,
         client_of(running) as client,
     ):
-        began = time.monotonic()
-        with client.messages.stream(**body("x")) as stream:
-            next(iter(stream))
-            first = time.monotonic() - began
-            stream.until_done()
-        assert first >= 0.1
-        assert time.monotonic() - began >= 0.29  # a sleep may end a little early
+        client.messages.create(**body("warm up", max_tokens=999))
+        for stream in (True, False):
+            began = time.monotonic()
+            answer = client.messages.with_raw_response.create(**body("x"), stream=stream)
+            assert time.monotonic() - began >= (0.09 if stream else 0.39)
+            answer.http_response.read()
+            assert time.monotonic() - began >= 0.39  # a sleep may end a little early
+
+
+def test_what_a_script_prints_goes_to_the_log(tmp_path):
+    """A script may print, when it is loaded and later; whoever started it reads one URL."""
+    (tmp_path / "loud_script.py").write_text(
+        "from outlast.models.script import say\n"
+        "print('loaded', flush=True)\n"
+        "def script(request, attempt):\n"
+        "    print('asked', flush=True)\n"
+        "    return say('x')\n"
+    )
+    with (
+        simulator.start("loud_script", path=[tmp_path], state=tmp_path) as running,
+        client_of(running) as client,
+    ):
+        assert client.messages.create(**body("x")).content[0].text == "x"
+    assert (tmp_path / "simulator.log").read_text() == "loaded\nasked\n"
 
 
 @pytest.mark.parametrize(

@@ -16,9 +16,11 @@ from msgspec import Raw
 from outlast.errors import ModelFailure
 from outlast.events import FailureKind
 from outlast.models import Part, Reply, Request
+from outlast.models.anthropic import KINDS
 from outlast.models.claude import Answer, Claude, Said
 from outlast.models.identity import request_key
 from outlast.models.script import (
+    STREAMED,
     Fault,
     Rule,
     Script,
@@ -124,40 +126,30 @@ class ScriptedModel:
 
 def failure(fault: Fault, request_id: str) -> ModelFailure:
     """Return what a client over HTTP would have made of `fault`."""
-    over_http = fault.kind in ("status", "error_event")
-    status = {"status": fault.status, "error_event": 200, "html": 200}.get(fault.kind, 0)
+    told = fault.kind in ("status", "error_event")
+    status = {"status": fault.status, "reset": 0}.get(fault.kind, 200)
     return ModelFailure(
         _kind(fault),
         fault.message,
         status=status,
-        error_type=fault.type if over_http else "",
-        error_code=fault.error_code if over_http else "",
+        error_type=fault.type if told else "",
+        error_code=fault.error_code if told else "",
         retry_after_s=_retry_after(fault) if fault.kind == "status" else None,
         request_id="" if fault.kind == "reset" else request_id,
     )
 
 
-_KINDS: dict[int, FailureKind] = {
-    401: "auth",
-    402: "spend_limit",
-    403: "auth",
-    404: "not_found",
-    413: "too_large",
-    429: "rate_limited",
-    529: "overloaded",
-}
-
-
 def _kind(fault: Fault) -> FailureKind:
     if fault.kind == "html":
         return "malformed"
-    if fault.kind != "status":
-        # An error event comes after 200: generation had begun, so it is in doubt like a cut,
-        # whatever its type says.
+    if fault.kind == "reset":
+        return "unavailable"
+    if fault.kind in STREAMED:
+        # Generation had begun, so it is in doubt, whatever the type of an error event says.
         return "cut"
-    if fault.error_code.endswith("spend_limit_reached"):
-        return "spend_limit"
-    return _KINDS.get(fault.status) or ("unavailable" if fault.status >= 500 else "invalid_request")
+    status, code = fault.status, fault.error_code
+    rows = ((status, code), (status, "*") if code else status, status, f"{status // 100}xx")
+    return next(KINDS[row] for row in rows if row in KINDS)
 
 
 def _retry_after(fault: Fault) -> float | None:
