@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import inspect
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import msgspec
 from msgspec import Raw
@@ -25,7 +26,7 @@ from outlast.events import (
     ToolCallSucceeded,
     ToolFailureKind,
 )
-from outlast.tool import Tool, ToolContext
+from outlast.tool import MAX_RESULT_BYTES, Tool, ToolContext
 
 
 async def call_tool(  # noqa: PLR0913  (what a call needs from outside)
@@ -51,63 +52,86 @@ async def call_tool(  # noqa: PLR0913  (what a call needs from outside)
         deps=deps,
     )
     try:
-        value = await _run(declared, call, context)
+        value, error = await _run(declared, call, context)
     except TimeoutError:
         return _timed_out(call, declared)
-    except asyncio.CancelledError as error:
-        task = asyncio.current_task()
-        if task is None or task.cancelling():
-            raise
-        return failed_call(call, error, latency_ms=_ms(began))
-    except (Exception, SystemExit) as error:  # noqa: BLE001  (contained: the outcome says so)
+    if error is not None:
         return failed_call(call, error, latency_ms=_ms(began))
     return succeeded_call(call, declared, value, latency_ms=_ms(began), put_blob=put_blob)
 
 
 def failed_call(call: CallTool, error: BaseException, *, latency_ms: int) -> ToolCallFailed:
     """Return the outcome of a function that raised: only a `ToolError` is told in its words."""
-    if isinstance(error, ToolError):
-        return _failed(call, "refused", str(error), error, latency_ms)
     told = f"{call.tool} failed with {type(error).__name__}. The call has no result."
+    if isinstance(error, ToolError):
+        # Claude's API refuses an error without a word, and with it the whole conversation.
+        said = words(error)
+        return _failed(call, "refused", said if said.strip() else told, error, latency_ms)
     return _failed(call, "raised", told, error, latency_ms)
 
 
-async def _run(declared: Tool[..., Any], call: CallTool, context: ToolContext) -> Any:
+Came: TypeAlias = tuple[Any, BaseException | None]
+"""What came of a function: what it returned, or what it raised."""
+
+
+async def _run(declared: Tool[..., Any], call: CallTool, context: ToolContext) -> Came:
+    """Run the function; raise `TimeoutError` only when its time is over."""
     arguments = declared.arguments(bytes(call.arguments))
     if name := declared.context_parameter:
         arguments[name] = context
     async with asyncio.timeout(declared.timeout_s) as limit:
-        try:
-            if declared.is_async:
-                return await declared.function(**arguments)
-            return await _in_thread(declared.function, arguments)
-        except TimeoutError as error:
-            if limit.expired():
-                raise
-            raise ToolTimeout(str(error)) from error
+        if declared.is_async:
+            came = await _awaited(declared.function, arguments)
+        else:
+            came = await _in_thread(declared.function, arguments)
+            if inspect.isawaitable(came[0]):
+                # A plain function that hands out a coroutine, as decorators often make them.
+                came = await _awaited(lambda: came[0], {})
+    if limit.expired() and came[1] is not None:
+        raise TimeoutError  # it was given up, and only made something else of that
+    return came
 
 
-class ToolTimeout(Exception):
-    """The function raised TimeoutError of its own: it failed, within its time."""
+async def _awaited(function: Callable[..., Any], arguments: dict[str, Any]) -> Came:
+    task = asyncio.current_task()
+    assert task is not None, "a coroutine outside of any task"  # noqa: S101
+    cancels = task.cancelling()
+    try:
+        return await function(**arguments), None
+    except asyncio.CancelledError as error:
+        if task.cancelling() > cancels:
+            raise  # the call is cancelled, or its time is over
+        return None, error
+    except GeneratorExit:
+        raise  # this very coroutine is being dropped
+    except BaseException as error:
+        if isinstance(error, KeyboardInterrupt) and _in_main_thread():
+            raise  # Ctrl-C, which may strike anywhere
+        return None, error
 
 
-async def _in_thread(function: Callable[..., Any], arguments: dict[str, Any]) -> Any:
+def _in_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()
+
+
+async def _in_thread(function: Callable[..., Any], arguments: dict[str, Any]) -> Came:
     """Run a sync function in a daemon thread of its own.
 
     Not in a pool: a function that never returns would take a place in it for ever, and would keep
     the process from ending.
     """
     loop = asyncio.get_running_loop()
-    future: asyncio.Future[Any] = loop.create_future()
+    future: asyncio.Future[Came] = loop.create_future()
     context = contextvars.copy_context()
 
     def work() -> None:
+        came: Came
         try:
-            value, error = context.run(function, **arguments), None
+            came = context.run(function, **arguments), None
         except BaseException as raised:  # noqa: BLE001  (handed to whoever waits)
-            value, error = None, raised
+            came = None, raised
         try:
-            loop.call_soon_threadsafe(_settle, future, value, error)
+            loop.call_soon_threadsafe(_settle, future, came)
         except RuntimeError:
             return  # the loop is closed: nobody waits any more
 
@@ -115,16 +139,9 @@ async def _in_thread(function: Callable[..., Any], arguments: dict[str, Any]) ->
     return await future
 
 
-def _settle(future: asyncio.Future[Any], value: Any, error: BaseException | None) -> None:
-    if future.done():
-        return
-    if error is None:
-        future.set_result(value)
-    elif isinstance(error, StopIteration | KeyboardInterrupt | asyncio.CancelledError):
-        # A future cannot hold the first, and the others would look like our own.
-        future.set_exception(RuntimeError(type(error).__name__))
-    else:
-        future.set_exception(error)
+def _settle(future: asyncio.Future[Came], came: Came) -> None:
+    if not future.done():
+        future.set_result(came)
 
 
 def succeeded_call(
@@ -178,7 +195,7 @@ def _failed(
         tool_use_id=call.tool_use_id,
         kind=kind,
         content=_text(told),
-        error=_printable(f"{type(error).__name__}: {error}"),
+        error=printable(f"{type(error).__name__}: {words(error)}"),
         latency_ms=latency_ms,
     )
 
@@ -205,12 +222,27 @@ def _timed_out(call: CallTool, declared: Tool[..., Any]) -> ToolCallFailed | Too
 
 
 def _text(text: str) -> Raw:
-    return Raw(msgspec.json.encode(_printable(text)))
+    return Raw(msgspec.json.encode(printable(text)))
 
 
-def _printable(text: str) -> str:
-    # A lone surrogate cannot be written as UTF-8, and an error must never be lost to that.
-    return text.encode("utf-8", "replace").decode()
+def words(error: BaseException) -> str:
+    """Return what an exception says, whatever it makes of being asked."""
+    try:
+        return str(error)
+    except Exception as worse:  # noqa: BLE001  (an exception may be broken itself)
+        return f"its text cannot be had ({type(worse).__name__})"
+
+
+def printable(text: str) -> str:
+    """Return `text` as it can be written: an error must be lost neither to its size nor to UTF-8.
+
+    Half a surrogate pair becomes a question mark; of a very long text the beginning is kept.
+    """
+    whole = text.encode("utf-8", "replace")
+    if len(whole) <= MAX_RESULT_BYTES:
+        return whole.decode()
+    kept = whole[:MAX_RESULT_BYTES].decode("utf-8", "ignore")
+    return f"{kept}\n[truncated: these are the first {MAX_RESULT_BYTES} of {len(whole)} bytes]"
 
 
 def _ms(began: float) -> int:
