@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Sequence
 from functools import cache
 from hashlib import sha256
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import msgspec
 
@@ -44,16 +44,14 @@ _META: Final = msgspec.json.Encoder()
 class Head:
     """Where a stream is: what the next record must follow."""
 
-    __slots__ = ("cold", "fence", "generation", "hash", "next_seq", "number")
+    __slots__ = ("cold", "fence", "hash", "next_seq", "number")
 
     def __init__(self, *, number: int, next_seq: int, last_hash: bytes, fence: int) -> None:
         self.number = number
         self.next_seq = next_seq
         self.hash = last_hash
         self.fence = fence
-        self.generation = 0
-        """Which state of the file this was read from; see `SqliteJournal`."""
-        self.cold: tuple[object, ...] | None = None
+        self.cold: Row | None = None
         """The parts of the run's row that seldom change, as written last; `None` is unknown."""
 
 
@@ -90,15 +88,24 @@ def seal(events: Sequence[Event]) -> list[Entry]:
     return entries
 
 
-Sealed: TypeAlias = tuple[Record, str, bytes, bytes, bytes, bytes, bytes, bytes]
-"""A record in its place: record, type, meta, commitment, prev, hash, salt, body."""
+Row: TypeAlias = tuple[Any, ...]
 
 
-def chain(commit: Commit, entries: Sequence[Entry], head: Head, position: int) -> list[Sealed]:
-    """Return the entries in their places after `head`; the first gets `position`."""
+def chain(
+    commit: Commit, entries: Sequence[Entry], head: Head, position: int
+) -> tuple[list[Record], list[Row], list[Row]]:
+    """Put the entries in their places after `head`, which moves on; the first gets `position`.
+
+    Returns:
+        The records, their rows in `events` (all columns but `id` and `tag`), and their rows in
+        `event_bodies`.
+
+    """
     stream, at, epoch = commit.stream, commit.at, commit.epoch or 0
     seq, prev = head.next_seq, head.hash
-    sealed: list[Sealed] = []
+    records: list[Record] = []
+    events: list[Row] = []
+    bodies: list[Row] = []
     for event, kind, meta, salt, body, commitment in entries:
         digest = record_hash(
             prev=prev,
@@ -111,12 +118,14 @@ def chain(commit: Commit, entries: Sequence[Entry], head: Head, position: int) -
             meta=meta,
             commitment=commitment,
         )
-        record = Record(stream, seq, position, at, epoch, event)  # type: ignore[arg-type]
-        sealed.append((record, kind, meta, commitment, prev, digest, salt, body))
+        records.append(Record(stream, seq, position, at, epoch, event))  # type: ignore[arg-type]
+        events.append((stream, seq, position, at, epoch, kind, meta, commitment, prev, digest))
+        bodies.append((position, stream, seq, salt, body))
         prev = digest
         seq += 1
         position += 1
-    return sealed
+    head.next_seq, head.hash = seq, prev
+    return records, events, bodies
 
 
 # ── preconditions ──────────────────────────────────────────────────────────────────────────────

@@ -1,7 +1,9 @@
 """One thread that commits for every event loop of the process, many appends at a time.
 
 While one group is being made durable the next one gathers, so the more runs there are, the fewer
-syncs each of them pays for.
+syncs each of them pays for.  A loop hands over what its tasks append once per turn of the loop, not
+one by one: the thread would wake for the first, and have to wait for the interpreter as long as the
+others are still at it.
 """
 
 from __future__ import annotations
@@ -15,9 +17,10 @@ from typing import Final, Generic, TypeAlias, TypeVar
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-_LARGEST: Final = 256
-"""Appends in one group: the last of them waits for all the others to be written."""
+_LARGEST: Final = 512
+"""Appends after which a group takes no more: the first of them waits for the last."""
 
+_Entry: TypeAlias = "tuple[Item, asyncio.Future[Result]]"
 _Outcome: TypeAlias = "tuple[asyncio.Future[Result], Result | Exception]"
 
 
@@ -26,46 +29,72 @@ class GroupWriter(Generic[Item, Result]):
 
     def __init__(self, write: Callable[[list[Item]], list[Result | Exception]]) -> None:
         self._write = write
-        self._queue: SimpleQueue[tuple[Item, asyncio.Future[Result]] | None] = SimpleQueue()
-        self._thread: threading.Thread | None = None
         self._gate = threading.Lock()
+        self._gathering: list[_Entry[Item, Result]] = []
+        self._loops: set[asyncio.AbstractEventLoop] = set()
+        self._queue: SimpleQueue[list[_Entry[Item, Result]] | None] = SimpleQueue()
+        self._thread: threading.Thread | None = None
         self._closed = False
 
     def submit(self, item: Item) -> asyncio.Future[Result] | None:
-        """Queue `item` and return the future of what comes of it; `None` when closed.
+        """Accept `item` and return the future of what comes of it; `None` when closed.
 
-        Cancelling the future does not take the item back: it may be written already.
+        Cancelling the future does not take the item back.
         """
-        future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Result] = loop.create_future()
         with self._gate:
             if self._closed:
                 return None
-            self._queue.put((item, future))
-            if self._thread is None:
-                self._thread = threading.Thread(
-                    target=self._serve, name="outlast-writer", daemon=True
-                )
-                self._thread.start()
+            self._gathering.append((item, future))
+            if loop not in self._loops:
+                self._loops.add(loop)
+                loop.call_soon(self._hand_over, loop)
         return future
 
     def close(self) -> None:
         """Write everything that was accepted, then end the thread."""
         with self._gate:
             self._closed = True
-            thread = self._thread
-        if thread is not None:
+            self._put()
             self._queue.put(None)
-            thread.join()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _hand_over(self, loop: asyncio.AbstractEventLoop) -> None:
+        with self._gate:
+            self._loops.discard(loop)
+            self._put()
+
+    def _put(self) -> None:
+        if not self._gathering:
+            return
+        self._queue.put(self._gathering)
+        self._gathering = []
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._serve, name="outlast-writer", daemon=True)
+            self._thread.start()
 
     def _serve(self) -> None:
-        while True:
-            first = self._queue.get()
-            if first is None:
-                return
-            group, last = self._gather(first)
-            _deliver([future for _, future in group], self._outcomes([item for item, _ in group]))
-            if last:
-                return
+        last = False
+        while not last:
+            group, last = self._gather()
+            if group:
+                _deliver(group, self._outcomes([item for item, _ in group]))
+
+    def _gather(self) -> tuple[list[_Entry[Item, Result]], bool]:
+        """Wait for a group; return all that is there by then, and whether it is the last."""
+        entries = self._queue.get()
+        group: list[_Entry[Item, Result]] = []
+        try:
+            while entries is not None:
+                group += entries
+                if len(group) >= _LARGEST:
+                    return group, False
+                entries = self._queue.get_nowait()
+        except Empty:
+            return group, False
+        return group, True
 
     def _outcomes(self, items: list[Item]) -> list[Result | Exception]:
         try:
@@ -73,26 +102,11 @@ class GroupWriter(Generic[Item, Result]):
         except Exception as error:  # noqa: BLE001  (whoever waits gets it; the thread must live on)
             return [error] * len(items)
 
-    def _gather(
-        self, first: tuple[Item, asyncio.Future[Result]]
-    ) -> tuple[list[tuple[Item, asyncio.Future[Result]]], bool]:
-        """Return everything that waits, and whether nothing will come after it."""
-        group = [first]
-        try:
-            while len(group) < _LARGEST:
-                item = self._queue.get_nowait()
-                if item is None:
-                    return group, True
-                group.append(item)
-        except Empty:
-            pass
-        return group, False
 
-
-def _deliver(futures: list[asyncio.Future[Result]], outcomes: list[Result | Exception]) -> None:
+def _deliver(group: list[_Entry[Item, Result]], outcomes: list[Result | Exception]) -> None:
     """Resolve the futures, waking each loop once."""
     by_loop: dict[asyncio.AbstractEventLoop, list[_Outcome[Result]]] = {}
-    for future, outcome in zip(futures, outcomes, strict=True):
+    for (_, future), outcome in zip(group, outcomes, strict=True):
         by_loop.setdefault(future.get_loop(), []).append((future, outcome))
     for loop, resolved in by_loop.items():
         try:

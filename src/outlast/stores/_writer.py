@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final, TypeAlias
+from typing import Final, ParamSpec, TypeAlias, TypeVar
 
 import apsw
+from msgspec.structs import astuple
 
 from outlast.errors import OutlastError, StoreError
 from outlast.journal import GENESIS, Balance, Commit, Record, RunRow
@@ -24,9 +24,10 @@ BITS: Final = 24
 _MOST_HEADS: Final = 10_000
 """Streams remembered between transactions; beyond that all are read anew."""
 
+P = ParamSpec("P")
+Result = TypeVar("Result")
 Records: TypeAlias = tuple[Record, ...]
 Item: TypeAlias = tuple[Commit, list[commits.Entry]]
-_Row: TypeAlias = tuple[Any, ...]
 
 
 class Writer:
@@ -74,16 +75,29 @@ class Writer:
         then written one by one, so that each gets its own answer.
         """
         try:
-            with self.transaction():
-                return self._write(group)
+            return self._transact(self._write, group)
         except StoreError as error:
             if len(group) == 1:
                 return [error]
         return [outcome for item in group for outcome in self.write([item])]
 
-    @contextmanager
-    def transaction(self) -> Iterator[None]:
-        """Do everything in the block, or nothing.
+    def raise_fence(self, stream: str, *, holder: int) -> int:
+        """Make process `holder` the driver of a stream that exists, and return its epoch."""
+        return self._transact(self._raise_fence, stream, holder)
+
+    def insert_blob(self, digest: bytes, data: bytes) -> None:
+        """Store a blob, unless it is there."""
+        self._transact(self._execute, self._sql["insert_blob"], (digest, data))
+
+    def close(self) -> None:
+        """Close the connection."""
+        with self.lock:
+            self._connection.close()
+
+    # ── the transaction ────────────────────────────────────────────────────────────────────────
+
+    def _transact(self, work: Callable[P, Result], *args: P.args, **kwargs: P.kwargs) -> Result:
+        """Do all of `work`, or nothing.
 
         Raises:
             StoreError: SQLite cannot, or others have been writing all the time.
@@ -92,36 +106,17 @@ class Writer:
         with self.lock:
             try:
                 self._begin()
-                yield
+                result = work(*args, **kwargs)
                 self._execute("COMMIT")
-            except BaseException as error:
+            except apsw.Error as error:
                 self._undo()
-                if isinstance(error, apsw.Error):
-                    raise failed(
-                        error, self._path, system_errno=self._connection.system_errno
-                    ) from error
+                errno = self._connection.system_errno
+                raise failed(error, self._path, system_errno=errno) from error
+            except BaseException:
+                self._undo()
                 raise
             self._data_version = self._connection.data_version()
-
-    def raise_fence(self, stream: str, *, holder: int) -> int:
-        """Make process `holder` the driver of a stream that exists, inside of a transaction."""
-        head = self._head(stream)
-        assert head is not None, f"{stream} was there, and streams are never deleted"  # noqa: S101
-        head.fence += 1
-        self._execute(self._sql["raise_fence"], (head.fence, holder, head.number))
-        self._execute(self._sql["raise_run_fence"], (head.fence, head.number))
-        return head.fence
-
-    def insert_blob(self, digest: bytes, data: bytes) -> None:
-        """Store a blob, inside of a transaction, unless it is there."""
-        self._execute(self._sql["insert_blob"], (digest, data))
-
-    def close(self) -> None:
-        """Close the connection."""
-        with self.lock:
-            self._connection.close()
-
-    # ── the transaction ────────────────────────────────────────────────────────────────────────
+        return result
 
     def _begin(self) -> None:
         if self._locks.someone_waits() or not self._try_begin():
@@ -165,7 +160,7 @@ class Writer:
             self._heads[stream] = head
         return head
 
-    def _rows(self, query: str, *values: object) -> list[_Row]:
+    def _rows(self, query: str, *values: object) -> list[commits.Row]:
         return self._execute(self._sql[query], values).fetchall()
 
     def _read_head(self, stream: str) -> commits.Head | None:
@@ -180,8 +175,8 @@ class Writer:
     def _write(self, group: Sequence[Item]) -> list[Records | Exception]:
         batch = _Batch(self._account, self._holds)
         outcomes = [self._add(batch, commit, entries) for commit, entries in group]
-        for query, rows in batch.statements():
-            if rows:
+        if batch.events:
+            for query, rows in batch.statements():
                 self._executemany(self._sql[query], rows)
         return outcomes
 
@@ -200,14 +195,21 @@ class Writer:
             self._last_number += 1
             head = self._heads[commit.stream] = commits.new_head(self._last_number)
             batch.streams.append((head.number, commit.stream))
-        sealed = commits.chain(commit, entries, head, self._position + 1)
-        self._position += len(sealed)
-        head.next_seq += len(sealed)
-        head.hash = sealed[-1][5]
-        batch.add_events(sealed, head.number)
+        records, events, bodies = commits.chain(commit, entries, head, self._position + 1)
+        self._position += len(records)
+        batch.events += [(head.number, *event) for event in events]
+        batch.bodies += bodies
         batch.add_row(commit, head)
-        batch.add_postings(commit)
-        return tuple(entry[0] for entry in sealed)
+        batch.postings += map(astuple, commit.postings)
+        return tuple(records)
+
+    def _raise_fence(self, stream: str, holder: int) -> int:
+        head = self._head(stream)
+        assert head is not None, f"{stream} was there, and streams are never deleted"  # noqa: S101
+        head.fence += 1
+        self._execute(self._sql["raise_fence"], (head.fence, holder, head.number))
+        self._execute(self._sql["raise_run_fence"], (head.fence, head.number))
+        return head.fence
 
     def _account(self, key: commits.Account) -> Balance:
         for settled, in_doubt, held in self._rows("balance", *key):
@@ -226,38 +228,19 @@ class _Batch:
     to take the interpreter, and waiting to get it back costs more than the statement.
     """
 
-    def __init__(self, account: Any, holds: Any) -> None:
+    def __init__(
+        self,
+        account: Callable[[commits.Account], Balance],
+        holds: Callable[[commits.Holder], commits.Amounts],
+    ) -> None:
         self.ledger = commits.Ledger(account=account, holds=holds)
-        self.streams: list[_Row] = []
-        self._events: list[_Row] = []
-        self._bodies: list[_Row] = []
-        self._postings: list[_Row] = []
-        self._rows: dict[int, RunRow] = {}
-        self._whole: dict[int, _Row] = {}
-        self._advanced: dict[int, _Row] = {}
-        self._touched: dict[int, _Row] = {}
-
-    def add_events(self, sealed: list[commits.Sealed], number: int) -> None:
-        """Add records to the tables of events and bodies."""
-        first = number << BITS
-        for record, kind, meta, commitment, prev, digest, salt, body in sealed:
-            stream, seq, position = record.stream, record.seq, record.position
-            self._events.append(
-                (
-                    first | seq,
-                    stream,
-                    seq,
-                    position,
-                    record.at,
-                    record.epoch,
-                    kind,
-                    meta,
-                    commitment,
-                    prev,
-                    digest,
-                )
-            )
-            self._bodies.append((position, stream, seq, salt, body))
+        self.streams: list[commits.Row] = []
+        self.events: list[commits.Row] = []
+        self.bodies: list[commits.Row] = []
+        self.postings: list[commits.Row] = []
+        self._whole: dict[int, commits.Row] = {}
+        self._advanced: dict[int, commits.Row] = {}
+        self._touched: dict[int, commits.Row] = {}
 
     def add_row(self, commit: Commit, head: commits.Head) -> None:
         """Add what changes of the run's row, as it is after `commit`.
@@ -284,54 +267,34 @@ class _Batch:
                 number,
             )
 
-    def add_postings(self, commit: Commit) -> None:
-        """Add lines of the hourly roll-up."""
-        for p in commit.postings:
-            self._postings.append(
-                (
-                    p.hour,
-                    p.agent,
-                    p.version,
-                    p.tenant,
-                    p.model,
-                    p.calls,
-                    p.calls_in_doubt,
-                    p.calls_failed,
-                    p.input_tokens,
-                    p.cache_read_tokens,
-                    p.cache_write_tokens,
-                    p.output_tokens,
-                    p.settled_nano,
-                    p.in_doubt_nano,
-                )
-            )
+    def statements(self) -> Iterator[tuple[str, Iterable[commits.Row]]]:
+        """Yield the name of each query that is needed, with the rows to run it for."""
+        if self.streams:
+            yield "insert_stream", self.streams
+        yield "insert_event", self.events
+        yield "insert_body", self.bodies
+        if self._advanced:
+            yield "advance_run", self._advanced.values()
+        if self._whole:
+            yield "upsert_run", self._whole.values()
+        if self._touched:
+            yield "touch_run", self._touched.values()
+        if self.postings:
+            yield "post", self.postings
+        if self.ledger.accounts:
+            yield from self._ledger_statements()
 
-    def statements(self) -> Iterator[tuple[str, Sequence[_Row]]]:
-        """Yield each query's name with the rows to run it for."""
-        yield "insert_stream", self.streams
-        yield "insert_event", self._events
-        yield "insert_body", self._bodies
-        yield "advance_run", list(self._advanced.values())
-        yield "upsert_run", list(self._whole.values())
-        yield "touch_run", list(self._touched.values())
-        yield "post", self._postings
-        ledger = self.ledger
-        yield (
-            "set_balance",
-            [(*key, b.settled, b.in_doubt, b.held) for key, b in ledger.accounts.items()],
-        )
-        yield "delete_holds", list(ledger.holds)
+    def _ledger_statements(self) -> Iterator[tuple[str, Iterable[commits.Row]]]:
+        accounts, holds = self.ledger.accounts.items(), self.ledger.holds.items()
+        yield "set_balance", [(*key, b.settled, b.in_doubt, b.held) for key, b in accounts]
+        yield "delete_holds", list(self.ledger.holds)
         yield (
             "insert_hold",
-            [
-                (*holder, *place, amount)
-                for holder, amounts in ledger.holds.items()
-                for place, amount in amounts.items()
-            ],
+            [(*call, *place, amount) for call, held in holds for place, amount in held.items()],
         )
 
 
-def _cold(row: RunRow) -> _Row:
+def _cold(row: RunRow) -> commits.Row:
     """Return what an append seldom changes: the columns that `advance_run` leaves alone."""
     return (
         row.status,
@@ -349,7 +312,7 @@ def _cold(row: RunRow) -> _Row:
     )
 
 
-def _whole(row: RunRow, head: commits.Head) -> _Row:
+def _whole(row: RunRow, head: commits.Head) -> commits.Row:
     return (
         head.number,
         row.id,

@@ -80,34 +80,15 @@ class MemoryJournal:
         if head is None:
             head = self._heads[commit.stream] = commits.new_head(len(self._heads) + 1)
             self._streams[commit.stream] = []
-        sealed = commits.chain(commit, entries, head, len(self._all) + 1)
-        for entry in sealed:
-            self._keep(entry)
-        head.next_seq += len(sealed)
-        head.hash = sealed[-1][5]
+        records, events, bodies = commits.chain(commit, entries, head, len(self._all) + 1)
+        for event, body in zip(events, bodies, strict=True):
+            proof = Proof(*event, *body[3:])
+            self._streams[commit.stream].append(proof)
+            self._all.append(proof)
         self._accounts |= ledger.accounts
         self._holds |= ledger.holds
         self._project(commit, head)
-        return tuple(entry[0] for entry in sealed)
-
-    def _keep(self, sealed: commits.Sealed) -> None:
-        record, kind, meta, commitment, prev, digest, salt, body = sealed
-        proof = Proof(
-            stream=record.stream,
-            seq=record.seq,
-            position=record.position,
-            at=record.at,
-            epoch=record.epoch,
-            type=kind,
-            meta=meta,
-            commitment=commitment,
-            prev=prev,
-            hash=digest,
-            salt=salt,
-            body=body,
-        )
-        self._streams[record.stream].append(proof)
-        self._all.append(proof)
+        return tuple(records)
 
     def _project(self, commit: Commit, head: commits.Head) -> None:
         row = commit.row or self._rows.get(commit.stream)

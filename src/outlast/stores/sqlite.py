@@ -135,8 +135,7 @@ class SqliteJournal:
             if not self._locks.take(number, self, force=force):
                 raise Busy(stream, holder=self._holder(connection, stream))
         try:
-            with self._writer.transaction():
-                return self._writer.raise_fence(stream, holder=self._pid)
+            return self._writer.raise_fence(stream, holder=self._pid)
         except BaseException:
             self._locks.release(number, self)
             raise
@@ -238,8 +237,7 @@ class SqliteJournal:
         with self._reading() as connection:
             stored = self._all(connection, "has_blob", digest)
         if not stored:
-            with self._writer.transaction():
-                self._writer.insert_blob(digest, data)
+            self._writer.insert_blob(digest, data)
         return digest.hex()
 
     def blob(self, digest: str) -> bytes | None:

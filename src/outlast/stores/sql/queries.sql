@@ -40,7 +40,7 @@ SELECT coalesce(max(position), 0) FROM event_bodies;
 -- One record, without its body.
 INSERT INTO events
     (id, stream, seq, position, at, epoch, type, meta, commitment, prev, hash)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
+VALUES (?1 << 24 | ?3, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11);
 
 -- insert_body --
 -- The body of a record, and the salt of its commitment.
