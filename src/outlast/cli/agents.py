@@ -29,7 +29,7 @@ def agent_at(location: str) -> Agent:
     if isinstance(found, Agent):
         return found
     if hasattr(module, attribute):
-        what = f"{location!r} is a {type(found).__name__}, not an outlast.Agent"
+        what = f"{location!r} is no outlast.Agent, but of type {type(found).__name__}"
     else:
         what = f"module {name!r} has no {attribute!r}"
     raise UsageError(f"{what}; {_agents_of(module)}")

@@ -92,7 +92,7 @@ def demo(
     store: Store = DEFAULT_STORE,
     as_json: AsJson = False,
 ) -> int:
-    """Watch a grant researcher at work; interrupt or kill it, and run it again to go on."""
+    """Watch an agent; kill it whenever you like, and run it again."""
     from outlast.cli.demo import play_demo
 
     return play_demo(store, fast=fast, again=again, live=live, as_json=as_json)
@@ -110,7 +110,7 @@ def run(  # noqa: PLR0913, PLR0917  (the options of a command)
     store: Store = DEFAULT_STORE,
     as_json: AsJson = False,
 ) -> int:
-    """Run an agent on an input; with the --id of a run that exists, go on with it."""
+    """Run an agent on an input, or go on with that --id."""
     from outlast.cli.run import run_agent
 
     return run_agent(store, agent, text, run_id=run_id, tenant=tenant, wait_s=wait, as_json=as_json)
@@ -153,7 +153,7 @@ def runs(
 
 @app.command()
 def show(run_id: RunId, store: Store = DEFAULT_STORE, as_json: AsJson = False) -> int:
-    """Show one run: what was asked, the answer, the cost, what is in doubt."""
+    """Show one run: its answer, its cost, what is in doubt."""
     from outlast.cli.show import show_run
 
     return show_run(store, run_id, as_json=as_json)
@@ -168,7 +168,7 @@ def log(
     store: Store = DEFAULT_STORE,
     as_json: AsJson = False,
 ) -> int:
-    """Tell the story of a run: every decision, every call, every token."""
+    """Tell the story of a run, every decision and every call."""
     from outlast.cli.log import tell_log
 
     return tell_log(store, run_id, follow=follow, as_json=as_json)
@@ -182,7 +182,7 @@ def note(
     store: Store = DEFAULT_STORE,
     as_json: AsJson = False,
 ) -> int:
-    """Write a remark into a run's journal, also while it runs."""
+    """Write a remark into the journal of a run."""
     from outlast.cli.note import add_note
 
     return add_note(store, run_id, text, by=by, as_json=as_json)
@@ -202,7 +202,7 @@ def simulate(
     ] = None,
     as_json: AsJson = False,
 ) -> int:
-    """Serve a simulated Claude on this machine, for tests without a key."""
+    """Serve a simulated Claude, for trying without a key."""
     from outlast.cli.simulate import simulate_claude
 
     return simulate_claude(script, host=host, port=port, state=state, as_json=as_json)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 
 from outlast.app import Run
 from outlast.cli import exits, words
@@ -12,8 +11,8 @@ from outlast.cli.screen import Screen, screen
 from outlast.cli.stores import opened, row_of
 from outlast.demo import session
 from outlast.events import MessageReceived
-from outlast.journal import Journal, Record, run_stream
-from outlast.models import Part
+from outlast.journal import Journal, run_stream
+from outlast.runner import Watch
 
 WAIT_S = 5.0
 """How long to wait for a demo that is being killed just now."""
@@ -32,20 +31,8 @@ def play_demo(store: str, *, fast: bool, again: bool, live: bool, as_json: bool)
 def play(journal: Journal, run_id: str, *, pace: float, live: bool, as_json: bool) -> int:
     """Drive a run of the demo before people's eyes, and return the exit code."""
 
-    def drive(
-        *,
-        on_record: Callable[[Record], None] | None,
-        on_part: Callable[[Part], None] | None,
-    ) -> Run:
-        return session.drive(
-            journal,
-            run_id,
-            pace=pace,
-            live=live,
-            wait_s=WAIT_S,
-            on_record=on_record,
-            on_part=on_part,
-        )
+    def drive(watch: Watch) -> Run:
+        return session.drive(journal, run_id, pace=pace, live=live, wait_s=WAIT_S, watch=watch)
 
     if as_json:
         return print_json(journal, run_id, drive)
@@ -90,15 +77,17 @@ def _count_savings(on: Screen, saved: session.Saved) -> None:
         on.line(("It was never interrupted, so nothing had to be saved: kill it next time.", ""))
         return
     times = "once" if saved.drivers == 1 else f"{saved.drivers} times"
+    on.line((f"Interrupted {times}, and it went on where it was.", "strong"))
     on.line(
-        (f"It went on {times}: ", "strong"),
-        (f"{words.count(saved.turns, 'turn')} not repeated and ", "good"),
+        ("Saved against starting over: ", ""),
+        (f"{words.count(saved.turns, 'turn')} not repeated, ", "good"),
         (f"{words.money(saved.nano)} not paid twice", "good"),
-        (", compared with starting over.", ""),
+        (".", ""),
     )
     if saved.doubts:
+        were = "reply was" if saved.doubts == 1 else "replies were"
         on.line(
-            (f"{words.count(saved.doubts, 'reply', 'replies')} cut off by it: counted as ", ""),
+            (f"{saved.doubts} {were} cut off by it: counted as ", ""),
             (words.money(saved.doubts_nano), "money"),
-            (", the most that they can have cost.", ""),
+            (", the most that can have cost.", ""),
         )

@@ -124,10 +124,8 @@ class Progress:
                 self._doing, self._heard = "asking Claude", ""
             case ModelCallFailed():
                 self._doing, self._heard = "waiting before the next attempt", ""
-            case ToolCallStarted() | ToolCallSucceeded() | ToolCallFailed() | ToolCallInDoubt():
-                if not self.reader.in_flight:
-                    return
-                self._doing = f"{words.count(len(self.reader.in_flight), 'tool')} at work"
+            case ToolCallStarted():
+                self._doing, self._heard = "tools at work", ""
             case _:
                 return
         self._since = time.monotonic_ns()

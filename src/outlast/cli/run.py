@@ -7,7 +7,7 @@ import secrets
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, TypeAlias
 
 from outlast.agent import Agent
 from outlast.app import Outlast, Run
@@ -21,8 +21,8 @@ from outlast.cli.story import STATUS_TONES
 from outlast.demo.session import is_simulated
 from outlast.errors import RunEnded, UsageError
 from outlast.events import RunStarted
-from outlast.journal import Journal, Record, RunRow, run_stream
-from outlast.models import Part
+from outlast.journal import Journal, RunRow, run_stream
+from outlast.runner import Watch
 from outlast.state import FINAL
 
 NO_KEY: Final = (
@@ -31,17 +31,8 @@ NO_KEY: Final = (
 )
 
 
-class Drive(Protocol):
-    """Drives a run to rest, telling what happens."""
-
-    def __call__(
-        self,
-        *,
-        on_record: Callable[[Record], None] | None,
-        on_part: Callable[[Part], None] | None,
-    ) -> Run:
-        """Return the run as it was when it came to rest."""
-        ...
+Drive: TypeAlias = Callable[[Watch], Run]
+"""Drives a run to rest, telling what happens, and returns it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,24 +56,25 @@ def run_agent(  # noqa: PLR0913  (the options of a command)
     """Start a run, or go on with the one of that id, and return the exit code."""
     agent = agent_at(location)
     run_id = run_id or f"{agent.name}-{secrets.token_hex(4)}"
-    with opened(store, create=True) as journal, Outlast(journal) as app:
+    _rehearse(agent, text, run_id)
+    with opened(store) as journal:
         row = journal.run(run_id)
-        if row is None or not is_final(row):
-            check_key()
+    if row is None or not is_final(row):
+        check_key()
+    with opened(store, create=True) as journal, Outlast(journal) as app:
+        app.start(agent, text, run_id=run_id, tenant=tenant)
+        ended = is_final(row_of(journal, run_id))
 
-        def drive(
-            *,
-            on_record: Callable[[Record], None] | None,
-            on_part: Callable[[Part], None] | None,
-        ) -> Run:
+        def drive(watch: Watch) -> Run:
+            if not ended:
+                _import_client()
             return app.run(
                 agent,
                 text,
                 run_id=run_id,
-                tenant=tenant,
                 wait_s=wait_s,
-                on_record=on_record,
-                on_part=on_part,
+                on_record=watch.on_record,
+                on_part=watch.on_part,
             )
 
         return driven(journal, run_id, drive, as_json=as_json)
@@ -105,13 +97,14 @@ def resume_run(
         check_key()
         with Outlast(journal) as app:
 
-            def drive(
-                *,
-                on_record: Callable[[Record], None] | None,
-                on_part: Callable[[Part], None] | None,
-            ) -> Run:
+            def drive(watch: Watch) -> Run:
+                _import_client()
                 return app.resume(
-                    run_id, agent, wait_s=wait_s, on_record=on_record, on_part=on_part
+                    run_id,
+                    agent,
+                    wait_s=wait_s,
+                    on_record=watch.on_record,
+                    on_part=watch.on_part,
                 )
 
             return driven(journal, run_id, drive, as_json=as_json)
@@ -134,7 +127,7 @@ def driven(journal: Journal, run_id: str, drive: Drive, *, as_json: bool) -> int
 
 def print_json(journal: Journal, run_id: str, drive: Drive) -> int:
     """Drive a run in silence, print it as JSON and return its exit code."""
-    run = drive(on_record=None, on_part=None)
+    run = drive(Watch())
     row = row_of(journal, run_id)
     shape = shapes.run_shape(row) | {"why": run.why or row.why}
     sys.stdout.write(shapes.encode(shape).decode() + "\n")
@@ -149,7 +142,7 @@ def watched(on: Screen, journal: Journal, run_id: str, drive: Drive) -> Ended | 
         _recap(on, progress, row_of(journal, run_id))
     try:
         with progress.showing():
-            run = drive(on_record=progress.on_record, on_part=progress.on_part)
+            run = drive(Watch(progress.on_record, progress.on_part))
     except KeyboardInterrupt:
         return None
     row = row_of(journal, run_id)
@@ -165,14 +158,14 @@ def conclude(on: Screen, journal: Journal, ended: Ended) -> None:
     on.line(("", ""))
     on.line(
         (row.status, STATUS_TONES.get(row.status, "")),
-        (f": {words.line(ended.why)}" if ended.why else "", ""),
+        (f": {words.line(ended.why.removeprefix(f'{row.status}: '))}" if ended.why else "", ""),
     )
     on.line(
         (words.money(row.cost_nano), "money"),
-        (f", {words.count(row.turns, 'turn')}, {words.count(row.tokens, 'token')}", ""),
-        (f", {words.duration(row.updated_at - row.created_at)}", ""),
-        (f"; journal: run {row.id} in {journal.url}", "quiet"),
+        (f", {words.count(row.turns, 'turn')}, {words.count(row.tokens, 'token')}, ", ""),
+        (words.duration(row.updated_at - row.created_at), ""),
     )
+    on.line((f"journal: run {row.id} in {journal.url}", "quiet"))
 
 
 def check_key() -> None:
@@ -192,6 +185,12 @@ def check_key() -> None:
         raise UsageError(f"{NO_KEY} ({error})") from error
     if not (client.api_key or client.auth_token or client.credentials):
         raise UsageError(NO_KEY)
+
+
+def _import_client() -> None:
+    # Before the first intent is written rather than after it: for a second or more, a kill would
+    # leave a call in doubt that was never sent.
+    import anthropic  # noqa: F401, PLC0415
 
 
 def started_with(journal: Journal, run_id: str) -> RunStarted:
@@ -218,6 +217,12 @@ def _agent_of(run_id: str, started: RunStarted, location: str | None) -> Agent:
         ) from error
 
 
+def _rehearse(agent: Agent, text: str, run_id: str) -> None:
+    """Start the run in memory, so that what cannot start leaves nothing behind."""
+    with Outlast("memory://") as nowhere:
+        nowhere.start(agent, text, run_id=run_id)
+
+
 def is_final(row: RunRow) -> bool:
     """Return whether nothing of a run can go on."""
     return row.status == "completed" or row.status in FINAL
@@ -228,5 +233,7 @@ def _recap(on: Screen, progress: Progress, row: RunRow) -> None:
         told = "ended before, so nothing is asked again"
     else:
         turns = words.count(progress.reader.replies, "turn")
-        told = f"goes on: {turns} in the journal, {words.money(row.cost_nano)}, not asked again"
+        told = (
+            f"goes on from its journal: {turns} and {words.money(row.cost_nano)} are not repeated"
+        )
     on.line((f"Run {row.id} {told}.", "strong"))

@@ -96,13 +96,13 @@ class Terminal:
 
     def page(self, text: str, *, tone: str = "", markdown: bool = False) -> None:
         """Print a text, wrapped; Markdown is rendered."""
-        from rich.markdown import Markdown  # noqa: PLC0415  (slow to import, and rarely needed)
-        from rich.text import Text  # noqa: PLC0415
+        from outlast.cli.markdown import Readable  # noqa: PLC0415  (slow, and rarely needed)
 
         clean = words.page(text)
+        shown = Readable(clean) if markdown else _text([(clean, tone)])
         with self._lock:
             self._wipe()
-            self._console.print(Markdown(clean) if markdown else Text(clean, _STYLES.get(tone, "")))
+            self._console.print(shown)
             self._draw()
 
     def live(self, now: Live | None) -> None:

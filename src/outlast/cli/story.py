@@ -180,7 +180,8 @@ class Reader:
             f"  {words.money(self.spend.nano)}, {words.count(self.spend.turns, 'turn')}, "
             f"{words.count(self.spend.tokens, 'token')}"
         )
-        why = f": {words.line(event.why, 400)}" if event.why else ""
+        told = words.line(event.why.removeprefix(f"{event.status}: "), 400)
+        why = f": {told}" if told else ""
         return [(event.status, STATUS_TONES.get(event.status, "")), (why, ""), (spent, "quiet")]
 
 
@@ -199,25 +200,27 @@ def _run_started(event: RunStarted) -> list[Part]:
 
 def _model_succeeded(event: ModelCallSucceeded) -> list[Part]:
     text, tools = said(event)
-    parts: list[Part] = [(f"“{words.opening(text, 200)}”", "")] if text.strip() else []
+    parts: list[Part] = [(words.money(event.cost_nano), "money")]
+    if text.strip():
+        parts.append((f"  “{words.opening(text, 200)}”", ""))
     if tools:
-        parts.append((f"{' ' if parts else ''}→ {', '.join(tools)}", ""))
+        parts.append((f" → {', '.join(tools)}", ""))
     elif event.stop_reason != "end_turn":
-        parts.append((f"{' ' if parts else ''}({event.stop_reason})", "doubt"))
+        parts.append((f" ({event.stop_reason})", "doubt"))
     took = words.duration(event.latency_ms * 1_000_000)
-    parts.append((f"  {words.money(event.cost_nano)}", "money"))
-    return [*parts, (f", {words.count(event.tokens, 'token')}, {took}", "quiet")]
+    return [*parts, (f"  {words.count(event.tokens, 'token')}, {took}", "quiet")]
 
 
 def _model_failed(event: ModelCallFailed) -> list[Part]:
-    return [(f"{trouble(event)}", "bad"), ("  not billed", "quiet")]
+    return [("not billed", "quiet"), (f"  {trouble(event)}", "bad")]
 
 
 def _model_in_doubt(event: ModelCallInDoubt) -> list[Part]:
     return [
         ("IN DOUBT", "doubt"),
-        (f" {trouble(event)}; counted as spent: ", ""),
+        (", counted as ", ""),
         (words.money(event.cost_nano), "money"),
+        (f": {trouble(event)}", ""),
     ]
 
 

@@ -98,7 +98,7 @@ def spoken(content: Raw) -> str:
 
 
 def result(content: Raw) -> str:
-    """Return how much a tool answered: `10 items`, `an object of 4 fields`, or its text."""
+    """Return how much a tool answered: `10 items`, `4 fields` of an object, or its text."""
     text = spoken(content)
     try:
         value = msgspec.json.decode(text)
@@ -107,7 +107,7 @@ def result(content: Raw) -> str:
     if isinstance(value, list):
         return count(len(value), "item")
     if isinstance(value, dict):
-        return f"an object of {count(len(value), 'field')}"
+        return count(len(value), "field")
     return line(text, 200)
 
 

@@ -11,17 +11,17 @@ import fcntl
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, TypedDict
+from typing import Final
 
 from outlast.app import Outlast, Run
-from outlast.errors import Busy, UsageError
+from outlast.errors import Busy, RunEnded, UsageError
 from outlast.events import ModelCallInDoubt, ModelCallSucceeded, RunStarted
 from outlast.journal import Journal, Record, run_stream
-from outlast.models import Part
+from outlast.runner import Watch
 from outlast.state import FINAL
 from outlast.testing import simulator
 from outlast.testing.simulator.state import LOCK
@@ -78,16 +78,9 @@ def command(run_id: str, *, live: bool) -> str:
 
 
 def drive(  # noqa: PLR0913  (the options of a drive)
-    journal: Journal,
-    run_id: str,
-    *,
-    pace: float,
-    live: bool,
-    wait_s: float,
-    on_record: Callable[[Record], None] | None = None,
-    on_part: Callable[[Part], None] | None = None,
+    journal: Journal, run_id: str, *, pace: float, live: bool, wait_s: float, watch: Watch
 ) -> Run:
-    """Drive a run that has begun, to rest, and return it.
+    """Drive a run that has begun, to rest, and return it; one that has ended is only looked at.
 
     Args:
         journal: the store.
@@ -95,43 +88,44 @@ def drive(  # noqa: PLR0913  (the options of a drive)
         pace: 1 takes about 16 seconds, 0 takes none.
         live: ask the real Claude, as the SDK finds it.
         wait_s: how long to wait for another process that drives the run.
-        on_record: told of every record as it becomes durable.
-        on_part: told of every part of a reply as it comes.
+        watch: who is told what happens.
 
     Raises:
         Busy: another process plays this run, and did not end in time.
         UsageError: the simulator did not start.
 
     """
-    from outlast.demo.agent import researcher  # noqa: PLC0415  (pydantic, the grants)
-
-    app = Outlast(journal)
     if _is_final(journal, run_id):
-        return app.get(run_id)
-    watch: _Watch = {"wait_s": wait_s, "on_record": on_record, "on_part": on_part}
+        return Outlast(journal).get(run_id)
     if live:
-        return asyncio.run(app.aresume(run_id, researcher, **watch))
+        _import_anthropic()
+        return asyncio.run(_resumed(Outlast(journal), run_id, wait_s, watch))
     with _simulated(journal, run_id, pace=pace, wait_s=wait_s) as claude:
-        return asyncio.run(_on(claude, journal, run_id, watch))
+        return asyncio.run(_asking(claude, journal, run_id, wait_s, watch))
 
 
-class _Watch(TypedDict):
-    wait_s: float
-    on_record: Callable[[Record], None] | None
-    on_part: Callable[[Part], None] | None
-
-
-async def _on(claude: simulator.Simulator, journal: Journal, run_id: str, watch: _Watch) -> Run:
+async def _asking(
+    claude: simulator.Simulator, journal: Journal, run_id: str, wait_s: float, watch: Watch
+) -> Run:
     import anthropic  # noqa: PLC0415  (over a second)
-
-    from outlast.demo.agent import researcher  # noqa: PLC0415  (pydantic, the grants)
 
     # A proxy that the environment names would not find this machine's simulator.
     direct = anthropic.DefaultAsyncHttpxClient(trust_env=False)
     async with anthropic.AsyncAnthropic(
         base_url=claude.url, api_key="simulated", http_client=direct
     ) as client:
-        return await Outlast(journal, client=client).aresume(run_id, researcher, **watch)
+        return await _resumed(Outlast(journal, client=client), run_id, wait_s, watch)
+
+
+async def _resumed(app: Outlast, run_id: str, wait_s: float, watch: Watch) -> Run:
+    from outlast.demo.agent import researcher  # noqa: PLC0415  (slow: pydantic)
+
+    try:
+        return await app.aresume(
+            run_id, researcher, wait_s=wait_s, on_record=watch.on_record, on_part=watch.on_part
+        )
+    except RunEnded:
+        return app.get(run_id)  # another process was faster
 
 
 # ── what a journal saved ───────────────────────────────────────────────────────────────────────
