@@ -266,6 +266,15 @@ def test_a_body_that_is_not_json_is_a_400(raw):
     assert answer.fault.message.startswith("The request body is not valid JSON")
 
 
+def test_a_body_over_32_mib_is_a_413():
+    """What is too large is not even read."""
+    model = Claude(lambda request, attempt: say("ok"))
+    fault = model.answer(b" " * (32 * 1024 * 1024 + 1)).fault
+    assert fault
+    assert (fault.status, fault.type) == (413, "request_too_large")
+    assert fault.message == "Request exceeds the maximum size: 33554433 bytes > 33554432"
+
+
 def test_a_refusal_has_the_shape_of_the_api(client):
     """The SDK reads type, message and request id of a refusal."""
     with pytest.raises(anthropic.BadRequestError) as caught:

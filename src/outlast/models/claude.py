@@ -34,6 +34,9 @@ from outlast.models.script import (
 
 BYTES_PER_TOKEN: Final = 4
 
+MAX_BODY: Final = 32 * 1024 * 1024
+"""The largest request the API reads, in bytes."""
+
 CONTINUED: Final = frozenset({"pause_turn", "compaction"})
 """Stop reasons after which a conversation may end with what Claude said, and Claude goes on."""
 
@@ -115,12 +118,17 @@ class Claude:
             Exception: whatever the script raises.
 
         """
+        if len(body) > MAX_BODY:
+            too_large = f"Request exceeds the maximum size: {len(body)} bytes > {MAX_BODY}"
+            return self._unread(body, strict.invalid(too_large, status=413))
         try:
             request = msgspec.json.decode(body)
             if not isinstance(request, dict):
                 raise msgspec.DecodeError("the body must be an object")  # noqa: TRY301
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            return self._unreadable(body, error)
+            return self._unread(
+                body, strict.invalid(f"The request body is not valid JSON: {error}")
+            )
         identity = identify(request)
         attempt = self._attempts.get(identity.key, 0) + 1
         self._attempts[identity.key] = attempt
@@ -203,10 +211,9 @@ class Claude:
             self.remember_reply(conversation, said.digest, said.stop_reason)
         return self._replies[conversation]
 
-    def _unreadable(self, body: bytes, error: Exception) -> Answer:
+    def _unread(self, body: bytes, refusal: Fault) -> Answer:
         key = sha256(body).hexdigest()
         self.remember_attempt(key)
-        refusal = strict.invalid(f"The request body is not valid JSON: {error}")
         return _refused({}, Identity(key, ("",), 0), self._attempts[key], refusal)
 
 
