@@ -281,6 +281,23 @@ def test_cancelling_closes_the_connection_and_passes_through():
     asyncio.run(asyncio.wait_for(main(), 60))
 
 
+def test_a_stream_that_is_given_up_is_closed():
+    """What is left of a broken stream is not read: the server sees the connection end."""
+
+    async def answer(peer: Peer) -> None:
+        await peer.head(transfer_encoding="chunked")
+        await peer.chunked(b'data: {"type":"unheard_of"}\n\n')
+        await peer.gone()
+
+    async def main():
+        async with serving(answer) as world:
+            with pytest.raises(ModelFailure, match="unheard_of"):
+                await world.model.call(REQUEST, on_part=None)
+            await asyncio.wait_for(asyncio.gather(*world.tasks), 20)  # while the client is open
+
+    asyncio.run(asyncio.wait_for(main(), 60))
+
+
 # ── failures over the wire ──────────────────────────────────────────────────────────────────────
 
 
@@ -515,27 +532,31 @@ def test_the_environment_is_honoured_as_the_sdk_does(monkeypatch):
             monkeypatch.setenv("ANTHROPIC_API_KEY", KEY)
             monkeypatch.setenv("ANTHROPIC_BASE_URL", f"http://127.0.0.1:{world.port}")
             monkeypatch.setenv("ANTHROPIC_CUSTOM_HEADERS", "X-Tenant: acme")
-            await asyncio.to_thread(lambda: asyncio.run(ask()))
-            await ask()
+            await model.call(REQUEST, on_part=None)
+            await asyncio.to_thread(lambda: asyncio.run(in_a_loop_of_its_own()))
+            await model.call(REQUEST, on_part=None)
+            await model.aclose()
         return world
 
-    async def ask() -> None:
+    async def in_a_loop_of_its_own() -> None:
         await model.call(REQUEST, on_part=None)
         await model.aclose()
 
     model = AnthropicModel()
     world = asyncio.run(asyncio.wait_for(main(), 60))
-    assert [headers["x-tenant"] for _, headers, _ in world.seen] == ["acme", "acme"]
+    assert [headers["x-tenant"] for _, headers, _ in world.seen] == ["acme"] * 3
+    assert len(world.tasks) == 2
     assert world.seen[0][1]["authorization"] == f"bearer {KEY}".lower()
 
 
 def test_a_key_that_a_server_repeats_does_not_reach_the_message():
     """Gateways echo headers in their errors; a journal keeps messages for ever."""
 
-    async def answer(peer: Peer) -> None:
-        await peer.whole(401, told("authentication_error", message=f"bad key {KEY}"))
-
     async def main():
+        async def answer(peer: Peer) -> None:
+            header = world.seen[-1][1]["authorization"]
+            await peer.whole(401, told("authentication_error", message=f"bad key {header}"))
+
         async with serving(answer) as world:
             for key in (KEY, "a-key-of-another-form"):
                 client = anthropic.AsyncAnthropic(
@@ -543,8 +564,9 @@ def test_a_key_that_a_server_repeats_does_not_reach_the_message():
                 )
                 with pytest.raises(ModelFailure) as failed:
                     await AnthropicModel(client).call(REQUEST, on_part=None)
-                assert KEY not in str(failed.value)
-                assert "bad key" in str(failed.value)
+                for said in (str(failed.value), failed.value.message):
+                    assert "bad key bearer" in said
+                    assert key not in said
                 await client.close()
 
     asyncio.run(asyncio.wait_for(main(), 60))
