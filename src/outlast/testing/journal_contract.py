@@ -1,0 +1,895 @@
+# ruff: noqa: S101  (the contract is made of assertions)
+"""What every store has to pass, as a class of pytest tests.
+
+Derive from `JournalContract`, say how the store is opened and tampered with, and pytest runs the
+whole suite:
+
+    class TestMine(JournalContract):
+        def open(self, place: Path) -> Journal:
+            return MyJournal(place / "journal")
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+from msgspec import Raw
+
+from outlast.errors import (
+    Busy,
+    Conflict,
+    Fenced,
+    JournalDamaged,
+    JournalTooNew,
+    Refused,
+    RunNotFound,
+    StoreError,
+    UsageError,
+)
+from outlast.events import (
+    JOURNAL_VERSION,
+    AnyEvent,
+    MessageReceived,
+    ModelCallStarted,
+    NoteAdded,
+    RunStarted,
+    Spec,
+    decode,
+    encode,
+)
+from outlast.journal import (
+    GENESIS,
+    Balance,
+    Commit,
+    Hold,
+    Journal,
+    Posting,
+    Proof,
+    Record,
+    RunRow,
+    Settlement,
+    commitment,
+    record_hash,
+    run_stream,
+)
+
+Tampering = Literal["body gone", "body garbled", "record gone"]
+
+_AT = 1_700_000_000_000_000_000
+
+
+def check_chain(proofs: Iterable[Proof]) -> int:
+    """Assert that the proofs of one stream are a whole chain, and return how many there are."""
+    prev, count = GENESIS, 0
+    for count, proof in enumerate(proofs, 1):
+        assert proof.seq == count
+        assert proof.prev == prev
+        assert proof.salt is not None
+        assert proof.body is not None
+        assert proof.commitment == commitment(salt=proof.salt, body=proof.body)
+        assert proof.hash == record_hash(
+            prev=prev,
+            stream=proof.stream,
+            seq=proof.seq,
+            position=proof.position,
+            at=proof.at,
+            epoch=proof.epoch,
+            type=proof.type,
+            meta=proof.meta,
+            commitment=proof.commitment,
+        )
+        prev = proof.hash
+    return count
+
+
+def started(agent: str = "researcher", *, journal_version: int = JOURNAL_VERSION) -> RunStarted:
+    """Return the first event of a run."""
+    spec = Spec(agent=agent, model="claude-test", max_tokens=100)
+    return RunStarted(journal_version=journal_version, agent=agent, nonce="0" * 8, spec=spec)
+
+
+def row(run_id: str, *, agent: str = "researcher", status: str = "running", **more: Any) -> RunRow:
+    """Return a run's row with whatever a test does not care about filled in."""
+    times = {"created_at": _AT, "updated_at": _AT}
+    return RunRow(**{"id": run_id, "agent": agent, "status": status, **times, **more})
+
+
+def begin(journal: Journal, run_id: str, **more: Any) -> str:
+    """Create a run and return its stream."""
+    stream = run_stream(run_id)
+    commit = Commit(
+        stream=stream, events=[started()], at=_AT, expected_seq=1, row=row(run_id, **more)
+    )
+    journal.append(commit)
+    return stream
+
+
+def message(text: str = "hello") -> MessageReceived:
+    """Return an event that only a driver may append."""
+    return MessageReceived(ask_id="main", content=Raw(encode_text(text)))
+
+
+def encode_text(text: str) -> bytes:
+    """Return `text` as a JSON string."""
+    return b'"' + text.encode() + b'"'
+
+
+def note(stream: str, text: str = "seen", *, at: int = _AT + 1) -> Commit:
+    """Return the commit of an outside event."""
+    return Commit(stream=stream, events=[NoteAdded(text=text)], at=at)
+
+
+def driven(stream: str, epoch: int, seq: int, *events: AnyEvent, **more: Any) -> Commit:
+    """Return a driver's commit."""
+    given = events or (message(),)
+    return Commit(stream=stream, events=given, at=_AT, expected_seq=seq, epoch=epoch, **more)
+
+
+class JournalContract:
+    """The suite.  A store says how it is opened, and how to tamper with what it holds."""
+
+    persistent = True
+    """Whether what was appended is there when the same place is opened again."""
+
+    def open(self, place: Path) -> Journal:
+        """Open the journal at `place`, an empty folder the first time."""
+        raise NotImplementedError
+
+    def tamper(self, journal: Journal, stream: str, seq: int, what: Tampering) -> None:
+        """Damage one record behind the journal's back."""
+        raise NotImplementedError
+
+    @pytest.fixture
+    def journal(self, tmp_path: Path) -> Iterator[Journal]:
+        """Open an empty journal, and close it afterwards."""
+        journal = self.open(tmp_path)
+        yield journal
+        journal.close()
+
+    # ── appending and reading ──────────────────────────────────────────────────────────────────
+
+    def test_records_say_where_they_are(self, journal: Journal) -> None:
+        """What `append` returns is what `read` returns: the events, in their places."""
+        stream = begin(journal, "a")
+        epoch = journal.claim(stream)
+        records = journal.append(driven(stream, epoch, 2, message("x"), message("y")))
+        assert [(r.stream, r.seq, r.position, r.at, r.epoch) for r in records] == [
+            (stream, 2, 2, _AT, epoch),
+            (stream, 3, 3, _AT, epoch),
+        ]
+        assert journal.read(stream, after=1) == list(records)
+
+    def test_the_first_append_has_no_epoch(self, journal: Journal) -> None:
+        """Before any driver, and in outside events, the epoch is 0."""
+        stream = begin(journal, "a")
+        journal.claim(stream)
+        (record,) = journal.append(note(stream))
+        assert [record.epoch for record in journal.read(stream)] == [0, 0]
+        assert record.seq == 2
+
+    def test_reading_goes_on_where_it_stopped(self, journal: Journal) -> None:
+        """`after` and `limit` cut the stream into pieces that make up the whole."""
+        stream = begin(journal, "a")
+        for text in "bcde":
+            journal.append(note(stream, text))
+        assert [r.seq for r in journal.read(stream)] == [1, 2, 3, 4, 5]
+        assert [r.seq for r in journal.read(stream, limit=2)] == [1, 2]
+        assert [r.seq for r in journal.read(stream, after=2, limit=2)] == [3, 4]
+        assert [r.seq for r in journal.read(stream, after=4)] == [5]
+        assert journal.read(stream, after=5) == []
+        assert journal.read(stream, after=9) == []
+
+    def test_a_stream_nobody_began_is_empty(self, journal: Journal) -> None:
+        """Reading what does not exist is not an error."""
+        assert journal.read("run:none") == []
+        assert list(journal.proofs("run:none")) == []
+        assert journal.run("none") is None
+        assert journal.read_all() == []
+
+    def test_streams_are_apart(self, journal: Journal) -> None:
+        """Each stream has its own sequence; the positions are those of the store."""
+        one, two = begin(journal, "one"), begin(journal, "two")
+        for stream in (one, two, two, one):
+            journal.append(note(stream))
+        assert [(r.seq, r.position) for r in journal.read(one)] == [(1, 1), (2, 3), (3, 6)]
+        assert [(r.seq, r.position) for r in journal.read(two)] == [(1, 2), (2, 4), (3, 5)]
+
+    def test_the_whole_store_is_read_in_commit_order(self, journal: Journal) -> None:
+        """`read_all` returns every record once, by position, without gaps."""
+        for name in "abc":
+            begin(journal, name)
+        for name in "cab":
+            journal.append(note(run_stream(name)))
+        records = journal.read_all()
+        assert [r.position for r in records] == [1, 2, 3, 4, 5, 6]
+        assert [r.stream for r in records][3:] == ["run:c", "run:a", "run:b"]
+        assert journal.read_all(after=2, limit=2) == records[2:4]
+        assert journal.read_all(after=6) == []
+
+    @pytest.mark.parametrize(
+        "text",
+        [r"\u00e9 \ud83d\ude00", "é 😀", "", r"a\u0000b", " ", r"1.0 \/ 1e2"],
+        ids=["escaped", "unicode", "empty", "nul", "separator", "slash"],
+    )
+    def test_json_keeps_its_spelling(self, journal: Journal, text: str) -> None:
+        """What came as JSON is read back byte for byte."""
+        stream = begin(journal, "a")
+        event = message(text)
+        journal.append(driven(stream, journal.claim(stream), 2, event))
+        read = journal.read(stream)[1].event
+        assert isinstance(read, MessageReceived)
+        assert bytes(read.content) == encode_text(text)
+
+    def test_a_large_event_comes_back_whole(self, journal: Journal) -> None:
+        """An event larger than any page is one record like every other."""
+        stream = begin(journal, "a")
+        text = "x" * 300_000
+        journal.append(note(stream, text))
+        event = journal.read(stream)[1].event
+        assert isinstance(event, NoteAdded)
+        assert event.text == text
+
+    # ── preconditions ──────────────────────────────────────────────────────────────────────────
+
+    def test_the_wrong_seq_is_a_conflict(self, journal: Journal) -> None:
+        """An append that expects another seq writes nothing and says where the stream is."""
+        stream = begin(journal, "a")
+        epoch = journal.claim(stream)
+        journal.append(note(stream))
+        with pytest.raises(Conflict) as caught:
+            journal.append(driven(stream, epoch, 2))
+        assert (caught.value.expected_seq, caught.value.actual_seq) == (2, 3)
+        assert len(journal.read(stream)) == 2
+        journal.append(driven(stream, epoch, 3))
+
+    def test_a_run_begins_once(self, journal: Journal) -> None:
+        """Creating a run that exists is a conflict."""
+        begin(journal, "a")
+        with pytest.raises(Conflict):
+            begin(journal, "a")
+        assert len(journal.read("run:a")) == 1
+
+    def test_an_older_driver_is_fenced(self, journal: Journal) -> None:
+        """Once somebody else has claimed the run, the driver before can append nothing."""
+        stream = begin(journal, "a")
+        old = journal.claim(stream)
+        journal.release(stream)
+        new = journal.claim(stream)
+        assert new == old + 1
+        with pytest.raises(Fenced) as caught:
+            journal.append(driven(stream, old, 2))
+        assert (caught.value.epoch, caught.value.fence) == (old, new)
+        journal.append(driven(stream, new, 2))
+
+    def test_being_fenced_is_told_before_a_conflict(self, journal: Journal) -> None:
+        """A driver that is out of date in both ways must let go, not read on."""
+        stream = begin(journal, "a")
+        old = journal.claim(stream)
+        journal.claim(stream, force=True)
+        with pytest.raises(Fenced):
+            journal.append(driven(stream, old, 9))
+
+    def test_outside_events_need_no_driver(self, journal: Journal) -> None:
+        """Anybody may add a note at any time; the driver's next append conflicts with it."""
+        stream = begin(journal, "a")
+        journal.append(note(stream, "queued"))
+        epoch = journal.claim(stream)
+        journal.append(note(stream, "running"))
+        with pytest.raises(Conflict):
+            journal.append(driven(stream, epoch, 3))
+        journal.append(driven(stream, epoch, 4))
+        journal.append(note(stream, "later"))
+        assert [r.seq for r in journal.read(stream)] == [1, 2, 3, 4, 5]
+
+    def test_only_outside_events_need_no_driver(self, journal: Journal) -> None:
+        """A driver's event without its epoch is refused, whatever the seq."""
+        stream = begin(journal, "a")
+        for expected in (None, 2):
+            commit = Commit(stream=stream, events=[message()], at=_AT, expected_seq=expected)
+            with pytest.raises(UsageError, match="claim the stream"):
+                journal.append(commit)
+        assert len(journal.read(stream)) == 1
+
+    @pytest.mark.parametrize(
+        ("commit", "says"),
+        [
+            (Commit(stream="run:a", events=[], at=_AT), "without events"),
+            (Commit(stream="run:a", events=[message()], at=_AT, epoch=1), "which seq"),
+            (Commit(stream="a", events=[NoteAdded(text="x")], at=_AT), "run:ID or ~NAME"),
+            (Commit(stream="run:", events=[NoteAdded(text="x")], at=_AT), "run:ID or ~NAME"),
+            (
+                Commit(stream="run:a", events=[NoteAdded(text="x")], at=_AT, row=row("b")),
+                "row is that of run 'b'",
+            ),
+        ],
+        ids=["no events", "no seq", "no stream", "no id", "other row"],
+    )
+    def test_a_commit_that_makes_no_sense(
+        self, journal: Journal, commit: Commit, says: str
+    ) -> None:
+        """A mistake of the caller is told as such, and nothing is written."""
+        begin(journal, "a")
+        with pytest.raises(UsageError, match=says):
+            journal.append(commit)
+        assert len(journal.read_all()) == 1
+
+    def test_nothing_is_added_to_a_run_that_is_not_there(self, journal: Journal) -> None:
+        """Only the append that expects seq 1 begins a run."""
+        for commit in (note("run:none"), driven("run:none", 1, 1), driven("run:none", 1, 5)):
+            with pytest.raises(RunNotFound, match="none"):
+                journal.append(commit)
+        assert journal.read_all() == []
+
+    def test_the_store_has_streams_of_its_own(self, journal: Journal) -> None:
+        """A stream that begins with `~` needs no driver and begins with its first append."""
+        for seq in (1, 2):
+            (record,) = journal.append(Commit(stream="~fleet", events=[message()], at=_AT))
+            assert record.seq == seq
+        journal.append(Commit(stream="~fleet", events=[message()], at=_AT, expected_seq=3))
+        with pytest.raises(Conflict):
+            journal.append(Commit(stream="~fleet", events=[message()], at=_AT, expected_seq=3))
+        assert [r.seq for r in journal.read("~fleet")] == [1, 2, 3]
+        assert journal.runs() == []
+
+    # ── driving ────────────────────────────────────────────────────────────────────────────────
+
+    def test_a_run_has_one_driver(self, journal: Journal) -> None:
+        """Claiming what a living driver holds is refused, and says who it is."""
+        stream = begin(journal, "a")
+        epoch = journal.claim(stream)
+        with pytest.raises(Busy, match=r"process \d+ on this machine"):
+            journal.claim(stream)
+        journal.append(driven(stream, epoch, 2))
+
+    def test_a_released_run_can_be_claimed(self, journal: Journal) -> None:
+        """The fence only rises; releasing twice, or what was never claimed, does nothing."""
+        stream = begin(journal, "a")
+        begin(journal, "b")
+        epochs = []
+        for _ in range(3):
+            epochs.append(journal.claim(stream))
+            journal.release(stream)
+            journal.release(stream)
+        journal.release("run:b")
+        journal.release("run:none")
+        assert epochs == [1, 2, 3]
+
+    def test_a_run_can_be_taken_by_force(self, journal: Journal) -> None:
+        """`force` fences a driver that still lives."""
+        stream = begin(journal, "a")
+        old = journal.claim(stream)
+        new = journal.claim(stream, force=True)
+        assert new > old
+        with pytest.raises(Fenced):
+            journal.append(driven(stream, old, 2))
+        journal.append(driven(stream, new, 2))
+        with pytest.raises(Busy):
+            journal.claim(stream)
+
+    def test_runs_are_claimed_one_by_one(self, journal: Journal) -> None:
+        """Holding one run keeps nobody from another."""
+        one, two = begin(journal, "one"), begin(journal, "two")
+        assert journal.claim(one) == journal.claim(two) == 1
+
+    def test_only_what_exists_can_be_claimed(self, journal: Journal) -> None:
+        """There is nothing to drive in a run that was never begun."""
+        with pytest.raises(RunNotFound, match="none"):
+            journal.claim("run:none")
+
+    # ── the run's row and the roll-up ──────────────────────────────────────────────────────────
+
+    def test_the_row_is_written_with_the_events(self, journal: Journal) -> None:
+        """The store fills in where the stream is and who may drive it."""
+        stream = begin(journal, "a", tenant="acme")
+        epoch = journal.claim(stream)
+        given = row("a", tenant="acme", status="parked", wake_at=5, degraded=True, why="because")
+        journal.append(driven(stream, epoch, 2, message(), message(), row=given))
+        found = journal.run("a")
+        assert found is not None
+        assert (found.next_seq, found.fence) == (4, epoch)
+        expected = row(
+            "a",
+            tenant="acme",
+            status="parked",
+            wake_at=5,
+            degraded=True,
+            why="because",
+            next_seq=4,
+            fence=epoch,
+        )
+        assert found == expected
+
+    def test_every_field_of_the_row_is_kept(self, journal: Journal) -> None:
+        """Whatever changes from one append to the next is read back."""
+        stream = begin(journal, "a")
+        epoch = journal.claim(stream)
+        rows = [
+            row("a", cost_nano=5, tokens=6, turns=1),
+            row("a", cost_nano=9, tokens=9, turns=2, phase="drafting", updated_at=_AT + 5),
+            row("a", status="completed", answer='"42"', version="v2", parent="p", root="q"),
+        ]
+        for seq, given in enumerate(rows, 2):
+            journal.append(driven(stream, epoch, seq, row=given))
+            found = journal.run("a")
+            assert found is not None
+            for name in RunRow.__struct_fields__:
+                if name not in {"next_seq", "fence"}:
+                    assert getattr(found, name) == getattr(given, name), name
+
+    def test_an_outside_event_leaves_the_row_to_the_driver(self, journal: Journal) -> None:
+        """It moves the stream on, and says when; nothing else."""
+        stream = begin(journal, "a")
+        before = journal.run("a")
+        journal.append(note(stream, at=_AT + 7))
+        after = journal.run("a")
+        assert before is not None
+        assert after is not None
+        assert (after.next_seq, after.updated_at) == (3, _AT + 7)
+        assert (after.status, after.cost_nano) == (before.status, before.cost_nano)
+
+    def test_a_failed_append_changes_no_row(self, journal: Journal) -> None:
+        """The row, the roll-up and the ledger stand or fall with the events."""
+        stream = begin(journal, "a")
+        epoch = journal.claim(stream)
+        before = journal.run("a")
+        commit = driven(
+            stream,
+            epoch,
+            9,
+            row=row("a", status="completed"),
+            postings=[Posting(hour=0, agent="researcher", calls=1)],
+            holds=[Hold(call_id="c", scope="fleet", needed=1)],
+        )
+        with pytest.raises(Conflict):
+            journal.append(commit)
+        assert journal.run("a") == before
+        assert journal.rollup() == []
+        assert journal.balance("fleet") == Balance()
+
+    def test_runs_are_listed_newest_first(self, journal: Journal) -> None:
+        """Runs can be chosen by status, by agent, by both, and cut short."""
+        for name, agent, status in [
+            ("a", "x", "running"),
+            ("b", "y", "running"),
+            ("c", "x", "parked"),
+            ("d", "x", "running"),
+        ]:
+            begin(journal, name, agent=agent, status=status)
+
+        def ids(**chosen: Any) -> list[str]:
+            return [found.id for found in journal.runs(**chosen)]
+
+        assert ids() == ["d", "c", "b", "a"]
+        assert ids(limit=2) == ["d", "c"]
+        assert ids(status="running") == ["d", "b", "a"]
+        assert ids(agent="x") == ["d", "c", "a"]
+        assert ids(agent="x", status="running") == ["d", "a"]
+        assert ids(agent="x", status="running", limit=1) == ["d"]
+        assert ids(status="failed") == []
+
+    def test_a_run_is_listed_under_its_latest_status(self, journal: Journal) -> None:
+        """A change of status is seen at once by whoever looks for it."""
+        stream = begin(journal, "a", status="queued")
+        epoch = journal.claim(stream)
+        journal.append(driven(stream, epoch, 2, row=row("a", status="running")))
+        assert [r.id for r in journal.runs(status="running")] == ["a"]
+        assert journal.runs(status="queued") == []
+
+    def test_the_roll_up_adds_up(self, journal: Journal) -> None:
+        """Postings with the same key become one line; others stay apart, oldest hour first."""
+        stream = begin(journal, "a")
+        epoch = journal.claim(stream)
+        line = Posting(hour=7, agent="x", model="m", calls=1, output_tokens=10, settled_nano=100)
+        other = Posting(hour=3, agent="x", model="m", calls_failed=1)
+        journal.append(driven(stream, epoch, 2, postings=[line, other, line]))
+        journal.append(driven(stream, epoch, 3, postings=[line]))
+        total = Posting(hour=7, agent="x", model="m", calls=3, output_tokens=30, settled_nano=300)
+        assert journal.rollup() == [other, total]
+
+    # ── the ledger ─────────────────────────────────────────────────────────────────────────────
+
+    def test_a_hold_is_taken_and_settled(self, journal: Journal) -> None:
+        """What was held is replaced by what was spent, in every scope that held it."""
+        stream = begin(journal, "a")
+        epoch = journal.claim(stream)
+        holds = [
+            Hold(call_id="c1", scope="fleet", needed=40, limit=100),
+            Hold(call_id="c1", scope="fleet", window="2026-01-01", needed=40, limit=50),
+            Hold(call_id="c1", scope="tenant:acme", needed=40),
+        ]
+        journal.append(driven(stream, epoch, 2, holds=holds))
+        assert journal.balance("fleet") == Balance(held=40)
+        assert journal.balance("fleet", window="2026-01-01") == Balance(held=40)
+        assert journal.balance("tenant:acme").taken == 40
+        journal.append(driven(stream, epoch, 3, settlements=[Settlement(call_id="c1", amount=25)]))
+        assert journal.balance("fleet") == Balance(settled=25)
+        assert journal.balance("fleet", window="2026-01-01") == Balance(settled=25)
+        assert journal.balance("tenant:acme") == Balance(settled=25)
+
+    def test_in_doubt_is_spent(self, journal: Journal) -> None:
+        """A settlement in doubt counts against the limit like any other."""
+        stream = begin(journal, "a")
+        epoch = journal.claim(stream)
+        journal.append(driven(stream, epoch, 2, holds=[Hold(call_id="c", scope="s", needed=60)]))
+        doubt = Settlement(call_id="c", amount=60, in_doubt=True)
+        journal.append(driven(stream, epoch, 3, settlements=[doubt]))
+        assert journal.balance("s") == Balance(in_doubt=60)
+        again = Hold(call_id="d", scope="s", needed=50, limit=100)
+        with pytest.raises(Refused) as caught:
+            journal.append(driven(stream, epoch, 4, holds=[again]))
+        assert (caught.value.needed, caught.value.left, caught.value.why) == (50, 40, "limit")
+
+    def test_a_call_is_settled_once(self, journal: Journal) -> None:
+        """Settling what holds nothing changes nothing."""
+        stream = begin(journal, "a")
+        epoch = journal.claim(stream)
+        journal.append(driven(stream, epoch, 2, holds=[Hold(call_id="c", scope="s", needed=9)]))
+        for seq in (3, 4):
+            settled = [Settlement(call_id="c", amount=5), Settlement(call_id="x", amount=5)]
+            journal.append(driven(stream, epoch, seq, settlements=settled))
+        assert journal.balance("s") == Balance(settled=5)
+
+    @pytest.mark.parametrize(
+        ("needed", "limit", "left", "why"),
+        [(41, 100, 40, "held"), (91, 100, 40, "limit"), (1, 50, 0, "held"), (1, 5, 0, "limit")],
+        ids=["others hold it", "spent", "nothing left", "over the limit already"],
+    )
+    def test_a_hold_that_does_not_fit(
+        self, journal: Journal, needed: int, limit: int, left: int, why: str
+    ) -> None:
+        """`Refused` says whether waiting for other calls would help.  10 are settled, 50 held."""
+        stream = begin(journal, "a")
+        epoch = journal.claim(stream)
+        first = Hold(call_id="c1", scope="s", needed=10)
+        journal.append(driven(stream, epoch, 2, holds=[first]))
+        journal.append(
+            driven(
+                stream,
+                epoch,
+                3,
+                settlements=[Settlement(call_id="c1", amount=10)],
+                holds=[Hold(call_id="c2", scope="s", needed=50)],
+            )
+        )
+        fits = Hold(call_id="c3", scope="other", needed=5)
+        hold = Hold(call_id="c3", scope="s", needed=needed, limit=limit)
+        with pytest.raises(Refused) as caught:
+            journal.append(driven(stream, epoch, 4, holds=[fits, hold]))
+        refused = caught.value
+        assert (refused.scope, refused.unit, refused.needed) == ("s", "nano", needed)
+        assert (refused.left, refused.why) == (left, why)
+        assert journal.balance("s") == Balance(settled=10, held=50)
+        assert journal.balance("other") == Balance()
+        assert len(journal.read(stream)) == 3
+
+    def test_what_is_given_back_can_be_taken_at_once(self, journal: Journal) -> None:
+        """A commit settles before it holds; several holds of one commit add up."""
+        stream = begin(journal, "a")
+        epoch = journal.claim(stream)
+        journal.append(
+            driven(stream, epoch, 2, holds=[Hold(call_id="c", scope="s", needed=9, limit=10)])
+        )
+        back = [Settlement(call_id="c", amount=1)]
+        two = [Hold(call_id=c, scope="s", needed=5, limit=10) for c in ("d", "e")]
+        with pytest.raises(Refused):
+            journal.append(driven(stream, epoch, 3, settlements=back, holds=two))
+        assert journal.balance("s") == Balance(held=9)
+        journal.append(driven(stream, epoch, 3, settlements=back, holds=two[:1]))
+        assert journal.balance("s") == Balance(settled=1, held=5)
+
+    def test_units_are_apart(self, journal: Journal) -> None:
+        """Tokens and money of one call are held and settled independently."""
+        stream = begin(journal, "a")
+        epoch = journal.claim(stream)
+        holds = [
+            Hold(call_id="c", scope="s", needed=7),
+            Hold(call_id="c", scope="s", unit="tokens", needed=900),
+        ]
+        journal.append(driven(stream, epoch, 2, holds=holds))
+        spent = Settlement(call_id="c", unit="tokens", amount=100)
+        journal.append(driven(stream, epoch, 3, settlements=[spent]))
+        assert journal.balance("s") == Balance(held=7)
+        assert journal.balance("s", unit="tokens") == Balance(settled=100)
+
+    def test_a_call_holds_once(self, journal: Journal) -> None:
+        """Holding again for the same call would lose the first hold, so it is refused."""
+        stream = begin(journal, "a")
+        epoch = journal.claim(stream)
+        hold = Hold(call_id="c", scope="s", needed=7)
+        journal.append(driven(stream, epoch, 2, holds=[hold]))
+        with pytest.raises(UsageError, match="holds nano of s"):
+            journal.append(driven(stream, epoch, 3, holds=[hold]))
+        assert journal.balance("s") == Balance(held=7)
+
+    # ── the chain ──────────────────────────────────────────────────────────────────────────────
+
+    def test_every_stream_is_a_chain(self, journal: Journal) -> None:
+        """Each record carries the hash of the one before, from the first on."""
+        one, two = begin(journal, "one"), begin(journal, "two")
+        epoch = journal.claim(one)
+        journal.append(driven(one, epoch, 2, message("x"), message("y")))
+        for stream in (two, one, two):
+            journal.append(note(stream))
+        assert check_chain(journal.proofs(one)) == 4
+        assert check_chain(journal.proofs(two)) == 3
+
+    def test_proofs_hold_what_was_appended(self, journal: Journal) -> None:
+        """Body, type and kept fields are those of the event; salts are never the same."""
+        stream = begin(journal, "a")
+        call = ModelCallStarted(
+            ask_id="main",
+            call_id="c1",
+            max_tokens=5,
+            request_hash="00",
+            hold_nano=12,
+            hold_tokens=3,
+        )
+        (record, _) = journal.append(driven(stream, journal.claim(stream), 2, call, message()))
+        proof, plain = list(journal.proofs(stream, after=1))
+        assert proof.body == encode(call)
+        assert decode(proof.body) == record.event
+        assert (proof.type, proof.meta) == (
+            "model_call_started",
+            b'{"call_id":"c1","hold_nano":12}',
+        )
+        assert (plain.type, plain.meta) == ("message_received", b"")
+        assert proof.salt is not None
+        assert len(proof.salt) == 16
+        assert proof.salt != plain.salt
+
+    def test_proofs_can_be_read_from_anywhere(self, journal: Journal) -> None:
+        """A long stream comes whole, and in order, whatever the size of the steps."""
+        for count in (1500, 600):
+            notes = [NoteAdded(text=str(n)) for n in range(count)]
+            journal.append(Commit(stream="~log", events=notes, at=_AT))
+        assert check_chain(journal.proofs("~log")) == 2100
+        assert [p.seq for p in journal.proofs("~log", after=2098)] == [2099, 2100]
+
+    # ── blobs ──────────────────────────────────────────────────────────────────────────────────
+
+    def test_a_blob_is_stored_once_under_its_hash(self, journal: Journal) -> None:
+        """Storing the same content again is the same blob."""
+        content = bytes(range(256)) * 5000
+        digest = journal.put_blob(content)
+        assert digest == sha256(content).hexdigest() == journal.put_blob(content)
+        assert journal.blob(digest) == content
+        assert journal.blob(journal.put_blob(b"")) == b""
+
+    def test_a_blob_that_is_not_there(self, journal: Journal) -> None:
+        """An unknown hash, or what is none, finds nothing."""
+        assert journal.blob("00" * 32) is None
+        assert journal.blob("not a hash") is None
+
+    # ── what cannot be read ────────────────────────────────────────────────────────────────────
+
+    def test_a_newer_journal_is_refused(self, journal: Journal) -> None:
+        """A run that a newer version writes is neither read nor driven, and says what to do."""
+        newer = JOURNAL_VERSION + 1
+        commit = Commit(
+            stream="run:a",
+            events=[started(journal_version=newer)],
+            at=_AT,
+            expected_seq=1,
+            row=row("a"),
+        )
+        journal.append(commit)
+        # Its bodies may be of types that this version does not know.
+        self.tamper(journal, "run:a", 1, "body garbled")
+        for refused in (
+            lambda: journal.read("run:a"),
+            lambda: journal.read("run:a", after=1),
+            lambda: journal.claim("run:a"),
+            journal.read_all,
+        ):
+            with pytest.raises(JournalTooNew, match="upgrade this worker") as caught:
+                refused()
+            assert (caught.value.version, caught.value.ours) == (newer, JOURNAL_VERSION)
+
+    @pytest.mark.parametrize("what", ["body gone", "body garbled", "record gone"])
+    @pytest.mark.parametrize("seq", [1, 2, 4], ids=["first", "middle", "last"])
+    def test_damage_is_told(self, journal: Journal, what: Tampering, seq: int) -> None:
+        """What cannot have been written is never skipped, and the message says where it is."""
+        stream = begin(journal, "a")
+        for _ in range(3):
+            journal.append(note(stream))
+        self.tamper(journal, stream, seq, what)
+        with pytest.raises(JournalDamaged, match=f"seq {seq}") as caught:
+            journal.read(stream)
+        assert (caught.value.stream, caught.value.seq) == (stream, seq)
+        with pytest.raises(JournalDamaged):
+            journal.read_all()
+
+    # ── many at once ───────────────────────────────────────────────────────────────────────────
+
+    def test_threads_lose_nothing(self, journal: Journal) -> None:
+        """Threads that append to one stream and to their own never lose, double or mix records."""
+        shared = begin(journal, "shared")
+        own = [begin(journal, f"own{n}") for n in range(4)]
+        ready = threading.Barrier(4)
+
+        def work(stream: str) -> None:
+            epoch = journal.claim(stream)
+            ready.wait(30)
+            for seq in range(2, 22):
+                journal.append(driven(stream, epoch, seq))
+                journal.append(note(shared, f"{stream} {seq}"))
+
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(work, own))
+        assert check_chain(journal.proofs(shared)) == 81
+        assert all(check_chain(journal.proofs(stream)) == 21 for stream in own)
+        assert [r.position for r in journal.read_all()] == list(range(1, 166))
+
+    def test_readers_see_no_gap(self, journal: Journal) -> None:
+        """Whoever follows the positions while others append misses none."""
+        streams = [begin(journal, str(n)) for n in range(3)]
+        seen: list[Record] = []
+        done = threading.Event()
+
+        def follow() -> None:
+            while len(seen) < 63:
+                seen.extend(journal.read_all(after=len(seen), limit=7))
+                if done.is_set() and len(journal.read_all(after=len(seen))) == 0:
+                    return
+
+        def work(stream: str) -> None:
+            for _ in range(20):
+                journal.append(note(stream))
+
+        with ThreadPoolExecutor(4) as pool:
+            follower = pool.submit(follow)
+            list(pool.map(work, streams))
+            done.set()
+            follower.result(30)
+        assert [r.position for r in seen] == list(range(1, 64))
+
+    def test_one_refusal_fails_one_append(self, journal: Journal) -> None:
+        """Of appends that are written together, those that are refused harm no other."""
+        streams = [begin(journal, f"r{n}") for n in range(20)]
+        epochs = {stream: journal.claim(stream) for stream in streams}
+        good = [driven(stream, epochs[stream], 2) for stream in streams]
+        bad: list[Commit] = [
+            driven(streams[0], epochs[streams[0]], 7),
+            driven(streams[1], 9, 2),
+            driven(
+                streams[2],
+                epochs[streams[2]],
+                3,
+                holds=[Hold(call_id="c", scope="s", needed=2, limit=1)],
+            ),
+            note("run:none"),
+        ]
+        expected: Sequence[type[Exception]] = (Conflict, Fenced, Refused, RunNotFound)
+
+        async def together() -> list[Any]:
+            mixed = [*good[:10], *bad, *good[10:]]
+            return await asyncio.gather(*map(journal.aappend, mixed), return_exceptions=True)
+
+        outcomes = asyncio.run(together())
+        assert [type(o) for o in outcomes[10:14]] == list(expected)
+        assert all(o[0].seq == 2 for o in outcomes[:10] + outcomes[14:])
+        assert all(check_chain(journal.proofs(stream)) == 2 for stream in streams)
+        assert [r.position for r in journal.read_all()] == list(range(1, 41))
+        assert journal.balance("s") == Balance()
+
+    def test_appends_of_one_group_build_on_each_other(self, journal: Journal) -> None:
+        """Commits to one stream that are written together are in the order they were given."""
+        stream = begin(journal, "a")
+        epoch = journal.claim(stream)
+        hold = [Hold(call_id=f"c{n}", scope="s", needed=4, limit=10) for n in range(3)]
+
+        async def together() -> Sequence[Any]:
+            return await asyncio.gather(
+                journal.aappend(driven(stream, epoch, 2, row=row("a", turns=1), holds=hold[:1])),
+                journal.aappend(note(stream, at=_AT + 3)),
+                journal.aappend(driven(stream, epoch, 3, holds=hold[1:2])),
+                journal.aappend(driven(stream, epoch, 4, row=row("a", turns=2), holds=hold[1:2])),
+                journal.aappend(driven(stream, epoch, 5, holds=hold[2:3])),
+                journal.aappend(note(stream, at=_AT + 9)),
+                return_exceptions=True,
+            )
+
+        outcomes = asyncio.run(together())
+        assert [type(o).__name__ for o in outcomes] == [
+            *("tuple", "tuple", "Conflict", "tuple", "Refused", "tuple")
+        ]
+        found = journal.run("a")
+        assert found is not None
+        assert (found.turns, found.next_seq, found.updated_at) == (2, 6, _AT + 9)
+        assert journal.balance("s") == Balance(held=8)
+        assert check_chain(journal.proofs(stream)) == 5
+
+    def test_loops_of_several_threads(self, journal: Journal) -> None:
+        """Every event loop of the process may append, each gets its own answers."""
+        streams = [begin(journal, str(n)) for n in range(3)]
+
+        def work(stream: str) -> list[int]:
+            async def appends() -> list[int]:
+                given = [await journal.aappend(note(stream)) for _ in range(10)]
+                return [records[0].seq for records in given]
+
+            return asyncio.run(appends())
+
+        with ThreadPoolExecutor(3) as pool:
+            assert list(pool.map(work, streams)) == [list(range(2, 12))] * 3
+
+    # ── the end ────────────────────────────────────────────────────────────────────────────────
+
+    def test_a_closed_journal_says_so(self, tmp_path: Path) -> None:
+        """Using a journal after `close` is an error; closing it twice is none."""
+        journal = self.open(tmp_path)
+        stream = begin(journal, "a")
+        journal.close()
+        journal.close()
+        for use in (
+            lambda: journal.append(note(stream)),
+            lambda: journal.read(stream),
+            lambda: journal.claim(stream),
+            lambda: asyncio.run(journal.aappend(note(stream))),
+        ):
+            with pytest.raises(StoreError, match="closed"):
+                use()
+
+    def test_what_was_accepted_is_written_before_the_end(self, tmp_path: Path) -> None:
+        """`close` waits for appends that are under way."""
+        journal = self.open(tmp_path)
+        stream = begin(journal, "a")
+
+        async def append_and_close() -> list[Any]:
+            tasks = [asyncio.ensure_future(journal.aappend(note(stream))) for _ in range(5)]
+            await asyncio.sleep(0)
+            journal.close()
+            return await asyncio.gather(*tasks)
+
+        outcomes = asyncio.run(append_and_close())
+        assert [records[0].seq for records in outcomes] == [2, 3, 4, 5, 6]
+
+    def test_everything_is_there_after_opening_again(self, tmp_path: Path) -> None:
+        """Events, rows, roll-up, ledger, blobs, fence and chain outlive the process."""
+        if not self.persistent:
+            pytest.skip("this store ends with its process")
+        journal = self.open(tmp_path)
+        stream = begin(journal, "a")
+        epoch = journal.claim(stream)
+        journal.append(
+            driven(
+                stream,
+                epoch,
+                2,
+                row=row("a", turns=3),
+                holds=[Hold(call_id="c", scope="s", needed=7)],
+                postings=[Posting(hour=1, agent="researcher", calls=1)],
+            )
+        )
+        digest = journal.put_blob(b"content")
+        before = self._everything(journal, digest)
+        journal.close()
+        journal = self.open(tmp_path)
+        try:
+            assert self._everything(journal, digest) == before
+            assert journal.claim(stream) == epoch + 1
+            with pytest.raises(Fenced):
+                journal.append(driven(stream, epoch, 3))
+            given = [Settlement(call_id="c", amount=2)]
+            journal.append(driven(stream, epoch + 1, 3, settlements=given))
+            assert journal.balance("s") == Balance(settled=2)
+            assert check_chain(journal.proofs(stream)) == 3
+        finally:
+            journal.close()
+
+    def _everything(self, journal: Journal, digest: str) -> tuple[Any, ...]:
+        return (
+            journal.read_all(),
+            list(journal.proofs("run:a")),
+            journal.runs(),
+            journal.balance("s"),
+            journal.rollup(),
+            journal.blob(digest),
+        )
