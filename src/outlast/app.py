@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, ParamSpec, Self, TypeVar
 
 import msgspec
 from msgspec import Raw
@@ -50,6 +50,9 @@ from outlast.stores import open_store
 
 if TYPE_CHECKING:
     from anthropic import AsyncAnthropic
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 _RUN_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@/-]{0,199}")
 _POLL_S: Final = 0.1
@@ -261,7 +264,7 @@ class Outlast:
         on_part: Callable[[Part], None] | None = None,
     ) -> Run:
         """Do what `run` does, on the caller's event loop."""
-        run = self.start(agent, input, run_id=run_id, tenant=tenant, tags=tags)
+        run = await self._aside(self.start, agent, input, run_id=run_id, tenant=tenant, tags=tags)
         return await self._drive(run.id, agent, wait_s, Watch(on_record, on_part))
 
     def resume(
@@ -295,7 +298,7 @@ class Outlast:
         on_part: Callable[[Part], None] | None = None,
     ) -> Run:
         """Do what `resume` does, on the caller's event loop."""
-        run = self.get(run_id)
+        run = await self._aside(self.get, run_id)
         if run.status == "completed" or run.status in FINAL:
             raise RunEnded(run_id, status=run.status)
         return await self._drive(run_id, agent, wait_s, Watch(on_record, on_part))
@@ -361,7 +364,7 @@ class Outlast:
     async def _drive(self, run_id: str, agent: Agent, wait_s: float, watch: Watch) -> Run:
         give_up_at = time.monotonic() + wait_s
         while True:
-            run = self.get(run_id)
+            run = await self._aside(self.get, run_id)
             if run.status == "completed" or run.status in FINAL:
                 return run
             try:
@@ -374,16 +377,35 @@ class Outlast:
             await asyncio.sleep(_POLL_S)
 
     async def _drive_claimed(self, run_id: str, agent: Agent, watch: Watch) -> Run:
-        self._check_agent(run_id, agent)
-        own = self._background.owns(asyncio.get_running_loop())
-        runner = self._own if own else self._guest
+        await self._aside(self._check_agent, run_id, agent)
+        runner = self._own if self._at_home() else self._guest
         stream = run_stream(run_id)
-        epoch = self._journal.claim(stream)
+        epoch = await self._claimed(stream)
         try:
             state = await runner.drive(run_id, agent, epoch=epoch, watch=watch)
         finally:
             self._journal.release(stream)
         return _run(row(state, run_id))
+
+    def _at_home(self) -> bool:
+        """Return whether this is outlast's own loop, which serves nobody else."""
+        return self._background.owns(asyncio.get_running_loop())
+
+    async def _aside(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Do blocking work without holding up a loop that serves others, such as a web server."""
+        if self._at_home():
+            return work(*args, **kwargs)
+        return await asyncio.to_thread(work, *args, **kwargs)
+
+    async def _claimed(self, stream: str) -> int:
+        claiming = asyncio.ensure_future(self._aside(self._journal.claim, stream))
+        try:
+            return await asyncio.shield(claiming)
+        except asyncio.CancelledError:
+            # A thread cannot be cancelled: what it still claims would stay claimed.
+            await claiming
+            self._journal.release(stream)
+            raise
 
     def _check_agent(self, run_id: str, agent: Agent) -> None:
         state: RunState = fold(self._journal.read(run_stream(run_id), limit=1))
