@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -68,6 +68,10 @@ class Agent:
 
     def __post_init__(self) -> None:
         """Check the declaration; a list of tools becomes a tuple."""
+        if not isinstance(self.tools, Iterable):
+            raise InvalidAgent(
+                f"agent {self.name!r}: tools is {self.tools!r}; give a list of tools"
+            )
         object.__setattr__(self, "tools", tuple(self.tools))
         if not self.declared_in:
             # Two frames up: past the generated __init__, to whoever wrote Agent(…).
@@ -100,6 +104,8 @@ class Agent:
 
 
 _RESERVED: Final = frozenset({"model", "system", "tools", "max_tokens", "stream", "messages"})
+_UNPRICED: Final = frozenset({"speed", "service_tier", "inference_geo"})
+"""Members that change what a call costs, which what is held for it does not yet follow."""
 
 
 def _check(agent: Agent) -> None:
@@ -110,16 +116,47 @@ def _check(agent: Agent) -> None:
         )
     if not isinstance(agent.model, str) or not agent.model:
         raise InvalidAgent(f"agent {agent.name!r}: model is {agent.model!r}; name a Claude model")
+    if not isinstance(agent.instructions, str):
+        raise InvalidAgent(
+            f"agent {agent.name!r}: instructions is {agent.instructions!r}, but must be a string; "
+            "leave it out for none"
+        )
+    if not isinstance(agent.parameters, dict):
+        raise InvalidAgent(
+            f"agent {agent.name!r}: parameters is {agent.parameters!r}, but must be a dict"
+        )
     if not isinstance(agent.max_tokens, int) or agent.max_tokens < 1:
         raise InvalidAgent(
             f"agent {agent.name!r}: max_tokens is {agent.max_tokens!r}, but must be at least 1"
         )
     _check_tools(agent)
+    _check_sendable(agent)
     if taken := _RESERVED & agent.parameters.keys():
         raise InvalidAgent(
             f"agent {agent.name!r}: parameters may not set {', '.join(sorted(taken))}; "
             "the agent's own fields do"
         )
+    if unpriced := _UNPRICED & agent.parameters.keys():
+        raise InvalidAgent(
+            f"agent {agent.name!r}: parameters set {', '.join(sorted(unpriced))}, which changes "
+            "the price of a call; this version cannot hold that, so leave it out"
+        )
+
+
+def _check_sendable(agent: Agent) -> None:
+    """Refuse what could not be written into a request, or would say something else there."""
+    try:
+        agent.instructions.encode()
+        if agent.parameters:
+            # The encoder of the standard library, because the fast one writes NaN as null.
+            import json  # noqa: PLC0415  (most agents have no parameters)
+
+            json.dumps(agent.parameters, allow_nan=False, ensure_ascii=False).encode()
+            msgspec.json.encode(agent.parameters)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidAgent(
+            f"agent {agent.name!r}: its instructions or parameters cannot be sent as JSON: {error}"
+        ) from error
 
 
 def _check_tools(agent: Agent) -> None:

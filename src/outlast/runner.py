@@ -7,15 +7,17 @@ One `Runner` drives any number of runs of an application on one event loop.  It 
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 import msgspec
+from msgspec import Raw
 
 from outlast.agent import Agent
 from outlast.budget import posting
-from outlast.calls import call_tool
+from outlast.calls import call_tool, printable, words
 from outlast.conversation import blocks
 from outlast.decide import Action, CallModel, CallTool, Sleep
 from outlast.drive import Append, Appended, Behind, Loop, Outcomes, Perform, Sent, drive
@@ -24,6 +26,7 @@ from outlast.events import (
     OUTSIDE,
     UNBILLED,
     AnyEvent,
+    FailureKind,
     ModelCallFailed,
     ModelCallInDoubt,
     ModelCallSucceeded,
@@ -122,6 +125,8 @@ class _Leg:
         self._watch = watch
         self._started = state.started
         self._tasks: set[asyncio.Task[Outcome]] = set()
+        self._complaint: Exception | None = None
+        """What `on_part` raised: raised to the caller once what was paid for is written."""
 
     async def pump(self, loop: Loop) -> RunState:
         """Do what the loop wants until it wants nothing more."""
@@ -162,6 +167,8 @@ class _Leg:
         except Conflict:
             return self._behind(wanted)
         self._tell(records)
+        if self._complaint is not None:
+            raise self._complaint
         return Appended()
 
     def _behind(self, wanted: Append) -> Behind:
@@ -179,6 +186,16 @@ class _Leg:
         if self._watch.on_record is not None:
             for record in records:
                 self._watch.on_record(record)
+
+    def _show(self, part: Part) -> None:
+        # Called from inside of the model, where an exception would pass for the model's own and
+        # cost the run its reply.
+        if self._watch.on_part is None or self._complaint is not None:
+            return
+        try:
+            self._watch.on_part(part)
+        except Exception as error:  # noqa: BLE001  (raised by the next append)
+            self._complaint = error
 
     # ── performing ──────────────────────────────────────────────────────────────────────────────
 
@@ -231,27 +248,29 @@ class _Leg:
         )
         began = time.monotonic_ns()
         try:
-            reply = await self._runner._model.call(request, on_part=self._watch.on_part)  # noqa: SLF001
+            on_part = None if self._watch.on_part is None else self._show
+            reply = await self._runner._model.call(request, on_part=on_part)  # noqa: SLF001
             return answered(call, reply, latency_ms=(time.monotonic_ns() - began) // 1_000_000)
         except ModelFailure as failure:
             event = not_answered(call, failure)
         except Exception as error:  # noqa: BLE001  (a paid call must have an outcome, whatever broke)
-            event = not_answered(call, ModelFailure("bug", f"{type(error).__name__}: {error}"))
+            event = not_answered(
+                call, ModelFailure("bug", f"{type(error).__name__}: {words(error)}")
+            )
         self._discard(request)
         return event
 
     def _discard(self, request: Request) -> None:
-        if self._watch.on_part is not None:
-            self._watch.on_part(
-                Part(
-                    run_id=request.run_id,
-                    ask_id=request.ask_id,
-                    call_id=request.call_id,
-                    attempt=request.attempt,
-                    kind="discarded",
-                    text="",
-                )
+        self._show(
+            Part(
+                run_id=request.run_id,
+                ask_id=request.ask_id,
+                call_id=request.call_id,
+                attempt=request.attempt,
+                kind="discarded",
+                text="",
             )
+        )
 
 
 def answered(call: CallModel, reply: Reply, *, latency_ms: int) -> ModelCallSucceeded:
@@ -264,6 +283,7 @@ def answered(call: CallModel, reply: Reply, *, latency_ms: int) -> ModelCallSucc
     try:
         ids = [block.id for block in blocks(reply.content) if block.type == "tool_use"]
         cost = exact(reply.model or call.model, reply.usage)
+        _check_writable(reply)
     except (msgspec.DecodeError, UnknownModel) as error:
         raise ModelFailure("malformed", f"the reply cannot be read: {error}") from error
     if len(ids) != len(set(ids)) or not all(ids):
@@ -284,22 +304,49 @@ def answered(call: CallModel, reply: Reply, *, latency_ms: int) -> ModelCallSucc
     )
 
 
+def _check_writable(reply: Reply) -> None:
+    """Refuse what a journal could not be read with again: a model may be anybody's adapter."""
+    _MEMBERS.decode(reply.extra)
+    names = (reply.stop_reason or "", reply.model, reply.request_id, reply.message_id)
+    if not all(isinstance(name, str) for name in names):
+        raise ModelFailure("bug", f"the model gave names that are not strings: {names}")
+
+
+_MEMBERS: Final = msgspec.json.Decoder(dict[str, Raw])
+_KINDS: Final = frozenset(get_args(FailureKind))
+
+
 def not_answered(call: CallModel, failure: ModelFailure) -> ModelCallFailed | ModelCallInDoubt:
-    """Return the outcome of an attempt that came to nothing: in doubt unless surely unbilled."""
+    """Return the outcome of an attempt that came to nothing: in doubt unless surely unbilled.
+
+    A kind that is not one of `FailureKind` is a bug of the adapter, so in doubt too.
+    """
     facts: dict[str, Any] = {
         "ask_id": call.ask_id,
         "call_id": call.call_id,
-        "kind": failure.kind,
-        "message": failure.message,
-        "status": failure.status,
-        "error_type": failure.error_type,
-        "error_code": failure.error_code,
-        "retry_after_s": failure.retry_after_s,
-        "request_id": failure.request_id,
+        "kind": failure.kind if failure.kind in _KINDS else "bug",
+        "message": _said(failure.message),
+        "status": failure.status if isinstance(failure.status, int) else 0,
+        "error_type": _said(failure.error_type),
+        "error_code": _said(failure.error_code),
+        "retry_after_s": _seconds(failure.retry_after_s),
+        "request_id": _said(failure.request_id),
     }
     if failure.kind in UNBILLED:
         return ModelCallFailed(**facts)
     return ModelCallInDoubt(**facts, cost_nano=call.hold_nano, tokens=call.hold_tokens)
+
+
+def _said(value: object) -> str:
+    # None is what an SDK has for an id that did not come.
+    return "" if value is None else printable(str(value))
+
+
+def _seconds(value: object) -> float | None:
+    # JSON has no infinity, and nobody can wait for it.
+    if not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    return max(0.0, float(value))
 
 
 def postings(
