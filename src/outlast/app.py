@@ -7,7 +7,7 @@ import re
 import secrets
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from types import TracebackType
@@ -142,10 +142,12 @@ class Outlast:
         deps: Any = None,
     ) -> None:
         self._journal = open_store(store) if isinstance(store, str) else store
+        self._farewell: Callable[[], Coroutine[Any, Any, None]] | None = None
         if model is None:
             from outlast.models.anthropic import AnthropicModel  # noqa: PLC0415  (only when needed)
 
             model = AnthropicModel(client)
+            self._farewell = model.aclose
         self._background = Background()
         self._own = Runner(self._journal, model, deps=deps, inline=True)
         self._guest = Runner(self._journal, model, deps=deps, inline=False)
@@ -168,7 +170,7 @@ class Outlast:
 
     def close(self) -> None:
         """Stop driving and close the store; runs stay where their journal is."""
-        self._background.close()
+        self._background.close(self._farewell)
         self._journal.close()
 
     # ── running ─────────────────────────────────────────────────────────────────────────────────

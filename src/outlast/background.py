@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import gc
 import threading
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from outlast.errors import UsageError
@@ -67,13 +68,16 @@ class Background:
         """Return whether `loop` is this one."""
         return loop is self._loop
 
-    def close(self) -> None:
-        """Cancel what still runs and end the loop."""
+    def close(self, farewell: Callable[[], Coroutine[Any, Any, None]] | None = None) -> None:
+        """Cancel what still runs and end the loop, with `farewell` as the last it does."""
         with self._lock:
             loop, thread = self._loop, self._thread
             self._loop = self._thread = None
         if loop is None or thread is None:
             return
+        if farewell is not None:
+            with suppress(TimeoutError):
+                asyncio.run_coroutine_threadsafe(farewell(), loop).result(timeout=5)
         loop.call_soon_threadsafe(loop.stop)
         thread.join(timeout=5)
 

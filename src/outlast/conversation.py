@@ -211,6 +211,11 @@ def start(event: AskStarted, default: Spec) -> Conversation:
     return opened(event.ask_id, event.spec or default)
 
 
+def rested(conversation: Conversation) -> Conversation:
+    """Return the conversation as a new leg finds it: what failed before may be mended now."""
+    return replace(conversation, failures=0, failure=None)
+
+
 def _head(spec: Spec) -> bytes:
     parts = [b'"model":' + _json(spec.model)]
     if spec.system:

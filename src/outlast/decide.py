@@ -11,6 +11,7 @@ that follows from it share one commit.
 | a tool use that was not started | check its arguments, then call it |
 | a tool use without a result | wait |
 | a failed attempt worth repeating | wait for its time, then ask again |
+| a failed attempt that only a person can mend | the run stops, saying why |
 | a failed attempt not worth repeating, or one too many | the run fails, saying why |
 | a reply that ended its turn | the answer |
 | a reply that stopped for any other reason | the run fails, naming the reason |
@@ -55,6 +56,9 @@ BACKOFF_S: Final = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
 
 REPEATS: Final = 2
 """How often a `read` whose process died under it is repeated before the model is told."""
+
+MENDABLE: Final = frozenset({"auth", "spend_limit"})
+"""Failures that say nothing about the run: it stops, and goes on when somebody has mended them."""
 
 NS: Final = 1_000_000_000
 
@@ -215,6 +219,9 @@ def _refused(ask: Conversation, needed: int, left: int, *, used: int) -> Step:
 
 def _failure_step(state: RunState, ask: Conversation, failure: Failure, now: int) -> Step | None:
     """Return what a failed attempt means, `None` when it is time for the next one."""
+    if failure.kind in MENDABLE:
+        why = f"stopped: Claude did not take the request ({failure.kind}): {failure.message}"
+        return Step((RunFinished(status="stopped", why=f"{why}; mend it, then resume"),))
     if failure.kind not in RETRYABLE:
         return _failed(f"Claude did not take the request ({failure.kind}): {failure.message}")
     if ask.failures >= ATTEMPTS:

@@ -17,7 +17,7 @@ import msgspec
 
 from outlast.agent import Agent
 from outlast.decide import Action, Sleep, Step, World, decide
-from outlast.events import AnyEvent, Outcome
+from outlast.events import AnyEvent, Outcome, RunFinished
 from outlast.journal import Record
 from outlast.state import RunState, evolve, fold
 
@@ -60,9 +60,7 @@ Sent: TypeAlias = Appended | Behind | Outcomes | None
 Loop: TypeAlias = Generator[Wanted, Sent, RunState]
 
 
-def drive(
-    state: RunState, agent: Agent, *, stream: str, epoch: int, now: int
-) -> Loop:
+def drive(state: RunState, agent: Agent, *, stream: str, epoch: int, now: int) -> Loop:
     """Drive a run to rest and return its state.
 
     Args:
@@ -130,8 +128,11 @@ def _plan(
         if not step.events:
             return _Plan(tuple(events), tuple(actions), state, step.rest)
         events.extend(step.events)
+        ended = any(isinstance(event, RunFinished) for event in step.events)
         for event in step.events:
             state = _evolve(state, event, place)
+        if ended:  # the leg is over, whatever the next one may do
+            return _Plan(tuple(events), tuple(actions), state, rest=True)
         in_flight |= {a.call_id for a in step.actions if not isinstance(a, Sleep)}
 
 

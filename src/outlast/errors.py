@@ -135,7 +135,7 @@ class RunFailed(RunWithoutAnswer):
 
 
 class RunStopped(RunWithoutAnswer):
-    """The run was stopped by a budget or a switch; it may go on once they allow it."""
+    """The run was stopped by a budget, or by what only a person can mend; then it may go on."""
 
 
 class RunRejected(RunWithoutAnswer):

@@ -56,6 +56,7 @@ def evolve(state: RunState, record: Record) -> RunState:
         status = "queued" if status == "queued" else "running"
     elif isinstance(event, RunFinished):
         status, why = event.status, event.why
+        asks = {key: conversation.rested(ask) for key, ask in asks.items()}
     elif not isinstance(event, NoteAdded):
         ask = asks[event.ask_id]
         asks = {**asks, event.ask_id: conversation.evolve(ask, record)}

@@ -62,7 +62,7 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
     call_id: str
     attempt: int
     kind: str
-    """`text`, `thinking`, `tool_use` (the name), or `discarded`: what came of this attempt is void."""
+    """`text`, `thinking`, `tool_use` (the name), or `discarded`: this attempt came to nothing."""
     text: str
 
 
