@@ -281,9 +281,9 @@ def answered(call: CallModel, reply: Reply, *, latency_ms: int) -> ModelCallSucc
 
     """
     try:
+        _check_writable(reply)
         ids = [block.id for block in blocks(reply.content) if block.type == "tool_use"]
         cost = exact(reply.model or call.model, reply.usage)
-        _check_writable(reply)
     except (msgspec.DecodeError, UnknownModel) as error:
         raise ModelFailure("malformed", f"the reply cannot be read: {error}") from error
     if len(ids) != len(set(ids)) or not all(ids):
