@@ -6,7 +6,6 @@ import errno
 import os
 from pathlib import Path
 from typing import Final, Literal, TypeAlias
-from urllib.parse import quote
 
 import apsw
 
@@ -17,6 +16,8 @@ Synchronous: TypeAlias = Literal["FULL", "NORMAL", "OFF"]
 
 APPLICATION_ID: Final = 0x6F75746C
 """`outl` in ASCII: what tells an outlast store from any other SQLite file."""
+
+_MAGIC: Final = b"SQLite format 3\0"
 
 PAGE_SIZE: Final = 1024
 """Bytes; `sqlite.py` says why."""
@@ -52,19 +53,28 @@ def recognise(path: Path, *, vfs: str | None = None) -> None:
     """
     if not path.exists() or path.stat().st_size == 0:
         return
-    # Immutable: no lock, no journal, no write, whatever the file is.  The application id is in the
-    # main file before anything else is, see `_format`.
-    flags = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
-    reader = apsw.Connection(f"file:{quote(str(path))}?immutable=1", flags=flags, vfs=vfs)
+    header = _header(path, vfs=vfs)
+    if header[:16] != _MAGIC:
+        raise NotAStore(f"{path} is not a SQLite file, so it is left alone; give another --store")
+    if int.from_bytes(header[68:72]) != APPLICATION_ID:
+        raise NotAStore(
+            f"{path} is a SQLite file of something else, so it is left alone; give another --store"
+        )
+
+
+def _header(path: Path, *, vfs: str | None) -> bytes:
+    """Return the first bytes of the file, whatever it is.
+
+    They are read with SQLite's own way to files: closing the file in any other way would drop the
+    locks that this process may hold on it.  A connection would look further, and the file need not
+    make sense without its log.  The application id is there from the start, see `_format`.
+    """
+    flags = apsw.SQLITE_OPEN_MAIN_DB | apsw.SQLITE_OPEN_READONLY
+    file = apsw.VFSFile(vfs or "", str(path), [flags, 0])
     try:
-        application = reader.pragma("application_id")
-    except apsw.NotADBError:
-        application = None
+        return file.xRead(100, 0)
     finally:
-        reader.close()
-    if application != APPLICATION_ID:
-        what = "not a SQLite file" if application is None else "a SQLite file of something else"
-        raise NotAStore(f"{path} is {what}, so it is left alone; give another --store")
+        file.xClose()
 
 
 def _create(path: Path) -> None:
