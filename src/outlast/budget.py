@@ -6,12 +6,14 @@ settles it.  In doubt is spent, and no crash widens a budget.
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Callable
+from typing import Any, Final
 
 import msgspec
 from msgspec.structs import replace
 
 from outlast.events import (
+    Event,
     ModelCallFailed,
     ModelCallInDoubt,
     ModelCallStarted,
@@ -47,28 +49,49 @@ class Spend(msgspec.Struct, frozen=True):
 
 def evolve(spend: Spend, record: Record) -> Spend:
     """Return what `record` makes of the spend."""
-    match record.event:
-        case ModelCallStarted() as call:
-            held = {**spend.held, call.call_id: (call.hold_nano, call.hold_tokens)}
-            return replace(spend, held=held, turns=spend.turns + 1)
-        case ModelCallSucceeded() as call:
-            return replace(
-                spend,
-                settled_nano=spend.settled_nano + call.cost_nano,
-                tokens=spend.tokens + call.tokens,
-                held=_without(spend.held, call.call_id),
-            )
-        case ModelCallInDoubt() as call:
-            return replace(
-                spend,
-                in_doubt_nano=spend.in_doubt_nano + call.cost_nano,
-                tokens=spend.tokens + call.tokens,
-                held=_without(spend.held, call.call_id),
-            )
-        case ModelCallFailed() as call:
-            # Surely unbilled: the turn is given back with the money.
-            return replace(spend, turns=spend.turns - 1, held=_without(spend.held, call.call_id))
-    return spend
+    rule = _RULES.get(type(record.event))
+    return spend if rule is None else rule(spend, record.event)
+
+
+def _held(spend: Spend, call: ModelCallStarted) -> Spend:
+    held = {**spend.held, call.call_id: (call.hold_nano, call.hold_tokens)}
+    return replace(spend, held=held, turns=spend.turns + 1)
+
+
+def _settled(spend: Spend, call: ModelCallSucceeded) -> Spend:
+    return replace(
+        spend,
+        settled_nano=spend.settled_nano + call.cost_nano,
+        tokens=spend.tokens + call.tokens,
+        held=_without(spend.held, call.call_id),
+    )
+
+
+def _doubted(spend: Spend, call: ModelCallInDoubt) -> Spend:
+    return replace(
+        spend,
+        in_doubt_nano=spend.in_doubt_nano + call.cost_nano,
+        tokens=spend.tokens + call.tokens,
+        held=_without(spend.held, call.call_id),
+    )
+
+
+def _given_back(spend: Spend, call: ModelCallFailed) -> Spend:
+    # Surely unbilled: the turn is given back with the money.
+    return replace(spend, turns=spend.turns - 1, held=_without(spend.held, call.call_id))
+
+
+def _without(held: dict[str, tuple[int, int]], call_id: str) -> dict[str, tuple[int, int]]:
+    return {key: value for key, value in held.items() if key != call_id}
+
+
+_RULES: Final[dict[type[Event], Callable[[Spend, Any], Spend]]] = {
+    ModelCallStarted: _held,
+    ModelCallSucceeded: _settled,
+    ModelCallInDoubt: _doubted,
+    ModelCallFailed: _given_back,
+}
+"""What each event makes of the spend; every other one costs nothing."""
 
 
 def refusal(spend: Spend, turns: int | None) -> tuple[int, int] | None:
@@ -80,31 +103,32 @@ def refusal(spend: Spend, turns: int | None) -> tuple[int, int] | None:
 
 def posting(record: Record, *, agent: str, version: str, tenant: str, model: str) -> Posting | None:
     """Return the line that `record` adds to the hourly cost roll-up, if it adds one."""
-    line = Posting(
+    event = record.event
+    if not isinstance(event, ModelCallSucceeded | ModelCallInDoubt | ModelCallFailed):
+        return None
+    return Posting(
         hour=record.at - record.at % HOUR_NS,
         agent=agent,
         version=version,
         tenant=tenant,
         model=model,
+        **_amounts(event, model),
     )
-    match record.event:
-        case ModelCallSucceeded() as call:
-            cost = exact(call.model or model, call.usage)
-            return replace(
-                line,
-                calls=1,
-                input_tokens=cost.input_tokens,
-                cache_read_tokens=cost.cache_read_tokens,
-                cache_write_tokens=cost.cache_write_tokens,
-                output_tokens=cost.output_tokens,
-                settled_nano=call.cost_nano,
-            )
-        case ModelCallInDoubt() as call:
-            return replace(line, calls_in_doubt=1, in_doubt_nano=call.cost_nano)
-        case ModelCallFailed():
-            return replace(line, calls_failed=1)
-    return None
 
 
-def _without(held: dict[str, tuple[int, int]], call_id: str) -> dict[str, tuple[int, int]]:
-    return {key: value for key, value in held.items() if key != call_id}
+def _amounts(
+    event: ModelCallSucceeded | ModelCallInDoubt | ModelCallFailed, model: str
+) -> dict[str, int]:
+    if isinstance(event, ModelCallFailed):
+        return {"calls_failed": 1}
+    if isinstance(event, ModelCallInDoubt):
+        return {"calls_in_doubt": 1, "in_doubt_nano": event.cost_nano}
+    cost = exact(event.model or model, event.usage)
+    return {
+        "calls": 1,
+        "input_tokens": cost.input_tokens,
+        "cache_read_tokens": cost.cache_read_tokens,
+        "cache_write_tokens": cost.cache_write_tokens,
+        "output_tokens": cost.output_tokens,
+        "settled_nano": event.cost_nano,
+    }

@@ -12,8 +12,9 @@ that costs the same on the thousandth turn as on the first.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 from hashlib import sha256
-from typing import Final, overload
+from typing import Any, Final, overload
 
 import msgspec
 from msgspec import Raw
@@ -24,6 +25,7 @@ from outlast.events import (
     NULL,
     AskAnswered,
     AskStarted,
+    Event,
     FailureKind,
     MessageReceived,
     ModelCallFailed,
@@ -176,34 +178,21 @@ def request_hash(conversation: Conversation, max_tokens: int) -> str:
     """Return the hash of the next request: hex SHA-256, rolled over the messages.
 
     It is `sha256(digest ‖ max_tokens)`, where `digest` begins as the hash of the frozen head and
-    becomes `sha256(digest ‖ sha256(message))` with every message.
+    becomes `sha256(digest ‖ message)` with every message.
     """
-    return sha256(conversation.digest + b"%d" % max_tokens).hexdigest()
+    return _request_hash(conversation.digest, max_tokens)
 
 
-def evolve(conversation: Conversation, record: Record) -> Conversation:  # noqa: PLR0911
+@lru_cache(maxsize=16)
+def _request_hash(digest: bytes, max_tokens: int) -> str:
+    # Whoever decides on a call folds its intent next, and there the hash is checked.
+    return sha256(digest + b"%d" % max_tokens).hexdigest()
+
+
+def evolve(conversation: Conversation, record: Record) -> Conversation:
     """Return what `record` makes of the conversation it belongs to."""
-    match record.event:
-        case ModelCallStarted() as event:
-            _check_request(conversation, record, event)
-            return replace(conversation, call=event, calls=conversation.calls + 1, replied=False)
-        case ModelCallSucceeded() as event:
-            return _replied(conversation, event)
-        case ToolCallStarted() as event:
-            return _tool_started(conversation, event)
-        case ToolCallSucceeded() as event:
-            return _tool_answered(conversation, event.tool_use_id, _result(event, b""))
-        case ToolCallFailed() as event:
-            return _tool_answered(conversation, event.tool_use_id, _result(event, _IS_ERROR))
-        case ToolCallInDoubt() as event:
-            return _tool_in_doubt(conversation, event)
-        case ModelCallFailed() | ModelCallInDoubt() as event:
-            return _call_lost(conversation, event, record.at)
-        case MessageReceived(content=content):
-            return _said(conversation, b'{"role":"user","content":%b}' % bytes(content))
-        case AskAnswered(answer=answer):
-            return replace(conversation, answer=answer)
-    return conversation
+    rule = _RULES.get(type(record.event))
+    return conversation if rule is None else rule(conversation, record.event, record)
 
 
 def start(event: AskStarted, default: Spec) -> Conversation:
@@ -230,17 +219,27 @@ def _json(value: str) -> bytes:
     return msgspec.json.encode(value)
 
 
-def _said(conversation: Conversation, message: bytes) -> Conversation:
+def _said(conversation: Conversation, message: bytes, **changes: Any) -> Conversation:
+    """Return the conversation with one more message, and `changes` of other fields."""
     return replace(
         conversation,
         messages=conversation.messages.grown(message),
-        digest=sha256(conversation.digest + sha256(message).digest()).digest(),
+        digest=sha256(conversation.digest + message).digest(),
         input_bound=conversation.input_bound + input_bound(message),
-        replied=False,
+        **changes,
     )
 
 
-def _check_request(conversation: Conversation, record: Record, event: ModelCallStarted) -> None:
+def _received(conversation: Conversation, event: MessageReceived, _: Record) -> Conversation:
+    message = b'{"role":"user","content":%b}' % bytes(event.content)
+    return _said(conversation, message, replied=False)
+
+
+def _answered(conversation: Conversation, event: AskAnswered, _: Record) -> Conversation:
+    return replace(conversation, answer=event.answer)
+
+
+def _called(conversation: Conversation, event: ModelCallStarted, record: Record) -> Conversation:
     # The journal holds the history once.  If what it gives now is not what was sent then, a
     # resumed run would talk about something else: better to stop.
     if event.request_hash != request_hash(conversation, event.max_tokens):
@@ -249,20 +248,22 @@ def _check_request(conversation: Conversation, record: Record, event: ModelCallS
             seq=record.seq,
             why="the request rebuilt from the journal is not the one that was sent",
         )
+    return replace(conversation, call=event, calls=conversation.calls + 1, replied=False)
 
 
-def _replied(conversation: Conversation, event: ModelCallSucceeded) -> Conversation:
-    content = bytes(event.content)
+def _replied(conversation: Conversation, event: ModelCallSucceeded, _: Record) -> Conversation:
     pending: tuple[Pending, ...] = ()
     if event.stop_reason == "tool_use":
         pending = tuple(
-            Pending(block.id, block.name, block.input)
-            for block in blocks(event.content)
-            if block.type == "tool_use"
+            [
+                Pending(block.id, block.name, block.input)
+                for block in blocks(event.content)
+                if block.type == "tool_use"
+            ]
         )
-    said = _said(conversation, b'{"role":"assistant","content":%b}' % content)
-    return replace(
-        said,
+    return _said(
+        conversation,
+        b'{"role":"assistant","content":%b}' % bytes(event.content),
         call=None,
         failures=0,
         failure=None,
@@ -273,7 +274,7 @@ def _replied(conversation: Conversation, event: ModelCallSucceeded) -> Conversat
 
 
 def _call_lost(
-    conversation: Conversation, event: ModelCallFailed | ModelCallInDoubt, at: int
+    conversation: Conversation, event: ModelCallFailed | ModelCallInDoubt, record: Record
 ) -> Conversation:
     # A crash says nothing about the API, so it neither counts as a failure nor makes anyone wait.
     crashed = event.kind == "crash"
@@ -283,45 +284,66 @@ def _call_lost(
         failures=conversation.failures + (not crashed),
         failure=conversation.failure
         if crashed
-        else Failure(event.kind, event.message, event.retry_after_s, at),
+        else Failure(event.kind, event.message, event.retry_after_s, record.at),
     )
 
 
-def _tool_started(conversation: Conversation, event: ToolCallStarted) -> Conversation:
-    def started(pending: Pending) -> Pending:
-        return replace(pending, call_id=event.call_id, attempts=event.attempt)
-
-    return _changed(conversation, event.tool_use_id, started)
+def _tool_started(conversation: Conversation, event: ToolCallStarted, _: Record) -> Conversation:
+    return _changed(conversation, event.tool_use_id, call_id=event.call_id, attempts=event.attempt)
 
 
-def _tool_in_doubt(conversation: Conversation, event: ToolCallInDoubt) -> Conversation:
+def _tool_succeeded(
+    conversation: Conversation, event: ToolCallSucceeded, _: Record
+) -> Conversation:
+    return _tool_answered(conversation, event, b"")
+
+
+def _tool_failed(conversation: Conversation, event: ToolCallFailed, _: Record) -> Conversation:
+    return _tool_answered(conversation, event, _IS_ERROR)
+
+
+def _tool_in_doubt(conversation: Conversation, event: ToolCallInDoubt, _: Record) -> Conversation:
     if event.content != NULL:
-        return _tool_answered(conversation, event.tool_use_id, _result(event, _IS_ERROR))
-    return _changed(conversation, event.tool_use_id, lambda pending: replace(pending, call_id=""))
+        return _tool_answered(conversation, event, _IS_ERROR)
+    return _changed(conversation, event.tool_use_id, call_id="")
 
 
-def _tool_answered(conversation: Conversation, tool_use_id: str, result: bytes) -> Conversation:
-    answered = _changed(
-        conversation, tool_use_id, lambda pending: replace(pending, call_id="", result=result)
-    )
-    if not all(pending.result for pending in answered.pending):
+def _tool_answered(
+    conversation: Conversation,
+    event: ToolCallSucceeded | ToolCallFailed | ToolCallInDoubt,
+    error: bytes,
+) -> Conversation:
+    answered = _changed(conversation, event.tool_use_id, call_id="", result=_result(event, error))
+    results = [pending.result for pending in answered.pending]
+    if not all(results):
         return answered
     # All results in one message, in the order Claude asked, whatever order they came in.
-    results = b",".join(pending.result for pending in answered.pending)
-    return _said(replace(answered, pending=()), b'{"role":"user","content":[%b]}' % results)
+    message = b'{"role":"user","content":[%b]}' % b",".join(results)
+    return _said(answered, message, pending=(), replied=False)
 
 
-def _changed(
-    conversation: Conversation, tool_use_id: str, change: Callable[[Pending], Pending]
-) -> Conversation:
-    return replace(
-        conversation,
-        pending=tuple(
-            change(pending) if pending.tool_use_id == tool_use_id else pending
-            for pending in conversation.pending
-        ),
-    )
+def _changed(conversation: Conversation, tool_use_id: str, **changes: Any) -> Conversation:
+    """Return the conversation with a tool use of the last reply changed."""
+    changed = [
+        replace(pending, **changes) if pending.tool_use_id == tool_use_id else pending
+        for pending in conversation.pending
+    ]
+    return replace(conversation, pending=tuple(changed))
 
+
+_RULES: Final[dict[type[Event], Callable[[Conversation, Any, Record], Conversation]]] = {
+    MessageReceived: _received,
+    ModelCallStarted: _called,
+    ModelCallSucceeded: _replied,
+    ModelCallFailed: _call_lost,
+    ModelCallInDoubt: _call_lost,
+    ToolCallStarted: _tool_started,
+    ToolCallSucceeded: _tool_succeeded,
+    ToolCallFailed: _tool_failed,
+    ToolCallInDoubt: _tool_in_doubt,
+    AskAnswered: _answered,
+}
+"""What each event makes of its conversation; every other one leaves it as it is."""
 
 _IS_ERROR: Final = b',"is_error":true'
 

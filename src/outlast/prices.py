@@ -16,7 +16,7 @@ import re
 import unicodedata
 from collections.abc import Iterator
 from difflib import get_close_matches
-from functools import cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias, cast
 
 import msgspec
@@ -152,7 +152,16 @@ def exact(model: str, raw: bytes | msgspec.Raw | dict[str, Any]) -> Cost:
         msgspec.DecodeError: the usage cannot be read; see `usage`.
 
     """
-    used = usage(raw)
+    return _exact(model, usage(raw)) if isinstance(raw, dict) else _remembered(model, bytes(raw))
+
+
+@lru_cache(maxsize=64)
+def _remembered(model: str, raw: bytes) -> Cost:
+    # A reply is priced for its outcome and then for the roll-up: the second time costs nothing.
+    return _exact(model, usage(raw))
+
+
+def _exact(model: str, used: Usage) -> Cost:
     speed = used.speed or ""
     nano = fresh = read = written = output = 0
     for part in used.iterations or (used,):
@@ -189,11 +198,12 @@ def worst_case(model: str, input_tokens_bound: int, max_tokens: int, *, speed: s
         UnknownModel: the model, or that speed of it, has no price.
 
     """
-    reachable = [tier for tier in rates(model, speed).tiers if input_tokens_bound > tier.above]
-    return _resident(
-        input_tokens_bound * max(tier.dearest_input for tier in reachable)
-        + max_tokens * max(tier.output for tier in reachable)
-    )
+    dearest_input = dearest_output = 0
+    for tier in rates(model, speed).tiers:
+        if input_tokens_bound > tier.above:
+            dearest_input = max(dearest_input, tier.dearest_input)
+            dearest_output = max(dearest_output, tier.output)
+    return _resident(input_tokens_bound * dearest_input + max_tokens * dearest_output)
 
 
 def input_bound(text: str | bytes) -> int:
@@ -203,6 +213,8 @@ def input_bound(text: str | bytes) -> int:
     (NFKC), which can lengthen it: U+FDFA is 3 bytes and becomes 33.  JSON may be passed as it is:
     what it hides behind `\uXXXX` is counted too.  Add `FRAMING_TOKENS` once a request.
     """
+    if isinstance(text, bytes) and b"\\u" not in text and text.isascii():
+        return len(text)  # nearly every message, and without decoding it
     plain = text if isinstance(text, str) else text.decode("utf-8", "replace")
     bound = _longest(plain, len(text)) if isinstance(text, bytes) else _longest(plain, 0)
     if "\\u" in plain:
