@@ -28,16 +28,22 @@ class Commands(TyperGroup):
         as_json = "--json" in given[: given.index("--") if "--" in given else None]
         try:
             code = super().main(given, **{**extra, "standalone_mode": False})
-            sys.stdout.flush()
         except typer.TyperException as error:
             _refuse(error, as_json=as_json)
         except OutlastError as error:
             _report(error, str(error), exits.of_error(error), as_json=as_json)
-        except BrokenPipeError:
-            # Whoever read us has seen enough, as in `outlast log ID | head`.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            sys.exit(exits.BROKEN_PIPE)
         sys.exit(code or exits.DONE)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command that was chosen; quietly, when whoever reads the output has gone."""
+        try:
+            code = super().invoke(ctx)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            # As in `outlast log ID | head`; and nothing is left for Python to complain about.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return exits.BROKEN_PIPE
+        return code
 
 
 app = typer.Typer(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import secrets
 import sys
@@ -22,6 +23,7 @@ from outlast.demo.session import is_simulated
 from outlast.errors import RunEnded, UsageError
 from outlast.events import RunStarted
 from outlast.journal import Journal, RunRow, run_stream
+from outlast.models.anthropic import AnthropicModel
 from outlast.runner import Watch
 from outlast.state import FINAL
 
@@ -61,21 +63,11 @@ def run_agent(  # noqa: PLR0913  (the options of a command)
         row = journal.run(run_id)
     if row is None or not is_final(row):
         check_key()
-    with opened(store, create=True) as journal, Outlast(journal) as app:
-        app.start(agent, text, run_id=run_id, tenant=tenant)
-        ended = is_final(row_of(journal, run_id))
+    with opened(store, create=True) as journal:
+        Outlast(journal).start(agent, text, run_id=run_id, tenant=tenant)
 
         def drive(watch: Watch) -> Run:
-            if not ended:
-                _import_client()
-            return app.run(
-                agent,
-                text,
-                run_id=run_id,
-                wait_s=wait_s,
-                on_record=watch.on_record,
-                on_part=watch.on_part,
-            )
+            return _driven(journal, run_id, agent, wait_s, watch)
 
         return driven(journal, run_id, drive, as_json=as_json)
 
@@ -95,19 +87,11 @@ def resume_run(
             return play(journal, run_id, pace=1.0, live=False, as_json=as_json)
         agent = _agent_of(run_id, started, location)
         check_key()
-        with Outlast(journal) as app:
 
-            def drive(watch: Watch) -> Run:
-                _import_client()
-                return app.resume(
-                    run_id,
-                    agent,
-                    wait_s=wait_s,
-                    on_record=watch.on_record,
-                    on_part=watch.on_part,
-                )
+        def drive(watch: Watch) -> Run:
+            return _driven(journal, run_id, agent, wait_s, watch)
 
-            return driven(journal, run_id, drive, as_json=as_json)
+        return driven(journal, run_id, drive, as_json=as_json)
 
 
 def driven(journal: Journal, run_id: str, drive: Drive, *, as_json: bool) -> int:
@@ -187,10 +171,31 @@ def check_key() -> None:
         raise UsageError(NO_KEY)
 
 
-def _import_client() -> None:
+def _driven(journal: Journal, run_id: str, agent: Agent, wait_s: float, watch: Watch) -> Run:
+    """Drive a run that has begun, to rest, and return it; one that has ended is only looked at."""
+    if is_final(row_of(journal, run_id)):
+        return Outlast(journal).get(run_id)
     # Before the first intent is written rather than after it: for a second or more, a kill would
     # leave a call in doubt that was never sent.
     import anthropic  # noqa: F401, PLC0415
+
+    async def drive() -> Run:
+        model = AnthropicModel()
+        app = Outlast(journal, model=model)
+        try:
+            return await app.aresume(
+                run_id,
+                agent,
+                wait_s=wait_s,
+                on_record=watch.on_record,
+                on_part=watch.on_part,
+            )
+        except RunEnded:
+            return app.get(run_id)  # another process was faster
+        finally:
+            await model.aclose()
+
+    return asyncio.run(drive())
 
 
 def started_with(journal: Journal, run_id: str) -> RunStarted:
@@ -233,7 +238,5 @@ def _recap(on: Screen, progress: Progress, row: RunRow) -> None:
         told = "ended before, so nothing is asked again"
     else:
         turns = words.count(progress.reader.replies, "turn")
-        told = (
-            f"goes on from its journal: {turns} and {words.money(row.cost_nano)} are not repeated"
-        )
+        told = f"goes on from its journal: {turns}, {words.money(row.cost_nano)}, none repeated"
     on.line((f"Run {row.id} {told}.", "strong"))

@@ -1,0 +1,204 @@
+"""How numbers, texts and events are told to people."""
+
+from typing import get_args
+
+import pytest
+from msgspec import Raw
+
+from cli.test_shapes import _minimal as minimal
+from outlast.cli import words
+from outlast.cli.options import seconds
+from outlast.cli.story import Reader
+from outlast.demo.session import Saved, saved
+from outlast.events import (
+    AnyEvent,
+    ModelCallInDoubt,
+    ModelCallStarted,
+    ModelCallSucceeded,
+    NoteAdded,
+    ToolCallInDoubt,
+    ToolCallStarted,
+)
+from outlast.journal import Record
+
+S = 1_000_000_000
+
+
+@pytest.mark.parametrize(
+    ("nano", "told"),
+    [
+        (0, "$0.0000"),
+        (1, "<$0.0001"),
+        (50_000, "$0.0001"),
+        (134_300_000, "$0.1343"),
+        (9_999_900_000, "$9.9999"),
+        (12_345_678_900_000, "$12,345.68"),
+    ],
+)
+def test_money_is_read_at_a_glance(nano, told):
+    """Small amounts keep four digits, large ones end at the cent; something is never nothing."""
+    assert words.money(nano) == told
+
+
+@pytest.mark.parametrize(
+    ("nanoseconds", "told"),
+    [
+        (-5, "0 ms"),
+        (340_000_000, "340 ms"),
+        (1_240_000_000, "1.2 s"),
+        (28 * S, "28 s"),
+        (300 * S, "5 min"),
+        (3 * 3600 * S, "3 h"),
+        (4 * 86_400 * S, "4 days"),
+    ],
+)
+def test_durations_have_the_unit_that_suits(nanoseconds, told):
+    """A length of time is told in one unit."""
+    assert words.duration(nanoseconds) == told
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [("30s", 30), ("500ms", 0.5), ("2m", 120), ("2min", 120), ("1h", 3600), ("7", 7), (30.0, 30)],
+)
+def test_lengths_of_time_are_understood(text, told):
+    """A time may be given in the usual units; a bare number is seconds."""
+    assert seconds(text) == told
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("a\nb\tc", "a b c"),
+        ("\x1b[2Jgone", "[2Jgone"),
+        ("\u202etxt.exe", "txt.exe"),
+        ("x" * 300, "x" * 19 + "…"),
+        ("日本語", "日本語"),
+    ],
+)
+def test_a_line_is_safe_and_short(text, told):
+    """A line has no line break and no control character, and is cut with an ellipsis."""
+    assert words.line(text, 20) == told
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (b'{"a":"x","b":[1,2]}', 'f(a="x", b=[1,2])'),
+        (b"{}", "f()"),
+        (b"[1]", "f([1])"),
+        (b'{"a":', 'f({"a":)'),
+    ],
+)
+def test_a_call_is_told_as_it_would_be_written(arguments, told):
+    """Arguments are named; what is no object, or not even JSON, is shown as it came."""
+    assert words.call("f", arguments) == told
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b'"[1,2,3]"', "3 items"),
+        (b'"[1]"', "1 item"),
+        (b'"[]"', "0 items"),
+        (b'"{\\"a\\":1}"', "1 field"),
+        (b'"it\\nrains"', "“it rains”"),
+        (b'""', "nothing"),
+        (b'"17"', "17"),
+        (b'[{"type":"text","text":"a"},{"type":"image"}]', "“a [image]”"),
+        (b'"\\ud800"', "“ ”"),
+    ],
+)
+def test_a_result_is_told_by_its_size(content, told):
+    """A list is told by its length, an object by its fields, a text by its beginning."""
+    try:
+        assert words.result(Raw(content)) == told
+    except ValueError:
+        assert content == b'"\\ud800"'  # msgspec refuses half a character, so no journal has one
+
+
+@pytest.mark.parametrize("kind", get_args(AnyEvent), ids=lambda kind: kind.__name__)
+def test_every_event_has_a_sentence(kind):
+    """Whatever is in a journal is told with words, also as the very first thing one reads."""
+    reader = Reader()
+    record = Record("run:a", 1, 1, 0, 1, minimal(kind))
+    assert words.plain(reader.tell(record)).strip()
+    reader.take(record)
+
+
+def test_a_new_driver_is_seen():
+    """Between two drivers the log says who took over, and after what time."""
+    reader = Reader()
+    for seq, epoch, at in [(1, 0, 0), (2, 1, 1 * S), (3, 0, 5 * S)]:
+        record = Record("run:a", seq, seq, at, epoch, NoteAdded(text="x"))
+        assert reader.gap(record) == ""
+        reader.take(record)
+    later = Record("run:a", 4, 4, 13 * S, 2, NoteAdded(text="x"))
+    assert reader.gap(later) == "— driver 2 took over after 12 s —"
+
+
+@pytest.mark.parametrize(
+    ("content", "then"),
+    [(None, "it is called again"), (Raw(b'"unknown"'), "Claude is told that the outcome is unkno")],
+)
+def test_doubt_is_marked(content, then):
+    """A call in doubt is marked, with what is done about it."""
+    reader = Reader()
+    started = ToolCallStarted(ask_id="a", call_id="c", tool_use_id="u", tool="pay", effect="read")
+    reader.take(Record("run:a", 1, 1, 0, 1, started))
+    doubt = ToolCallInDoubt(ask_id="a", call_id="c", tool_use_id="u", kind="crash", content=content)
+    told = words.plain(reader.tell(Record("run:a", 2, 2, 0, 2, doubt)))
+    assert told.startswith("IN DOUBT pay (crash)")
+    assert then in told
+
+
+# ── what a journal saved ──────────────────────────────────────────────────────────────────────
+
+
+def _journal(*steps):
+    """Return records: a digit is a driver, `r` its reply for 10, `?` one in doubt for 7."""
+    records, epoch = [], 0
+    for seq, step in enumerate(steps, start=1):
+        call = f"c{seq}"
+        if step == "r":
+            event = ModelCallSucceeded(
+                ask_id="a",
+                call_id=call,
+                content=Raw(b"[]"),
+                stop_reason="end_turn",
+                usage=Raw(b"{}"),
+                cost_nano=10,
+                tokens=1,
+            )
+        elif step == "?":
+            event = ModelCallInDoubt(
+                ask_id="a", call_id=call, kind="crash", message="", cost_nano=7, tokens=1
+            )
+        else:
+            epoch = int(step)
+            event = ModelCallStarted(
+                ask_id="a",
+                call_id=call,
+                max_tokens=1,
+                request_hash="",
+                hold_nano=7,
+                hold_tokens=1,
+            )
+        records.append(Record("run:a", seq, seq, seq, epoch, event))
+    return records
+
+
+@pytest.mark.parametrize(
+    ("steps", "expected"),
+    [
+        ("", Saved()),
+        ("1rrr", Saved()),
+        ("1", Saved()),
+        ("12r", Saved(drivers=1)),
+        ("1rr2?r", Saved(drivers=1, turns=2, nano=20, doubts=1, doubts_nano=7)),
+        ("1rr2?r5?r", Saved(drivers=2, turns=5, nano=50, doubts=2, doubts_nano=14)),
+    ],
+)
+def test_savings_are_what_starting_over_repeats(steps, expected):
+    """Each time another driver takes over, the replies it finds need not be bought again."""
+    assert saved(_journal(*steps)) == expected
