@@ -11,6 +11,9 @@ import apsw
 _ENOUGH: Final = 4
 """How many times its usual length the log may reach before writers have to wait for it once."""
 
+_PATIENCE_MS: Final = 100
+"""How long writers may have to wait for readers that keep the log from starting over."""
+
 
 class Checkpointer:
     """A thread with a connection of its own, woken when the log is long enough.
@@ -58,6 +61,7 @@ class Checkpointer:
 
     def _serve(self) -> None:
         connection = self._connect()
+        connection.set_busy_timeout(_PATIENCE_MS)
         try:
             while self._due.wait():
                 # Cleared before the question is asked: `close` answers it before it sets.

@@ -51,6 +51,8 @@ def recognise(path: Path, *, vfs: str | None = None) -> None:
         NotAStore: it is.
 
     """
+    if path.is_dir():
+        raise NotAStore(f"{path} is a folder; give the path of a file as --store")
     if not path.exists() or path.stat().st_size == 0:
         return
     header = _header(path, vfs=vfs)
@@ -93,15 +95,21 @@ def _create(path: Path) -> None:
         os.close(folder)
 
 
-def connect(
-    path: Path, *, vfs: str | None, synchronous: Synchronous, readonly: bool = False
-) -> apsw.Connection:
+def connect(path: Path, *, vfs: str | None, synchronous: Synchronous) -> apsw.Connection:
     """Return a connection to an existing file.
 
     Checkpoints are made apart from commits, so no connection makes them by itself.
     """
-    mode = apsw.SQLITE_OPEN_READONLY if readonly else apsw.SQLITE_OPEN_READWRITE
-    connection = apsw.Connection(str(path), flags=mode, vfs=vfs)
+    connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE, vfs=vfs)
+    try:
+        _set_up(connection, synchronous)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _set_up(connection: apsw.Connection, synchronous: Synchronous) -> None:
     connection.set_busy_timeout(_BUSY_MS)
     connection.pragma("synchronous", synchronous)
     connection.pragma("wal_autocheckpoint", 0)
@@ -110,7 +118,6 @@ def connect(
         # macOS: fsync alone leaves the data in the drive's cache.
         connection.pragma("fullfsync", 1)
         connection.pragma("checkpoint_fullfsync", 1)
-    return connection
 
 
 def _format(connection: apsw.Connection) -> None:

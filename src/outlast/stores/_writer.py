@@ -76,9 +76,9 @@ class Writer:
         """
         try:
             return self._transact(self._write, group)
-        except StoreError as error:
-            if len(group) == 1:
-                return [error]
+        except Exception as error:  # noqa: BLE001  (also a value that SQLite cannot take)
+            if len(group) == 1 or isinstance(error.__cause__, TimeoutError):
+                return [error] * len(group)
         return [outcome for item in group for outcome in self.write([item])]
 
     def raise_fence(self, stream: str, *, holder: int) -> int:

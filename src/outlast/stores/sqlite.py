@@ -13,11 +13,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import apsw
 
-from outlast.errors import Busy, JournalDamaged, RunNotFound, StoreError
+from outlast.errors import Busy, JournalDamaged, OutlastError, RunNotFound, StoreError
 from outlast.journal import Balance, Commit, Posting, Proof, Record, RunRow
 from outlast.stores import _commits as commits
 from outlast.stores._checkpoint import Checkpointer
@@ -35,7 +35,10 @@ from outlast.stores._locks import LockFile
 from outlast.stores._queries import queries
 from outlast.stores._writer import BITS, Item, Records, Writer
 
-_READ_AT_ONCE = 1000
+_READ_AT_ONCE: Final = 1000
+_MOST_READABLE: Final = 100_000
+"""Streams whose version is remembered to be readable; beyond that all are asked anew."""
+
 _POSTING = Posting.__struct_fields__
 _PROOF = Proof.__struct_fields__
 _Row: TypeAlias = tuple[Any, ...]
@@ -295,17 +298,31 @@ class SqliteJournal:
     def _reading(self) -> Iterator[apsw.Connection]:
         """Lend a connection that sees one state of the store."""
         self._check_usable()
-        connection = None
+        connection = self._reader()
         try:
-            connection = self._readers.pop() if self._readers else self._connect()
             connection.execute("BEGIN")
-            yield connection
+            try:
+                yield connection
+            finally:
+                connection.execute("COMMIT")
+        except apsw.Error as error:
+            # Whatever state it is in, nobody gets it again.
+            connection.close(force=True)
+            raise failed(error, self._path) from error
+        except OutlastError:
+            self._readers.append(connection)
+            raise
+        self._readers.append(connection)
+
+    def _reader(self) -> apsw.Connection:
+        try:
+            return self._readers.pop()
+        except IndexError:
+            pass
+        try:
+            return self._connect()
         except apsw.Error as error:
             raise failed(error, self._path) from error
-        finally:
-            if connection is not None:
-                connection.execute("COMMIT")
-                self._readers.append(connection)
 
     def _check_usable(self) -> None:
         if self._closed:
@@ -332,6 +349,8 @@ class SqliteJournal:
         rows = self._all(connection, "first_event", number << BITS | 1)
         for kind, meta in rows:
             commits.check_version(stream, kind, meta)
+            if len(self._readable) >= _MOST_READABLE:
+                self._readable.clear()
             self._readable.add(number)
 
 
