@@ -69,7 +69,7 @@ def drive(
 ) -> RunState:
     """Drive a run `r` to rest, whether it is there or not, and return its state."""
     journal = MemoryJournal() if journal is None else journal
-    tester = agent(*tools, budget=outlast.Budget())
+    tester = agent(*tools)
     if journal.run("r") is None:
         begin(journal, "r", tester, "Go.", at=1, nonce="n")
     runner = Runner(journal, model, clock=clock or Clock())
