@@ -8,8 +8,13 @@ import os
 import sys
 
 from outlast.errors import OutlastError
-from outlast.stores import open_store
-from outlast.testing.journal_contract import begin, driven, note, row
+from outlast.stores import open_store as open_synced
+from outlast.testing.commits import begin, driven, note, row
+
+
+def open_store(url):
+    """Open a store without syncs: a process that ends takes nothing of the disk's with it."""
+    return open_synced(url, synchronous="OFF")
 
 
 def say(text):
@@ -33,6 +38,12 @@ def append(store, name, count):
         journal.append(note("run:shared", name))
     journal.close()
     say("done")
+
+
+def append_synced(store, name, count):
+    """Append with syncs: whoever writes holds the store for longer than it lets go of it."""
+    globals()["open_store"] = open_synced
+    append(store, name, count)
 
 
 def aappend(store, name, count):

@@ -11,7 +11,8 @@ from outlast.events import NoteAdded
 from outlast.journal import Balance, Commit, Hold, Posting, Settlement
 from outlast.stores._connect import PAGE_SIZE
 from outlast.stores.sqlite import SqliteJournal
-from outlast.testing.journal_contract import begin, check_chain, driven, note, row
+from outlast.testing.commits import begin, driven, note, row
+from outlast.testing.journal_contract import check_chain
 from outlast.testing.power_loss import Disk
 
 
@@ -55,7 +56,7 @@ async def together(journal, stream):
     return await asyncio.gather(*[journal.aappend(note(stream)) for _ in range(3)])
 
 
-def remains(tmp_path, *, loss, synchronous="FULL", every=1):
+def remains(tmp_path, *, loss, synchronous="FULL", log_pages=40, every=1):
     """Return what power cuts during `work` leave, each with what was acknowledged before it."""
     witness, left, moments = Witness(), [], itertools.count()
     path = tmp_path / "journal.db"
@@ -70,7 +71,7 @@ def remains(tmp_path, *, loss, synchronous="FULL", every=1):
     with Disk() as disk:
         disk.on_change = cut
         journal = SqliteJournal(
-            path, vfs=disk.vfs, synchronous=synchronous, checkpoint_bytes=40 * PAGE_SIZE
+            path, vfs=disk.vfs, synchronous=synchronous, checkpoint_bytes=log_pages * PAGE_SIZE
         )
         work(journal, witness)
         left.append((disk.cut(path, into=tmp_path / "before the end", loss=loss), witness.now()))
@@ -120,7 +121,9 @@ def test_what_was_acknowledged_is_there(tmp_path, loss):
 @pytest.mark.parametrize("synchronous", ["NORMAL", "OFF"])
 def test_a_store_that_does_not_sync_is_found_out(tmp_path, synchronous):
     """The disk really forgets: without a sync per commit, acknowledged appends are lost."""
-    witness, left = remains(tmp_path, loss="everything", synchronous=synchronous, every=20)
+    witness, left = remains(
+        tmp_path, loss="everything", synchronous=synchronous, log_pages=100_000, every=20
+    )
     lost = 0
     for path, known in left:
         try:
@@ -137,7 +140,7 @@ def test_power_may_fail_while_a_store_is_made(tmp_path, loss):
     with Disk() as disk:
 
         def cut(_what, _file):
-            for seed in range(3):
+            for seed in range(2):
                 into = tmp_path / f"{next(moments)}"
                 left.append(disk.cut(path, into=into, loss=loss, seed=seed))
 

@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
-from msgspec import Raw
 
 from outlast.errors import (
     Busy,
@@ -35,12 +34,9 @@ from outlast.errors import (
 )
 from outlast.events import (
     JOURNAL_VERSION,
-    AnyEvent,
     MessageReceived,
     ModelCallStarted,
     NoteAdded,
-    RunStarted,
-    Spec,
     decode,
     encode,
 )
@@ -59,10 +55,9 @@ from outlast.journal import (
     record_hash,
     run_stream,
 )
+from outlast.testing.commits import AT, begin, driven, encode_text, message, note, row, started
 
 Tampering = Literal["body gone", "body garbled", "record gone"]
-
-_AT = 1_700_000_000_000_000_000
 
 
 def check_chain(proofs: Iterable[Proof]) -> int:
@@ -87,49 +82,6 @@ def check_chain(proofs: Iterable[Proof]) -> int:
         )
         prev = proof.hash
     return count
-
-
-def started(agent: str = "researcher", *, journal_version: int = JOURNAL_VERSION) -> RunStarted:
-    """Return the first event of a run."""
-    spec = Spec(agent=agent, model="claude-test", max_tokens=100)
-    return RunStarted(journal_version=journal_version, agent=agent, nonce="0" * 8, spec=spec)
-
-
-def row(run_id: str, *, agent: str = "researcher", status: str = "running", **more: Any) -> RunRow:
-    """Return a run's row with whatever a test does not care about filled in."""
-    times = {"created_at": _AT, "updated_at": _AT}
-    return RunRow(**{"id": run_id, "agent": agent, "status": status, **times, **more})
-
-
-def begin(journal: Journal, run_id: str, **more: Any) -> str:
-    """Create a run and return its stream."""
-    stream = run_stream(run_id)
-    commit = Commit(
-        stream=stream, events=[started()], at=_AT, expected_seq=1, row=row(run_id, **more)
-    )
-    journal.append(commit)
-    return stream
-
-
-def message(text: str = "hello") -> MessageReceived:
-    """Return an event that only a driver may append."""
-    return MessageReceived(ask_id="main", content=Raw(encode_text(text)))
-
-
-def encode_text(text: str) -> bytes:
-    """Return `text` as a JSON string."""
-    return b'"' + text.encode() + b'"'
-
-
-def note(stream: str, text: str = "seen", *, at: int = _AT + 1) -> Commit:
-    """Return the commit of an outside event."""
-    return Commit(stream=stream, events=[NoteAdded(text=text)], at=at)
-
-
-def driven(stream: str, epoch: int, seq: int, *events: AnyEvent, **more: Any) -> Commit:
-    """Return a driver's commit."""
-    given = events or (message(),)
-    return Commit(stream=stream, events=given, at=_AT, expected_seq=seq, epoch=epoch, **more)
 
 
 class JournalContract:
@@ -161,8 +113,8 @@ class JournalContract:
         epoch = journal.claim(stream)
         records = journal.append(driven(stream, epoch, 2, message("x"), message("y")))
         assert [(r.stream, r.seq, r.position, r.at, r.epoch) for r in records] == [
-            (stream, 2, 2, _AT, epoch),
-            (stream, 3, 3, _AT, epoch),
+            (stream, 2, 2, AT, epoch),
+            (stream, 3, 3, AT, epoch),
         ]
         assert journal.read(stream, after=1) == list(records)
 
@@ -292,7 +244,7 @@ class JournalContract:
         """A driver's event without its epoch is refused, whatever the seq."""
         stream = begin(journal, "a")
         for expected in (None, 2):
-            commit = Commit(stream=stream, events=[message()], at=_AT, expected_seq=expected)
+            commit = Commit(stream=stream, events=[message()], at=AT, expected_seq=expected)
             with pytest.raises(UsageError, match="claim the stream"):
                 journal.append(commit)
         assert len(journal.read(stream)) == 1
@@ -300,12 +252,12 @@ class JournalContract:
     @pytest.mark.parametrize(
         ("commit", "says"),
         [
-            (Commit(stream="run:a", events=[], at=_AT), "without events"),
-            (Commit(stream="run:a", events=[message()], at=_AT, epoch=1), "which seq"),
-            (Commit(stream="a", events=[NoteAdded(text="x")], at=_AT), "run:ID or ~NAME"),
-            (Commit(stream="run:", events=[NoteAdded(text="x")], at=_AT), "run:ID or ~NAME"),
+            (Commit(stream="run:a", events=[], at=AT), "without events"),
+            (Commit(stream="run:a", events=[message()], at=AT, epoch=1), "which seq"),
+            (Commit(stream="a", events=[NoteAdded(text="x")], at=AT), "run:ID or ~NAME"),
+            (Commit(stream="run:", events=[NoteAdded(text="x")], at=AT), "run:ID or ~NAME"),
             (
-                Commit(stream="run:a", events=[NoteAdded(text="x")], at=_AT, row=row("b")),
+                Commit(stream="run:a", events=[NoteAdded(text="x")], at=AT, row=row("b")),
                 "row is that of run 'b'",
             ),
         ],
@@ -330,11 +282,11 @@ class JournalContract:
     def test_the_store_has_streams_of_its_own(self, journal: Journal) -> None:
         """A stream that begins with `~` needs no driver and begins with its first append."""
         for seq in (1, 2):
-            (record,) = journal.append(Commit(stream="~fleet", events=[message()], at=_AT))
+            (record,) = journal.append(Commit(stream="~fleet", events=[message()], at=AT))
             assert record.seq == seq
-        journal.append(Commit(stream="~fleet", events=[message()], at=_AT, expected_seq=3))
+        journal.append(Commit(stream="~fleet", events=[message()], at=AT, expected_seq=3))
         with pytest.raises(Conflict):
-            journal.append(Commit(stream="~fleet", events=[message()], at=_AT, expected_seq=3))
+            journal.append(Commit(stream="~fleet", events=[message()], at=AT, expected_seq=3))
         assert [r.seq for r in journal.read("~fleet")] == [1, 2, 3]
         assert journal.runs() == []
 
@@ -412,7 +364,7 @@ class JournalContract:
         epoch = journal.claim(stream)
         rows = [
             row("a", cost_nano=5, tokens=6, turns=1),
-            row("a", cost_nano=9, tokens=9, turns=2, phase="drafting", updated_at=_AT + 5),
+            row("a", cost_nano=9, tokens=9, turns=2, phase="drafting", updated_at=AT + 5),
             row("a", status="completed", answer='"42"', version="v2", parent="p", root="q"),
         ]
         for seq, given in enumerate(rows, 2):
@@ -427,11 +379,11 @@ class JournalContract:
         """It moves the stream on, and says when; nothing else."""
         stream = begin(journal, "a")
         before = journal.run("a")
-        journal.append(note(stream, at=_AT + 7))
+        journal.append(note(stream, at=AT + 7))
         after = journal.run("a")
         assert before is not None
         assert after is not None
-        assert (after.next_seq, after.updated_at) == (3, _AT + 7)
+        assert (after.next_seq, after.updated_at) == (3, AT + 7)
         assert (after.status, after.cost_nano) == (before.status, before.cost_nano)
 
     def test_a_failed_append_changes_no_row(self, journal: Journal) -> None:
@@ -648,7 +600,7 @@ class JournalContract:
         """A long stream comes whole, and in order, whatever the size of the steps."""
         for count in (1500, 600):
             notes = [NoteAdded(text=str(n)) for n in range(count)]
-            journal.append(Commit(stream="~log", events=notes, at=_AT))
+            journal.append(Commit(stream="~log", events=notes, at=AT))
         assert check_chain(journal.proofs("~log")) == 2100
         assert [p.seq for p in journal.proofs("~log", after=2098)] == [2099, 2100]
 
@@ -675,7 +627,7 @@ class JournalContract:
         commit = Commit(
             stream="run:a",
             events=[started(journal_version=newer)],
-            at=_AT,
+            at=AT,
             expected_seq=1,
             row=row("a"),
         )
@@ -703,6 +655,8 @@ class JournalContract:
         with pytest.raises(JournalDamaged, match=f"seq {seq}") as caught:
             journal.read(stream)
         assert (caught.value.stream, caught.value.seq) == (stream, seq)
+        with pytest.raises(JournalDamaged, match=f"seq {seq}"):
+            journal.read(stream, after=seq - 1, limit=1)
         with pytest.raises(JournalDamaged):
             journal.read_all()
 
@@ -784,27 +738,35 @@ class JournalContract:
         stream = begin(journal, "a")
         epoch = journal.claim(stream)
         hold = [Hold(call_id=f"c{n}", scope="s", needed=4, limit=10) for n in range(3)]
+        parked = [row("a", status="parked", turns=n) for n in range(4)]
 
-        async def together() -> Sequence[Any]:
-            return await asyncio.gather(
-                journal.aappend(driven(stream, epoch, 2, row=row("a", turns=1), holds=hold[:1])),
-                journal.aappend(note(stream, at=_AT + 3)),
-                journal.aappend(driven(stream, epoch, 3, holds=hold[1:2])),
-                journal.aappend(driven(stream, epoch, 4, row=row("a", turns=2), holds=hold[1:2])),
-                journal.aappend(driven(stream, epoch, 5, holds=hold[2:3])),
-                journal.aappend(note(stream, at=_AT + 9)),
-                return_exceptions=True,
-            )
+        def together(*given: Commit) -> list[str]:
+            async def append() -> list[Any]:
+                appends = map(journal.aappend, given)
+                return await asyncio.gather(*appends, return_exceptions=True)
 
-        outcomes = asyncio.run(together())
-        assert [type(o).__name__ for o in outcomes] == [
-            *("tuple", "tuple", "Conflict", "tuple", "Refused", "tuple")
+            return [type(outcome).__name__ for outcome in asyncio.run(append())]
+
+        def found() -> tuple[str, int, int, int]:
+            run = journal.run("a")
+            assert run is not None
+            return run.status, run.turns, run.next_seq, run.updated_at
+
+        assert together(
+            driven(stream, epoch, 2, row=parked[1], holds=hold[:1]),
+            note(stream, at=AT + 3),
+            driven(stream, epoch, 3, holds=hold[1:2]),
+            driven(stream, epoch, 4, row=parked[2], holds=hold[1:2]),
+            driven(stream, epoch, 5, holds=hold[2:3]),
+        ) == ["tuple", "tuple", "Conflict", "tuple", "Refused"]
+        assert found() == ("parked", 2, 5, AT)
+        assert together(driven(stream, epoch, 5, row=parked[3]), note(stream, at=AT + 9)) == [
+            "tuple",
+            "tuple",
         ]
-        found = journal.run("a")
-        assert found is not None
-        assert (found.turns, found.next_seq, found.updated_at) == (2, 6, _AT + 9)
+        assert found() == ("parked", 3, 7, AT + 9)
         assert journal.balance("s") == Balance(held=8)
-        assert check_chain(journal.proofs(stream)) == 5
+        assert check_chain(journal.proofs(stream)) == 6
 
     def test_loops_of_several_threads(self, journal: Journal) -> None:
         """Every event loop of the process may append, each gets its own answers."""
