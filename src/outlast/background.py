@@ -94,8 +94,10 @@ class Background:
 
 def _serve(loop: asyncio.AbstractEventLoop) -> None:
     # What is imported by now lives as long as the process: the collector need not walk it at
-    # every full collection, which would show as pauses of milliseconds.
-    gc.freeze()
+    # every full collection, which would show as pauses of milliseconds.  Once only, because what
+    # is frozen is never collected, and a process may open many applications.
+    if not gc.get_freeze_count():
+        gc.freeze()
     asyncio.set_event_loop(loop)
     try:
         loop.run_forever()

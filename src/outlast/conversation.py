@@ -103,17 +103,34 @@ class Block(msgspec.Struct, frozen=True, gc=False):
     input: Raw = Raw(b"{}")
 
 
+class _Kind(msgspec.Struct, frozen=True, gc=False):
+    type: str
+
+
 _BLOCKS: Final = msgspec.json.Decoder(list[Block])
+_BLOCK: Final = msgspec.json.Decoder(Block)
+_EACH: Final = msgspec.json.Decoder(list[Raw])
+_KIND: Final = msgspec.json.Decoder(_Kind)
 
 
 def blocks(content: Raw) -> list[Block]:
     """Return the blocks of a reply.
 
     Raises:
-        msgspec.ValidationError: `content` is not an array of blocks with a type.
+        msgspec.DecodeError: `content` is not an array of blocks with a type, or a member of a block
+            of text or of a tool use is not what it should be.
 
     """
-    return _BLOCKS.decode(content)
+    try:
+        return _BLOCKS.decode(content)
+    except msgspec.ValidationError:
+        # A block of a type nobody has heard of may mean something else by `id`, `name` or `text`.
+        return [_block(each) for each in _EACH.decode(content)]
+
+
+def _block(content: Raw) -> Block:
+    kind = _KIND.decode(content).type
+    return _BLOCK.decode(content) if kind in ("text", "tool_use") else Block(kind)
 
 
 class Failure(msgspec.Struct, frozen=True, gc=False):
