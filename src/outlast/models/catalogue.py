@@ -19,6 +19,8 @@ class ClaudeModel(msgspec.Struct, frozen=True, kw_only=True):
     """A model: its limits in tokens, its prices in nano-dollars per token.
 
     `cliff` is `(tokens, factor)`: a prompt longer than that multiplies every price of the request.
+    `cacheable` is the shortest prefix that the prompt cache takes.  `binds` says that thinking is
+    only taken back after the very system, tools and messages that it followed.
     """
 
     context: int
@@ -29,47 +31,49 @@ class ClaudeModel(msgspec.Struct, frozen=True, kw_only=True):
     cache_write_5m: int
     cache_write_1h: int
     cliff: tuple[int, int] | None = None
+    cacheable: int = 1_024
+    binds: bool = False
 
 
-def _model(
-    *prices: int,
-    context: int = 1_000_000,
-    max_output: int = 128_000,
-    cliff: tuple[int, int] | None = None,
-) -> ClaudeModel:
+def _model(*prices: int, context: int = 1_000_000, **more: Any) -> ClaudeModel:
     return ClaudeModel(
         context=context,
-        max_output=max_output,
+        max_output=more.pop("max_output", 128_000),
         input=prices[0],
         output=prices[1],
         cache_read=prices[2],
         cache_write_5m=prices[3],
         cache_write_1h=prices[4],
-        cliff=cliff,
+        **more,
     )
 
 
 _SMALL: Final = 200_000
 
 # In, out, cache read, cache write 5m, cache write 1h; 1000 nano-dollars a token are $1 a million.
+# No `cacheable` is published for the 5.5 models: taken is that of the model before in its line.
 MODELS: Final[Mapping[str, ClaudeModel]] = {
-    "claude-fable-5-2": _model(8_000, 40_000, 200, 10_000, 16_000),
-    "claude-mythos-5-2": _model(8_000, 40_000, 200, 10_000, 16_000),
-    "claude-opus-5-5": _model(4_000, 20_000, 200, 5_000, 8_000),
-    "claude-opus-5": _model(5_000, 25_000, 500, 6_250, 10_000),
+    "claude-fable-5-2": _model(8_000, 40_000, 200, 10_000, 16_000, cacheable=512, binds=True),
+    "claude-mythos-5-2": _model(8_000, 40_000, 200, 10_000, 16_000, cacheable=512, binds=True),
+    "claude-opus-5-5": _model(4_000, 20_000, 200, 5_000, 8_000, cacheable=512, binds=True),
+    "claude-opus-5": _model(5_000, 25_000, 500, 6_250, 10_000, cacheable=512),
     "claude-opus-4-8": _model(5_000, 25_000, 500, 6_250, 10_000),
-    "claude-opus-4-7": _model(5_000, 25_000, 500, 6_250, 10_000),
-    "claude-opus-4-6": _model(5_000, 25_000, 500, 6_250, 10_000, context=_SMALL),
-    "claude-opus-4-5": _model(5_000, 25_000, 500, 6_250, 10_000, context=_SMALL),
-    "claude-sonnet-5-5": _model(2_000, 10_000, 100, 2_500, 4_000),
+    "claude-opus-4-7": _model(5_000, 25_000, 500, 6_250, 10_000, cacheable=2_048),
+    "claude-opus-4-6": _model(5_000, 25_000, 500, 6_250, 10_000, context=_SMALL, cacheable=4_096),
+    "claude-opus-4-5": _model(5_000, 25_000, 500, 6_250, 10_000, context=_SMALL, cacheable=4_096),
+    "claude-sonnet-5-5": _model(2_000, 10_000, 100, 2_500, 4_000, binds=True),
     "claude-sonnet-4-6": _model(
         3_000, 15_000, 300, 3_750, 6_000, context=_SMALL, max_output=32_000
     ),
     "claude-sonnet-4-5": _model(
         3_000, 15_000, 300, 3_750, 6_000, context=_SMALL, max_output=32_000
     ),
-    "claude-haiku-5-5": _model(100, 500, 10, 125, 200, cliff=(100_000, 5)),
-    "claude-haiku-4-5": _model(1_000, 5_000, 100, 1_250, 2_000, context=_SMALL, max_output=32_000),
+    "claude-haiku-5-5": _model(
+        100, 500, 10, 125, 200, cliff=(100_000, 5), cacheable=4_096, binds=True
+    ),
+    "claude-haiku-4-5": _model(
+        1_000, 5_000, 100, 1_250, 2_000, context=_SMALL, max_output=32_000, cacheable=4_096
+    ),
 }
 """By id, newest first."""
 

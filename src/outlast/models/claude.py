@@ -4,24 +4,28 @@
                    │                       ▲                     │
                    └─ attempts             └────── replies ◀─────┘
 
-It knows no network and no clock.  The simulator sends its answers over HTTP; `ScriptedModel` hands
-them over in process; so the two cannot disagree.
+It knows no network, and the time only from the clock it is given.  The simulator sends its answers
+over HTTP; `ScriptedModel` hands them over in process; so the two cannot disagree.
 
 Tokens are counted as a quarter of the UTF-8 bytes, rounded up: of system, tools and messages for
-the input, of the blocks for the output.  An answer that does not fit into `max_tokens` is cut
-there, as the API does.
+the input, of the blocks for the output.  What of the input is read from the prompt cache or
+written to it changes how it is billed, never how many tokens it is.  An answer that does not fit
+into `max_tokens` is cut there, as the API does.
 """
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable, Mapping
 from hashlib import sha256
 from typing import Any, Final
 
 import msgspec
 from msgspec import Raw
 
-from outlast.models import catalogue, strict
+from outlast.models import catalogue, prompt_cache, strict
 from outlast.models.identity import Identity, content_digest, identify
+from outlast.models.prompt_cache import BYTES_PER_TOKEN, NOTHING, Caching, PromptCache, tokens
 from outlast.models.script import (
     STREAMED,
     Block,
@@ -31,8 +35,6 @@ from outlast.models.script import (
     answered_by,
     without_fault,
 )
-
-BYTES_PER_TOKEN: Final = 4
 
 MAX_BODY: Final = 32 * 1024 * 1024
 """The largest request the API reads, in bytes."""
@@ -75,6 +77,8 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
         fault: what goes wrong; for a request that was refused, the API's own refusal.
         outcome: `complete`, the kind of the fault, or `refused`.
         usage: what is billed; `None` when nothing is.
+        at: when it was answered, in nanoseconds since the epoch.
+        cached: the entries of the prompt cache that it wrote or used, and the `ttl` of each.
 
     """
 
@@ -86,6 +90,8 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     said: Said | None = None
     fault: Fault | None = None
     usage: dict[str, Any] | None = None
+    at: int = 0
+    cached: Mapping[str, str] = {}
 
     @property
     def streams(self) -> bool:
@@ -102,11 +108,20 @@ class Claude:
     """Answers requests from `script`, and remembers how often each came and what it said.
 
     With `check_history` an assistant message that is not what Claude said at that point of the
-    conversation is refused, as the API does where thinking is bound to it.
+    conversation is refused, as the API does where thinking is bound to it.  `clock` gives the
+    time in nanoseconds since the epoch, by which the prompt cache forgets.
     """
 
-    def __init__(self, script: Script, *, check_history: bool = True) -> None:
+    def __init__(
+        self,
+        script: Script,
+        *,
+        check_history: bool = True,
+        clock: Callable[[], int] = time.time_ns,
+    ) -> None:
         self._script = script
+        self._clock = clock
+        self._cache = PromptCache()
         self._check_history = check_history
         self._attempts: dict[str, int] = {}
         self._replies: dict[str, dict[str, str | None]] = {}
@@ -146,6 +161,10 @@ class Claude:
         """Know a reply to `conversation` again when a client sends it back."""
         self._replies.setdefault(conversation, {})[digest] = stop_reason
 
+    def remember_cached(self, digest: str, ttl: str, at: int) -> None:
+        """Keep an entry of the prompt cache that was written or used at that time."""
+        self._cache.use(digest, ttl, at)
+
     def _scripted(self, request: dict[str, Any], identity: Identity, attempt: int) -> Answer:
         turn = self._script(request, attempt)
         fault = None
@@ -153,10 +172,17 @@ class Claude:
             fault = answered_by(turn, self._script, request)
             _check_fault(fault)
         said_turn = fault.turn if fault else turn
-        said = say_to(request, identity, said_turn) if isinstance(said_turn, Turn) else None
+        now = self._clock()
+        caching = self._caching(request, now)
+        said = None
+        if isinstance(said_turn, Turn):
+            said = say_to(request, identity, said_turn, caching)
         if said and not (fault and fault.kind != "delay"):
             self.remember_reply(identity.conversation, said.digest, said.stop_reason)
-        usage = said.usage if said else _usage(identity, 0)
+        usage = said.usage if said else _usage(identity, 0, caching)
+        is_billed = fault is None or fault.is_billed
+        for digest, ttl in caching.used.items() if is_billed else ():
+            self._cache.use(digest, ttl, now)
         return Answer(
             request=request,
             identity=identity,
@@ -165,15 +191,23 @@ class Claude:
             outcome="complete" if fault is None or fault.kind == "delay" else fault.kind,
             said=said,
             fault=fault,
-            usage=usage if fault is None or fault.is_billed else None,
+            usage=usage if is_billed else None,
+            at=now,
+            cached=caching.used if is_billed else {},
         )
+
+    def _caching(self, request: dict[str, Any], now: int) -> Caching:
+        model = catalogue.find(request["model"])
+        if model is None or not prompt_cache.marks(request):
+            return NOTHING
+        return self._cache.look(prompt_cache.positions(request), model.cacheable, now)
 
     def _too_long(self, request: dict[str, Any], identity: Identity) -> Fault | None:
         model = catalogue.find(request["model"])
-        tokens, limit = _tokens(identity.size), model.context if model else 0
-        if tokens <= limit:
+        size, limit = tokens(identity.size), model.context if model else 0
+        if size <= limit:
             return None
-        return strict.invalid(f"prompt is too long: {tokens} tokens > {limit} maximum")
+        return strict.invalid(f"prompt is too long: {size} tokens > {limit} maximum")
 
     def _changed_history(self, request: dict[str, Any], identity: Identity) -> Fault | None:
         if not self._check_history:
@@ -217,7 +251,9 @@ class Claude:
         return _refused({}, Identity(key, ("",), 0), self._attempts[key], refusal)
 
 
-def say_to(request: dict[str, Any], identity: Identity, turn: Turn) -> Said:
+def say_to(
+    request: dict[str, Any], identity: Identity, turn: Turn, caching: Caching = NOTHING
+) -> Said:
     """Return `turn` as it is said in that conversation: with ids, counted, within `max_tokens`."""
     seed = identity.conversation
     blocks = [_with_id(block, seed, index) for index, block in enumerate(_split(turn.content))]
@@ -230,7 +266,7 @@ def say_to(request: dict[str, Any], identity: Identity, turn: Turn) -> Said:
         model=request["model"],
         blocks=tuple(blocks),
         stop_reason=stop_reason,
-        usage=_usage(identity, max(size, 1)) | turn.usage,
+        usage=_usage(identity, max(size, 1), caching) | turn.usage,
         extra=turn.extra,
         first_token_s=turn.first_token_s,
         total_s=turn.total_s,
@@ -274,19 +310,11 @@ def _cut(blocks: list[bytes], limit: int) -> list[bytes]:
     return kept
 
 
-def _usage(identity: Identity, output_bytes: int) -> dict[str, Any]:
-    return {
-        "input_tokens": _tokens(identity.size),
-        "cache_creation_input_tokens": 0,
-        "cache_read_input_tokens": 0,
-        "cache_creation": {"ephemeral_5m_input_tokens": 0, "ephemeral_1h_input_tokens": 0},
-        "output_tokens": _tokens(output_bytes),
+def _usage(identity: Identity, output_bytes: int, caching: Caching) -> dict[str, Any]:
+    return caching.usage(tokens(identity.size)) | {
+        "output_tokens": tokens(output_bytes),
         "service_tier": "standard",
     }
-
-
-def _tokens(size: int) -> int:
-    return -(-size // BYTES_PER_TOKEN)
 
 
 def _refused(request: dict[str, Any], identity: Identity, attempt: int, refusal: Fault) -> Answer:

@@ -47,36 +47,32 @@ def request_key(body: dict[str, Any] | bytes) -> str:
 
 def identify(body: dict[str, Any]) -> Identity:
     """Return the identity of a decoded request, in one pass over its messages."""
-    frozen = _canonical([_blocks(body.get(name)) for name in _SAID])
+    frozen = canonical([plain_blocks(body.get(name)) for name in _SAID])
     rolling = sha256(frozen)
     prefixes, size = [rolling.hexdigest()], len(frozen)
     messages = body.get("messages")
     for message in messages if isinstance(messages, list) else ():
-        said = _canonical(_message(message))
+        said = canonical(_message(message))
         rolling.update(sha256(said).digest())
         prefixes.append(rolling.hexdigest())
         size += len(said)
     asked = {k: v for k, v in body.items() if k not in _NOT_ASKED and k not in (*_SAID, "messages")}
-    rolling.update(_canonical(asked))
+    rolling.update(canonical(asked))
     return Identity(rolling.hexdigest(), tuple(prefixes), size)
 
 
 def content_digest(content: str | Sequence[Any]) -> str:
     """Return the hash that the same content has, however a client dumped it."""
-    return sha256(_canonical(_blocks(content))).hexdigest()
+    return sha256(canonical(plain_blocks(content))).hexdigest()
 
 
-def _canonical(value: Any) -> bytes:
+def canonical(value: Any) -> bytes:
+    """Return `value` as JSON with sorted members, in which equal values are equal bytes."""
     return _ENCODER.encode(value)
 
 
-def _message(message: Any) -> Any:
-    if not isinstance(message, dict):
-        return message
-    return message | {"content": _blocks(message.get("content"))}
-
-
-def _blocks(content: Any) -> Any:
+def plain_blocks(content: Any) -> Any:
+    """Return content as blocks without cache markers and nulls; what is no content, as it is."""
     if isinstance(content, str):
         return [{"type": "text", "text": content}]
     if isinstance(content, list):
@@ -84,10 +80,16 @@ def _blocks(content: Any) -> Any:
     return content
 
 
+def _message(message: Any) -> Any:
+    if not isinstance(message, dict):
+        return message
+    return message | {"content": plain_blocks(message.get("content"))}
+
+
 def _block(block: Any) -> Any:
     if not isinstance(block, dict):
         return block
     plain = {k: v for k, v in block.items() if k != "cache_control" and v is not None}
     if plain.get("type") == "tool_result":
-        plain["content"] = _blocks(plain.get("content"))
+        plain["content"] = plain_blocks(plain.get("content"))
     return plain

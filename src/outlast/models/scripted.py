@@ -7,6 +7,7 @@ and the same bill, so what passes here passes there.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -77,6 +78,7 @@ class ScriptedModel:
 
     With `paced` it takes the time that turns and faults say; by default it answers at once.
     `keep_calls=False` leaves `calls` empty, for runs so long that every body would not fit.
+    `clock` gives nanoseconds since the epoch, by which the prompt cache forgets.
     An exception of the script is passed on: it is a mistake of the test, not of Claude.
 
     """
@@ -88,10 +90,11 @@ class ScriptedModel:
         check_history: bool = True,
         paced: bool = False,
         keep_calls: bool = True,
+        clock: Callable[[], int] = time.time_ns,
     ) -> None:
         self.calls: list[bytes] = []
         self.bill: list[Charge] = []
-        self._claude = Claude(script, check_history=check_history)
+        self._claude = Claude(script, check_history=check_history, clock=clock)
         self._paced = paced
         self._keep_calls = keep_calls
 

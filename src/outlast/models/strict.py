@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 from typing import Any, Final
 
-from outlast.models import catalogue
+from outlast.models import catalogue, prompt_cache
 from outlast.models.script import Fault
 
 FIELDS: Final = frozenset(
@@ -272,6 +272,10 @@ def _check_message(message: Any, place: str) -> None:
         at = f"{place}.content.{index}"
         _need(isinstance(block, dict), f"{at}: Input should be a valid object")
         _need(_is_text(block.get("type")), f"{at}.type: Field required")
+        _need(
+            block.get("cache_control") is None or prompt_cache.is_markable(block),
+            f"{at}.{block['type']}.cache_control: cannot be set on thinking or empty text blocks",
+        )
         if role == "system":
             _check_text_block(block, at)
         elif role == "user":
@@ -415,28 +419,30 @@ def _blocks(
 
 
 def _check_breakpoints(request: dict[str, Any]) -> None:
-    marks = [mark for mark in _breakpoints(request) if mark is not None]
-    for mark in marks:
+    found = prompt_cache.marks(request)
+    lives = []
+    for mark in found:
         _need(
             isinstance(mark, dict)
             and mark.get("type") == "ephemeral"
             and mark.get("ttl", "5m") in ("5m", "1h"),
             f"cache_control: {mark!r} is not ephemeral with a ttl of '5m' or '1h'",
         )
+        lives.append(mark.get("ttl", "5m"))
+    last = prompt_cache.automatic(request)
+    if last and last.get("cache_control") is not None:
+        _need(
+            lives[-1] == last["cache_control"].get("ttl", "5m"),
+            "cache_control: the last block has a marker of another ttl than the request's own",
+        )
+        lives.pop()  # both name the same breakpoint
     _need(
-        len(marks) <= MAX_BREAKPOINTS,
+        len(lives) <= MAX_BREAKPOINTS,
         f"A maximum of {MAX_BREAKPOINTS} blocks with cache_control may be provided. "
-        f"Found {len(marks)}.",
+        f"Found {len(lives)}.",
     )
-
-
-def _breakpoints(request: dict[str, Any]) -> Iterator[Any]:
-    yield request.get("cache_control")
-    places = [request.get("system"), request.get("tools")]
-    places += [message["content"] for message in request["messages"]]
-    while places:
-        place = places.pop()
-        for block in place if isinstance(place, list) else ():
-            yield block.get("cache_control")
-            if block.get("type") == "tool_result":
-                places.append(block.get("content"))
+    _need(
+        lives == sorted(lives),
+        "cache_control: a ttl='1h' cache_control block must not come after a ttl='5m' "
+        "cache_control block. Blocks are processed in the order `tools`, `system`, `messages`.",
+    )

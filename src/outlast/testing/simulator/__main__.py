@@ -32,6 +32,7 @@ def main() -> int:
             state=options.state,
             faults=options.faults,
             check_history=not options.any_history,
+            later_s=options.later,
             on_ready=ready,
         )
     except UsageError as error:
@@ -51,6 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--state", metavar="DIR", help="where requests and the bill are written")
     parser.add_argument("--path", action="append", default=[], help="where modules may be, too")
     parser.add_argument("--any-history", action="store_true", help="do not compare the history")
+    parser.add_argument("--later", type=float, default=0.0, help="seconds the clock is ahead")
     parser.add_argument("--parent-pipe", action="store_true", help="end when stdin ends")
     return parser
 

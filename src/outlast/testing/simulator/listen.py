@@ -10,6 +10,7 @@ import os
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable
 from contextlib import closing, suppress
 from pathlib import Path
@@ -36,6 +37,7 @@ def serve(  # noqa: PLR0913  (the options of a command line)
     state: Path | str | None = None,
     faults: str | Rule | None = None,
     check_history: bool = True,
+    later_s: float = 0.0,
     on_ready: Callable[[str], None] | None = None,
 ) -> None:
     """Answer the Messages API on a loopback address, until SIGINT or SIGTERM.
@@ -47,6 +49,7 @@ def serve(  # noqa: PLR0913  (the options of a command line)
         state: the directory that requests and the bill are written to; by default nothing is.
         faults: a rule, or `module:attribute` of one, that makes attempts fail.
         check_history: refuse an assistant message that Claude did not say.
+        later_s: how many seconds the simulator's clock is ahead, to see what a pause would do.
         on_ready: called with the base URL as soon as requests are taken.
 
     Raises:
@@ -60,7 +63,12 @@ def serve(  # noqa: PLR0913  (the options of a command line)
     from outlast.testing.simulator.state import State  # noqa: PLC0415
 
     said = load(script or DEFAULT_SCRIPT)
-    claude = Claude(faulty(said, load(faults)) if faults else said, check_history=check_history)
+    ahead = int(later_s * 1_000_000_000)
+    claude = Claude(
+        faulty(said, load(faults)) if faults else said,
+        check_history=check_history,
+        clock=lambda: time.time_ns() + ahead,
+    )
     with (
         _listen(host, port) as listening,
         closing(State(Path(state) if state is not None else None)) as written,

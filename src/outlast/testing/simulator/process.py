@@ -17,10 +17,13 @@ import weakref
 from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from outlast.errors import UsageError
 from outlast.testing.simulator.state import BILL, LOG, REQUESTS, read_lines
+
+if TYPE_CHECKING:
+    from outlast.testing.simulator.placement import Judged
 
 READY_S: Final = 30.0
 """How long a simulator may take to say that it is ready."""
@@ -80,6 +83,17 @@ class Simulator:
         """Return the requests it got, oldest first; see `state.Line`."""
         return read_lines(self.state / REQUESTS)
 
+    def judged(self) -> Judged:
+        """Return its bill, beside what the best breakpoints or none would have made of it.
+
+        Raises:
+            ValueError: there are too many ways to set breakpoints; see `placement.cheapest`.
+
+        """
+        from outlast.testing.simulator.placement import judge  # noqa: PLC0415  (few ask)
+
+        return judge(self.requests(), self.bill())
+
     def stop(self) -> None:
         """End it; what it wrote down can still be read.  Stopping twice is fine."""
         stdin = self._process.stdin
@@ -111,6 +125,7 @@ def start(  # noqa: PLR0913  (the options of the simulator)
     faults: str | None = None,
     path: Iterable[Path | str] = (),
     check_history: bool = True,
+    later_s: float = 0.0,
 ) -> Simulator:
     """Start a simulator that ends with this process, and return it when it takes requests.
 
@@ -122,6 +137,7 @@ def start(  # noqa: PLR0913  (the options of the simulator)
         faults: `module:attribute` of a rule that makes attempts fail.
         path: directories in which modules are looked for, too.
         check_history: refuse an assistant message that Claude did not say.
+        later_s: how many seconds the simulator's clock is ahead, to see what a pause would do.
 
     Raises:
         UsageError: it did not start, and what it said about it.
@@ -129,7 +145,8 @@ def start(  # noqa: PLR0913  (the options of the simulator)
     """
     directory = Path(state or tempfile.mkdtemp(prefix="outlast-simulator-"))
     directory.mkdir(parents=True, exist_ok=True)
-    command = _command(script, directory, port, faults, path, check_history=check_history)
+    command = _command(directory, port, path, script=script, faults=faults, later=later_s or None)
+    command += [] if check_history else ["--any-history"]
     with (directory / LOG).open("ab") as log:
         process = subprocess.Popen(  # noqa: S603  (our own module)
             command,
@@ -152,20 +169,13 @@ def start(  # noqa: PLR0913  (the options of the simulator)
     return simulator
 
 
-def _command(  # noqa: PLR0913  (the options of `start`)
-    script: str | None,
-    state: Path,
-    port: int,
-    faults: str | None,
-    path: Iterable[Path | str],
-    *,
-    check_history: bool,
+def _command(
+    state: Path, port: int, path: Iterable[Path | str], **options: str | float | None
 ) -> list[str]:
     command = [sys.executable, "-m", "outlast.testing.simulator", "--parent-pipe"]
     command += ["--state", str(state), "--port", str(port)]
-    command += ["--script", script] if script else []
-    command += ["--faults", faults] if faults else []
-    command += [] if check_history else ["--any-history"]
+    for name, value in options.items():
+        command += [] if value is None else [f"--{name.replace('_', '-')}", str(value)]
     for directory in path:
         command += ["--path", str(directory)]
     return command

@@ -57,6 +57,7 @@ class Line(msgspec.Struct, frozen=True, kw_only=True):
         status: the HTTP status of the answer, 0 when there was none.
         fault: the kind of the fault, if there was one.
         reply: the hash of what was answered in full, empty when nothing was.
+        cached: the entries of the prompt cache that it wrote or used, and the `ttl` of each.
 
     """
 
@@ -71,6 +72,7 @@ class Line(msgspec.Struct, frozen=True, kw_only=True):
     fault: str | None = None
     reply: str = ""
     stop_reason: str | None = None
+    cached: Mapping[str, str] = {}
 
 
 class BillLine(msgspec.Struct, frozen=True, kw_only=True):
@@ -119,13 +121,15 @@ class State:
                 claude.remember_attempt(line.key)
             if line.reply:
                 claude.remember_reply(line.conversation, line.reply, line.stop_reason)
+            for digest, ttl in line.cached.items():
+                claude.remember_cached(digest, ttl, nanoseconds(line.at))
         self._seen = []
 
     def write(
         self, answer: Answer, *, body: bytes, headers: Mapping[str, str], status: int
     ) -> None:
         """Write a request down, and its price if it has one."""
-        at = now()
+        at = shown(answer.at) if answer.at else now()
         whole = answer.outcome == "complete" and answer.said
         self.write_line(
             Line(
@@ -140,6 +144,7 @@ class State:
                 fault=answer.fault.kind if answer.fault else None,
                 reply=whole.digest if whole else "",
                 stop_reason=whole.stop_reason if whole else None,
+                cached=answer.cached,
             )
         )
         if answer.usage is not None and self._bill:
@@ -162,7 +167,19 @@ class State:
 
 def now() -> str:
     """Return the time, RFC 3339, UTC."""
-    return datetime.now(UTC).isoformat().replace("+00:00", "Z")
+    return shown(time.time_ns())
+
+
+def shown(at: int) -> str:
+    """Return a time in nanoseconds since the epoch as RFC 3339, UTC, to the microsecond."""
+    moment = datetime.fromtimestamp(at // 10**9, UTC).replace(microsecond=at // 1_000 % 10**6)
+    return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def nanoseconds(at: str) -> int:
+    """Return what `shown` shows in nanoseconds since the epoch, to the microsecond."""
+    since = datetime.fromisoformat(at) - datetime(1970, 1, 1, tzinfo=UTC)
+    return (since.days * 86_400 + since.seconds) * 10**9 + since.microseconds * 1_000
 
 
 def kept(headers: Mapping[str, str]) -> dict[str, str]:
