@@ -68,12 +68,13 @@ def aappend(store, name, count):
 
 
 def create(store, name):
-    """Open a store that does not exist yet, together with others."""
+    """Open stores that do not exist yet, together with others."""
     say("ready")
     wait()
-    journal = open_store(store)
-    begin(journal, name)
-    journal.close()
+    for number in range(20):
+        journal = open_store(f"{store}-{number}")
+        begin(journal, name)
+        journal.close()
     say("done")
 
 

@@ -3,6 +3,16 @@
 SQLite comes from apsw, which bundles it: versions 3.7.0 to 3.51.2 can corrupt a write-ahead log
 when several connections write and checkpoint, which is what happens here, and apsw lets the power
 loss test put a file system of its own under the real store.
+
+Every append rewrites whole pages of which few bytes changed, so pages are small: 1 KB.  Measured
+with a turn of two commits and four events (500 bytes of text and a tool call; a result of 1 KB),
+per byte of event bodies:
+
+    page size            512 B    1 KB    2 KB    4 KB
+    written, log and all   6.3     7.5    11.7    16.9
+    in the file            1.6     1.6     2.0     1.6
+
+CPU is the same from 1 KB on, and a quarter more with 512 B.
 """
 
 from __future__ import annotations
