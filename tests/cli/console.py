@@ -37,7 +37,7 @@ def process(*words: str, cwd: Path, **env: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "outlast", *words],
         cwd=cwd,
-        env=os.environ | {"PYTHONPATH": SOURCE} | env,
+        env=os.environ | {"PYTHONPATH": f"{SOURCE}{os.pathsep}{TESTS}"} | env,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -90,9 +90,12 @@ def agent(
 
 
 def claude(request: dict[str, Any], attempt: int) -> Any:
-    """Call both tools after one overload, then answer; `fail` in the question is refused."""
-    if "fail" in str(request["messages"][0]["content"]):
+    """Call both tools after one overload, then answer; a question may ask to fail or to wait."""
+    question = str(request["messages"][0]["content"])
+    if "fail" in question:
         return Fault(kind="status", status=400, message="the request is not one")
+    if "wait" in question:
+        return say("At last.", total_s=60.0 if attempt == 1 else 0.0)
     if turn_number(request) > 1:
         return say("**Found** it.\n\nAll of it.")
     if attempt == 1:

@@ -25,17 +25,20 @@ def played(tmp_path_factory):
     """A folder with a demo that was interrupted, killed twice, and went on to its end."""
     folder = tmp_path_factory.mktemp("demo")
     ends = [
-        _ended(folder, signal.SIGINT, "overloaded (529)", "--fast"),
+        _ended(folder, signal.SIGINT, "overloaded (529)"),
         _ended(folder, signal.SIGKILL, "  3  "),
-        _ended(folder, signal.SIGKILL, "rate_limited (429)", "--fast"),
+        _ended(folder, signal.SIGKILL, "rate_limited (429)"),
         finished(process("demo", "--fast", "--store", STORE, cwd=folder)),
     ]
     return folder, ends
 
 
-def _ended(folder, how, at, *options):
-    """Send a signal to a demo as soon as it shows a line, and return how it ended."""
-    command = process("demo", *options, "--store", STORE, cwd=folder)
+def _ended(folder, how, at):
+    """Send a signal to a demo as soon as it shows a line, and return how it ended.
+
+    It is played with its pauses, so that many seconds are left when the line is seen.
+    """
+    command = process("demo", "--store", STORE, cwd=folder)
     lines = read_until(command, lambda line: at in line)
     children = psutil.Process(command.pid).children()
     os.kill(command.pid, how)
@@ -43,6 +46,12 @@ def _ended(folder, how, at, *options):
     psutil.wait_procs(children, timeout=20)
     assert not [child for child in children if child.is_running()], "the simulator lives on"
     return code, "".join(lines) + rest, errors
+
+
+def _found(ends):
+    """Return how many turns each demo that went on found in the journal."""
+    said = (re.search(r"goes on from its journal: (\d) turn", out) for _, out, _ in ends)
+    return [int(found[1]) for found in said if found]
 
 
 def _log(folder, run="demo"):
@@ -67,15 +76,14 @@ def test_the_demo_goes_on(played):
     _, ends = played
     assert [code for code, _, _ in ends] == [130, -signal.SIGKILL, -signal.SIGKILL, 0]
     assert [errors for _, _, errors in ends] == [""] * 4
-    interrupted, first, second, last = (out for _, out, _ in ends)
-    assert interrupted.splitlines()[-2:] == [
+    assert ends[0][1].splitlines()[-2:] == [
         "Interrupted. Everything so far is in the journal.",
         "Next: outlast demo   (it goes on right here)",
     ]
-    assert "Run demo goes on from its journal: 1 turn, $0.0038, none repeated." in first
-    assert re.search(r"goes on from its journal: [34] turns", second)
-    assert "goes on from its journal: 4 turns" in last
-    assert "grants of at most £20,000 for" in last
+    found = _found(ends)
+    assert len(found) == 3
+    assert 1 <= found[0] < 3 <= found[1] <= found[2] < 8
+    assert "grants of at most £20,000 for" in ends[-1][1]
 
 
 def test_no_turn_is_asked_twice(played):
@@ -114,7 +122,7 @@ def test_the_last_lines_say_what_was_saved(played):
     with closing(open_store(f"sqlite:///{folder}/runs.db")) as journal:
         saved = session.saved(journal.read("run:demo"))
     assert saved.drivers == 3
-    assert 8 <= saved.turns <= 9
+    assert saved.turns == sum(_found(ends))
     out = ends[-1][1]
     assert "Interrupted 3 times, and it went on where it was." in out
     assert f"{saved.turns} turns not repeated, ${saved.nano / 1e9:.4f} not paid twice" in out

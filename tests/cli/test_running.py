@@ -1,10 +1,13 @@
 """`run` and `resume`, over HTTP with the real SDK, against a simulated Claude."""
 
+import os
+import signal
 import sys
+import time
 
 import pytest
 
-from cli.console import TESTS, documents, typed
+from cli.console import TESTS, documents, finished, process, typed
 from outlast.testing import simulator
 
 MODULE = """
@@ -21,10 +24,16 @@ number = 3
 
 
 @pytest.fixture(scope="module")
-def simulated():
+def answering():
     """A Claude that says what `console.claude` says."""
     with simulator.start("cli.console:claude", path=[TESTS]) as running:
-        yield {"ANTHROPIC_BASE_URL": running.url, "ANTHROPIC_API_KEY": "any"}
+        yield running
+
+
+@pytest.fixture
+def simulated(answering):
+    """The environment in which it is Claude."""
+    return {"ANTHROPIC_BASE_URL": answering.url, "ANTHROPIC_API_KEY": "any"}
 
 
 @pytest.fixture
@@ -105,6 +114,27 @@ def test_a_stopped_run_goes_on_when_it_may(here, simulated):
     assert "Run one goes on from its journal: 1 turn, $0.00" in result.stdout
     assert "  2  The answer." in result.stdout
     sys.modules.pop("richer")
+
+
+def test_an_interrupted_run_is_resumed(here, simulated, answering):
+    """Ctrl-C ends a run with 130 and says how to go on; `resume` does, and counts the doubt."""
+    command = process("run", "mine:finder", "Please wait.", "--id", "one", cwd=here, **simulated)
+    while "Please wait." not in str(answering.requests()):
+        assert command.poll() is None, finished(command)
+        time.sleep(0.02)
+    os.kill(command.pid, signal.SIGINT)
+    code, out, errors = finished(command)
+    assert (code, errors) == (130, "")
+    assert out.splitlines()[-1] == "Next: outlast resume one"
+    result = typed("resume", "one", **simulated)
+    assert result.exit_code == 0
+    assert "? in doubt: the reply of turn 1 was never written" in result.stdout
+    assert "At last." in result.stdout
+    (shown,) = documents(typed("show", "one", "--json").stdout)
+    (doubt,) = shown["in_doubt"]
+    assert doubt["kind"] == "crash"
+    assert doubt["cost_nano"] < shown["cost_nano"]
+    assert f"counted as ${doubt['cost_nano'] / 1e9:.4f}" in typed("show", "one").stdout
 
 
 @pytest.mark.parametrize("run", ["done", "refused"])

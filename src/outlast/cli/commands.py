@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import os
 import sys
@@ -65,7 +66,11 @@ def main() -> None:
         # A terminal that cannot show a character must not cost the whole output.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
-    app(prog_name="outlast")
+    try:
+        app(prog_name="outlast")
+    finally:
+        # Python would walk all that was imported once more before it ends: a second, with the SDK.
+        gc.freeze()
 
 
 def _version(value: bool) -> None:  # noqa: FBT001  (how typer calls it)
