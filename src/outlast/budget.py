@@ -7,7 +7,7 @@ settles it.  In doubt is spent, and no crash widens a budget.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import msgspec
 from msgspec.structs import replace
@@ -101,13 +101,17 @@ def refusal(spend: Spend, turns: int | None) -> tuple[int, int] | None:
     return 1, max(0, turns - spend.turns)
 
 
-def posting(record: Record, *, agent: str, version: str, tenant: str, model: str) -> Posting | None:
-    """Return the line that `record` adds to the hourly cost roll-up, if it adds one."""
-    event = record.event
-    if not isinstance(event, ModelCallSucceeded | ModelCallInDoubt | ModelCallFailed):
-        return None
+Billed: TypeAlias = ModelCallSucceeded | ModelCallFailed | ModelCallInDoubt
+BILLED: Final = (ModelCallSucceeded, ModelCallFailed, ModelCallInDoubt)
+"""The outcomes that the hourly roll-up counts."""
+
+
+def posting(  # noqa: PLR0913  (the key of a line)
+    event: Billed, at: int, *, agent: str, version: str, tenant: str, model: str
+) -> Posting:
+    """Return the line that `event`, appended at `at`, adds to the hourly cost roll-up."""
     return Posting(
-        hour=record.at - record.at % HOUR_NS,
+        hour=at - at % HOUR_NS,
         agent=agent,
         version=version,
         tenant=tenant,
@@ -116,9 +120,7 @@ def posting(record: Record, *, agent: str, version: str, tenant: str, model: str
     )
 
 
-def _amounts(
-    event: ModelCallSucceeded | ModelCallInDoubt | ModelCallFailed, model: str
-) -> dict[str, int]:
+def _amounts(event: Billed, model: str) -> dict[str, int]:
     if isinstance(event, ModelCallFailed):
         return {"calls_failed": 1}
     if isinstance(event, ModelCallInDoubt):

@@ -42,17 +42,20 @@ async def call_tool(  # noqa: PLR0913  (what a call needs from outside)
     declared = agent.tool(call.tool)
     assert declared is not None, f"{call.tool} was there when the call was decided"  # noqa: S101
     began = time.monotonic()
-    context = ToolContext(
-        run_id=run_id,
-        call_id=call.call_id,
-        idempotency_key=call.idempotency_key,
-        attempt=call.attempt,
-        deadline=None if declared.timeout_s is None else began + declared.timeout_s,
-        tenant=tenant,
-        deps=deps,
-    )
+    arguments = call.given
+    if name := declared.context_parameter:
+        context = ToolContext(
+            run_id=run_id,
+            call_id=call.call_id,
+            idempotency_key=call.idempotency_key,
+            attempt=call.attempt,
+            deadline=None if declared.timeout_s is None else began + declared.timeout_s,
+            tenant=tenant,
+            deps=deps,
+        )
+        arguments = {**arguments, name: context}
     try:
-        value, error = await _run(declared, call, context)
+        value, error = await _run(declared, arguments)
     except TimeoutError:
         return _timed_out(call, declared)
     if error is not None:
@@ -74,11 +77,8 @@ Came: TypeAlias = tuple[Any, BaseException | None]
 """What came of a function: what it returned, or what it raised."""
 
 
-async def _run(declared: Tool[..., Any], call: CallTool, context: ToolContext) -> Came:
+async def _run(declared: Tool[..., Any], arguments: dict[str, Any]) -> Came:
     """Run the function; raise `TimeoutError` only when its time is over."""
-    arguments = declared.arguments(bytes(call.arguments))
-    if name := declared.context_parameter:
-        arguments[name] = context
     async with asyncio.timeout(declared.timeout_s) as limit:
         if declared.is_async:
             came = await _awaited(declared.function, arguments)

@@ -20,9 +20,9 @@ that follows from it share one commit.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from hashlib import sha256
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import msgspec
 from msgspec import Raw
@@ -85,6 +85,9 @@ class CallTool(msgspec.Struct, frozen=True, kw_only=True):
     tool_use_id: str
     tool: str
     arguments: Raw
+    """As Claude wrote them."""
+    given: dict[str, Any]
+    """The same, checked, as keyword arguments of the function."""
     idempotency_key: str
     attempt: int
 
@@ -132,14 +135,16 @@ def decide(state: RunState, agent: Agent, now: int, world: World) -> Step:
     """
     if state.finished and not _may_go_on(state, agent):
         return REST
+    waiting = False
     sleeps: tuple[Action, ...] = ()
-    open_asks = [ask for ask in state.asks.values() if ask.answer is None]
-    for ask in open_asks:
+    for ask in state.asks.values():
+        if ask.answer is not None:
+            continue
         step = _ask_step(state, agent, ask, now, world)
         if step.events:
             return step
-        sleeps += step.actions
-    return Step(actions=sleeps) if open_asks else Step((RunFinished(status="completed"),))
+        waiting, sleeps = True, sleeps + step.actions
+    return Step(actions=sleeps) if waiting else Step((RunFinished(status="completed"),))
 
 
 def _may_go_on(state: RunState, agent: Agent) -> bool:
@@ -150,7 +155,7 @@ def _ask_step(state: RunState, agent: Agent, ask: Conversation, now: int, world:
     if ask.call is not None:
         return WAIT if ask.call.call_id in world.in_flight else _lost_call(ask.call)
     if ask.pending:
-        return next(_tool_steps(state, agent, ask, world), WAIT)
+        return _tools_step(state, agent, ask, world)
     if ask.replied:
         return _reply_step(ask)
     if ask.failure is not None and (step := _failure_step(state, ask, ask.failure, now)):
@@ -275,16 +280,16 @@ def _content(ask: Conversation) -> Raw:
 # ── tools ───────────────────────────────────────────────────────────────────────────────────────
 
 
-def _tool_steps(state: RunState, agent: Agent, ask: Conversation, world: World) -> Iterator[Step]:
+def _tools_step(state: RunState, agent: Agent, ask: Conversation, world: World) -> Step:
     for number, pending in enumerate(ask.pending, start=1):
         if pending.result or pending.call_id in world.in_flight:
             continue
-        call_id = f"{ask.ask_id}.m{ask.calls}.t{number}"
         declared = agent.tool(pending.name)
         if pending.call_id:
-            yield _lost_tool(ask, pending, declared)
-        else:
-            yield _start_tool(state, ask, pending, declared, call_id)
+            return _lost_tool(ask, pending, declared)
+        call_id = f"{ask.ask_id}.m{ask.calls}.t{number}"
+        return _start_tool(state, ask, pending, declared, call_id)
+    return WAIT
 
 
 def _lost_tool(ask: Conversation, pending: Pending, declared: Tool[..., object] | None) -> Step:
@@ -318,7 +323,7 @@ def _start_tool(
         known = "This agent has no tool of that name, and nothing was called."
         return _not_called(ask, pending, call_id, "unknown_tool", known)
     try:
-        declared.arguments(bytes(pending.arguments))
+        given = declared.arguments(bytes(pending.arguments))
     except InvalidArguments as error:
         return _not_called(ask, pending, call_id, "invalid_arguments", str(error))
     attempt = pending.attempts + 1
@@ -336,6 +341,7 @@ def _start_tool(
         tool_use_id=pending.tool_use_id,
         tool=pending.name,
         arguments=pending.arguments,
+        given=given,
         idempotency_key=_idempotency_key(state, ask, pending),
         attempt=attempt,
     )

@@ -89,10 +89,9 @@ def drive(state: RunState, agent: Agent, *, stream: str, epoch: int, now: int) -
             return state
         sent = yield Perform(actions=plan.actions)
         assert isinstance(sent, Outcomes), f"a Perform was answered with {sent!r}"  # noqa: S101
-        started = {a.call_id for a in plan.actions if not isinstance(a, Sleep)}
-        finished = {event.call_id for event in sent.events}
-        in_flight = (in_flight | started) - finished
         outcomes, now = sent.events, sent.now
+        finished = [event.call_id for event in outcomes]
+        in_flight = in_flight.union(_calls(plan.actions)).difference(finished)
 
 
 class _Place(msgspec.Struct, frozen=True):
@@ -128,12 +127,15 @@ def _plan(
         if not step.events:
             return _Plan(tuple(events), tuple(actions), state, step.rest)
         events.extend(step.events)
-        ended = any(isinstance(event, RunFinished) for event in step.events)
         for event in step.events:
             state = _evolve(state, event, place)
-        if ended:  # the leg is over, whatever the next one may do
+        if isinstance(events[-1], RunFinished):  # the leg is over, whatever the next one may do
             return _Plan(tuple(events), tuple(actions), state, rest=True)
-        in_flight |= {a.call_id for a in step.actions if not isinstance(a, Sleep)}
+        in_flight = in_flight.union(_calls(step.actions))
+
+
+def _calls(actions: tuple[Action, ...]) -> list[str]:
+    return [action.call_id for action in actions if not isinstance(action, Sleep)]
 
 
 def _evolve(state: RunState, event: AnyEvent, place: _Place) -> RunState:

@@ -16,7 +16,7 @@ import msgspec
 from msgspec import Raw
 
 from outlast.agent import Agent
-from outlast.budget import posting
+from outlast.budget import BILLED, posting
 from outlast.calls import call_tool, printable, words
 from outlast.conversation import blocks
 from outlast.decide import Action, CallModel, CallTool, Sleep
@@ -355,14 +355,15 @@ def postings(
     """Return the lines that the events of one append add to the hourly cost roll-up."""
     lines = []
     for event in events:
-        if isinstance(event, ModelCallSucceeded | ModelCallInDoubt | ModelCallFailed):
+        if isinstance(event, BILLED):
             spec = state.asks[event.ask_id].spec
             line = posting(
-                Record("", 0, 0, at, 0, event),
+                event,
+                at,
                 agent=spec.agent,
                 version=started.version,
                 tenant=started.tenant,
                 model=spec.model,
             )
             lines.append(line)
-    return tuple(line for line in lines if line is not None)
+    return tuple(lines)
