@@ -119,6 +119,7 @@ def saying(contents: list[bytes]) -> Answers:
     """Return the model that replies with these contents, and then with an answer."""
 
     def answer(request: Request) -> Reply:
+        assert request.attempt == 1, "a reply was not understood, and paid for again"
         turn = sum(message.startswith(b'{"role":"assistant"') for message in request.messages)
         if turn < len(contents):
             return reply(contents[turn], "tool_use")
