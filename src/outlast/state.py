@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Final
+from collections.abc import Callable, Iterable
+from typing import Any, Final
 
 import msgspec
 from msgspec import Raw
+from msgspec.structs import replace
 
 from outlast import budget, conversation
 from outlast.budget import Spend
@@ -14,6 +15,7 @@ from outlast.conversation import Conversation
 from outlast.events import (
     AskAnswered,
     AskStarted,
+    Event,
     NoteAdded,
     RunFinished,
     RunStarted,
@@ -45,36 +47,55 @@ class RunState(msgspec.Struct, frozen=True):
 
 def evolve(state: RunState, record: Record) -> RunState:
     """Return what `record` makes of the run."""
-    event = record.event
-    asks, status, why, answer = state.asks, state.status, state.why, state.answer
-    started = state.started
-    if isinstance(event, RunStarted):
-        started = event
-    elif isinstance(event, AskStarted):
-        assert started is not None, "an ask before its run"  # noqa: S101  (a broken invariant)
-        asks = {**asks, event.ask_id: conversation.start(event, started.spec)}
-        status = "queued" if status == "queued" else "running"
-    elif isinstance(event, RunFinished):
-        status, why = event.status, event.why
-        asks = {key: conversation.rested(ask) for key, ask in asks.items()}
-    elif not isinstance(event, NoteAdded):
-        ask = asks[event.ask_id]
-        asks = {**asks, event.ask_id: conversation.evolve(ask, record)}
-        if record.epoch:
-            status, why = "running", ""
-        if isinstance(event, AskAnswered):
-            answer = event.answer
-    return RunState(
-        started,
-        asks,
-        budget.evolve(state.spend, record),
-        status,
-        why,
-        answer,
-        record.seq + 1,
-        state.created_at or record.at,
-        record.at,
+    rule = _RULES.get(type(record.event), _within_ask)
+    return replace(
+        rule(state, record.event, record),
+        next_seq=record.seq + 1,
+        created_at=state.created_at or record.at,
+        updated_at=record.at,
     )
+
+
+def _within_ask(state: RunState, event: Any, record: Record) -> RunState:
+    ask_id = event.ask_id
+    asks = {**state.asks, ask_id: conversation.evolve(state.asks[ask_id], record)}
+    spend = budget.evolve(state.spend, record)
+    if not record.epoch:
+        return replace(state, asks=asks, spend=spend)
+    return replace(state, asks=asks, spend=spend, status="running", why="")
+
+
+def _answered(state: RunState, event: AskAnswered, record: Record) -> RunState:
+    return replace(_within_ask(state, event, record), answer=event.answer)
+
+
+def _started(state: RunState, event: RunStarted, _: Record) -> RunState:
+    return replace(state, started=event)
+
+
+def _ask_started(state: RunState, event: AskStarted, _: Record) -> RunState:
+    assert state.started is not None, "an ask before its run"  # noqa: S101  (a broken invariant)
+    asks = {**state.asks, event.ask_id: conversation.start(event, state.started.spec)}
+    return replace(state, asks=asks, status="queued" if state.status == "queued" else "running")
+
+
+def _finished(state: RunState, event: RunFinished, _: Record) -> RunState:
+    asks = {key: conversation.rested(ask) for key, ask in state.asks.items()}
+    return replace(state, asks=asks, status=event.status, why=event.why)
+
+
+def _unchanged(state: RunState, _event: NoteAdded, _: Record) -> RunState:
+    return state
+
+
+_RULES: Final[dict[type[Event], Callable[[RunState, Any, Record], RunState]]] = {
+    RunStarted: _started,
+    AskStarted: _ask_started,
+    AskAnswered: _answered,
+    RunFinished: _finished,
+    NoteAdded: _unchanged,
+}
+"""What each event makes of the run; every other one belongs to an ask."""
 
 
 def fold(records: Iterable[Record], state: RunState | None = None) -> RunState:
