@@ -24,7 +24,7 @@ from outlast.events import (
 )
 from outlast.models.script import tool_use
 from outlast.models.scripted import ScriptedModel
-from outlast.tool import MAX_RESULT_BYTES
+from outlast.tools import MAX_RESULT_BYTES
 from stubs import MODEL, agent, asking, results
 
 TEXT = "what only people may read"

@@ -21,7 +21,7 @@ from pydantic import AfterValidator, BaseModel, Field
 
 import forward
 import outlast
-from outlast.tool import InvalidArguments
+from outlast.tools import InvalidArguments
 
 
 class Colour(Enum):

@@ -13,7 +13,7 @@ from msgspec import Raw
 
 from outlast.errors import InvalidAgent
 from outlast.events import Spec
-from outlast.tool import Tool
+from outlast.tools import Tool
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 

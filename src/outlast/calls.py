@@ -26,7 +26,7 @@ from outlast.events import (
     ToolCallSucceeded,
     ToolFailureKind,
 )
-from outlast.tool import MAX_RESULT_BYTES, Tool, ToolContext
+from outlast.tools import MAX_RESULT_BYTES, Tool, ToolContext
 
 
 async def call_tool(  # noqa: PLR0913  (what a call needs from outside)

@@ -46,7 +46,7 @@ from outlast.events import (
 )
 from outlast.prices import FRAMING_TOKENS, worst_case
 from outlast.state import RunState
-from outlast.tool import InvalidArguments, Tool
+from outlast.tools import InvalidArguments, Tool
 
 ATTEMPTS: Final = 8
 """How often the same request is tried when it fails for a reason that may pass."""

@@ -30,7 +30,7 @@ from outlast.models.script import Script
 from outlast.models.scripted import ScriptedModel
 from outlast.runner import answered, not_answered, postings
 from outlast.state import RunState, fold, row
-from outlast.tool import ToolContext
+from outlast.tools import ToolContext
 
 T = TypeVar("T")
 
