@@ -18,6 +18,11 @@ from outlast.tools import Tool
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
+def _is_count(value: object) -> bool:
+    # True is an int, but is written as `true`, which no journal is read with.
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
 @dataclass(frozen=True, kw_only=True)
 class Budget:
     """How much a run may use.
@@ -31,7 +36,7 @@ class Budget:
 
     def __post_init__(self) -> None:
         """Refuse what could only be a mistake."""
-        if self.turns is not None and (not isinstance(self.turns, int) or self.turns < 1):
+        if self.turns is not None and not _is_count(self.turns):
             raise InvalidAgent(
                 f"Budget(turns={self.turns!r}): a budget is a whole number of at least 1, "
                 "or None for no limit"
@@ -125,9 +130,10 @@ def _check(agent: Agent) -> None:
         raise InvalidAgent(
             f"agent {agent.name!r}: parameters is {agent.parameters!r}, but must be a dict"
         )
-    if not isinstance(agent.max_tokens, int) or agent.max_tokens < 1:
+    if not _is_count(agent.max_tokens):
         raise InvalidAgent(
-            f"agent {agent.name!r}: max_tokens is {agent.max_tokens!r}, but must be at least 1"
+            f"agent {agent.name!r}: max_tokens is {agent.max_tokens!r}, but must be a whole number "
+            "of at least 1"
         )
     _check_tools(agent)
     _check_sendable(agent)
