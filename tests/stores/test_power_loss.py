@@ -56,7 +56,7 @@ async def together(journal, stream):
     return await asyncio.gather(*[journal.aappend(note(stream)) for _ in range(3)])
 
 
-def remains(tmp_path, *, loss, synchronous="FULL", log_pages=40, every=1):
+def remains(tmp_path, *, loss, log_pages=40, every=1, **options):
     """Return what power cuts during `work` leave, each with what was acknowledged before it."""
     witness, left, moments = Witness(), [], itertools.count()
     path = tmp_path / "journal.db"
@@ -70,9 +70,8 @@ def remains(tmp_path, *, loss, synchronous="FULL", log_pages=40, every=1):
 
     with Disk() as disk:
         disk.on_change = cut
-        journal = SqliteJournal(
-            path, vfs=disk.vfs, synchronous=synchronous, checkpoint_bytes=log_pages * PAGE_SIZE
-        )
+        size = log_pages * PAGE_SIZE
+        journal = SqliteJournal(path, vfs=disk.vfs, checkpoint_bytes=size, **options)
         work(journal, witness)
         left.append((disk.cut(path, into=tmp_path / "before the end", loss=loss), witness.now()))
         journal.close()
@@ -122,7 +121,7 @@ def test_what_was_acknowledged_is_there(tmp_path, loss):
 def test_a_store_that_does_not_sync_is_found_out(tmp_path, synchronous):
     """The disk really forgets: without a sync per commit, acknowledged appends are lost."""
     witness, left = remains(
-        tmp_path, loss="everything", synchronous=synchronous, log_pages=100_000, every=20
+        tmp_path, loss="everything", log_pages=100_000, every=20, synchronous=synchronous
     )
     lost = 0
     for path, known in left:

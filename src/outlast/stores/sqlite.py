@@ -79,7 +79,7 @@ class SqliteJournal:
         url: str | None = None,
         synchronous: Synchronous = "FULL",
         busy_timeout_s: float = 30.0,
-        checkpoint_bytes: int = 4 << 20,
+        checkpoint_bytes: int = 2 << 20,
         vfs: str | None = None,
     ) -> None:
         self._path = Path(path).absolute()
