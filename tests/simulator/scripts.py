@@ -8,11 +8,16 @@ from outlast.models.script import (
     Fault,
     Turn,
     any_of,
+    compaction,
     last_text,
     once,
+    redacted_thinking,
+    refuse,
     say,
-    text,
+    server_tool_result,
+    server_tool_use,
     text_of,
+    thinking,
     tool_results,
     tool_use,
     turn_number,
@@ -56,16 +61,36 @@ FAULTS = {
     "late": Fault(kind="delay", delay_s=0.05),
 }
 
+FOUND = {
+    "type": "web_search_result",
+    "url": "u",
+    "title": "t",
+    "encrypted_content": "e",
+    "page_age": None,
+}
+
 TURNS = {
     "raw": Turn(content=RAW),
     "empty-input": say(tool_use("ping", {})),
     "nothing": say(),
     "null": say("?", stop_reason=None),
-    "refusal": Turn(
-        content=[text("No.")],
-        stop_reason="refusal",
-        extra={"stop_details": {"type": "refusal", "category": "cyber"}},
+    "refusal": refuse("No.", category="cyber", recommended_model="claude-opus-5-5"),
+    "odd-stop": say("Hm.", stop_reason="bored"),
+    "stop-sequence": say("Done.", stop_reason="stop_sequence", extra={"stop_sequence": "END"}),
+    "window": say("So far", stop_reason="model_context_window_exceeded"),
+    "thinking": say(thinking("Let me see. " * 4), "Here.", tool_use("look", {"at": 1})),
+    "redacted": say(redacted_thinking(), "I may not say."),
+    "compaction": say(compaction("We spoke of owls. " * 5)),
+    "failed-compaction": say(compaction(None)),
+    "compacted-on": say(compaction("We spoke of owls."), "And now, mice."),
+    "searched": say(
+        "Let me look.",
+        server_tool_use("web_search", {"query": "owls"}),
+        server_tool_result("web_search", [FOUND]),
+        tool_use("look", {}),
+        extra={"container": {"id": "container_1", "expires_at": "2030-01-01T00:00:00Z"}},
     ),
+    "torn": say("Writing.", tool_use("write", {"text": "word " * 1_000, "more": [1, 2]})),
     "pause": say(
         {"type": "server_tool_use", "id": "srvtoolu_1", "name": "web_search", "input": {"q": "x"}},
         stop_reason="pause_turn",

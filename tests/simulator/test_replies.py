@@ -53,12 +53,13 @@ def test_a_stream_has_the_events_of_the_api_in_order(menu):
     assert end["delta"] == {"stop_reason": "end_turn", "stop_sequence": None}
 
 
-@pytest.mark.parametrize("question", sorted(scripts.TURNS.keys() - {"raw"}))
+# The SDK guesses what an input that was cut off would have been, so only its stream has one.
+@pytest.mark.parametrize("question", sorted(scripts.TURNS.keys() - {"raw", "torn"}))
 def test_the_stream_and_the_message_are_the_same_reply(client, question):
     """The SDK puts a stream together to the very message it gets without one."""
-    with client.messages.stream(**body(question)) as stream:
+    with client.beta.messages.stream(**body(question)) as stream:
         streamed = stream.get_final_message()
-    whole = client.messages.create(**body(question))
+    whole = client.beta.messages.create(**body(question))
     assert streamed.model_dump() == whole.model_dump()
 
 

@@ -70,7 +70,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "no model": ({"model": None}, "model: Input should be a valid string"),
     "unknown model": ({"model": "claude-opus-9"}, "model: claude-opus-9"),
     "model without prefix": ({"model": "opus-5-5"}, "model: opus-5-5"),
-    "max_tokens 0": ({"max_tokens": 0}, "max_tokens: Input should be greater"),
+    "max_tokens 0": ({"max_tokens": 0, "stream": True}, "0 is not supported together with stream"),
     "max_tokens negative": ({"max_tokens": -1}, "max_tokens: Input should be greater"),
     "max_tokens true": ({"max_tokens": True}, "max_tokens: Input should be a valid integer"),
     "max_tokens text": ({"max_tokens": "10"}, "max_tokens: Input should be a valid integer"),

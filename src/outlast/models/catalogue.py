@@ -93,10 +93,20 @@ def find(model: str) -> ClaudeModel | None:
 def cost_nano(model: str, usage: Mapping[str, Any]) -> int:
     """Return what `usage` costs at list price, in whole nano-dollars.
 
+    Where it has `iterations` the tokens are theirs, each at the price of its own model: what a
+    compaction costs is nowhere else.
+
     Raises:
         KeyError: the model is not in the catalogue.
 
     """
+    parts = usage.get("iterations") or [usage]
+    tokens = sum(_tokens_nano(part.get("model") or model, part) for part in parts)
+    searches = (usage.get("server_tool_use") or {}).get("web_search_requests") or 0
+    return int(tokens + searches * WEB_SEARCH_NANO)
+
+
+def _tokens_nano(model: str, usage: Mapping[str, Any]) -> int:
     price = MODELS[ALIASES.get(model, model)]
     fresh, read, written = (
         usage.get(name) or 0
@@ -104,7 +114,7 @@ def cost_nano(model: str, usage: Mapping[str, Any]) -> int:
     )
     tiers = usage.get("cache_creation") or {}
     hour = tiers.get("ephemeral_1h_input_tokens") or 0
-    tokens = (
+    nano: int = (
         fresh * price.input
         + read * price.cache_read
         + (written - hour) * price.cache_write_5m
@@ -112,6 +122,5 @@ def cost_nano(model: str, usage: Mapping[str, Any]) -> int:
         + (usage.get("output_tokens") or 0) * price.output
     )
     if price.cliff and fresh + read + written > price.cliff[0]:
-        tokens *= price.cliff[1]
-    searches = (usage.get("server_tool_use") or {}).get("web_search_requests") or 0
-    return int(tokens + searches * WEB_SEARCH_NANO)
+        nano *= price.cliff[1]
+    return nano

@@ -1,8 +1,8 @@
 """A Claude that answers from a script: strict, deterministic, and with a bill of its own.
 
-    request ──▶ identity ──▶ strict ──▶ history ──▶ script ──▶ Answer
-                   │                       ▲                     │
-                   └─ attempts             └────── replies ◀─────┘
+    request ──▶ identity ──▶ strict ──▶ history ──▶ script ──▶ saying ──▶ Answer
+                   │                       ▲                       │
+                   └─ attempts             └─────── replies ◀──────┘
 
 It knows no network, and the time only from the clock it is given.  The simulator sends its answers
 over HTTP; `ScriptedModel` hands them over in process; so the two cannot disagree.
@@ -15,20 +15,20 @@ into `max_tokens` is cut there, as the API does.
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Mapping
 from hashlib import sha256
 from typing import Any, Final
 
 import msgspec
-from msgspec import Raw
 
-from outlast.models import catalogue, prompt_cache, strict
+from outlast.models import catalogue, prompt_cache, signing, strict
 from outlast.models.identity import Identity, content_digest, identify
-from outlast.models.prompt_cache import BYTES_PER_TOKEN, NOTHING, Caching, PromptCache, tokens
+from outlast.models.prompt_cache import NOTHING, Caching, PromptCache, tokens
+from outlast.models.saying import Said, check_format, say_to, short, unsaid
 from outlast.models.script import (
     STREAMED,
-    Block,
     Fault,
     Script,
     Turn,
@@ -43,28 +43,7 @@ CONTINUED: Final = frozenset({"pause_turn", "compaction"})
 """Stop reasons after which a conversation may end with what Claude said, and Claude goes on."""
 
 
-class Said(msgspec.Struct, frozen=True, kw_only=True):
-    """A whole reply, as it is sent."""
-
-    message_id: str
-    model: str
-    blocks: tuple[bytes, ...]
-    """Each one the JSON of a block, byte for byte as the script gave it."""
-    stop_reason: str | None
-    usage: dict[str, Any]
-    extra: dict[str, Any]
-    first_token_s: float = 0.0
-    total_s: float = 0.0
-
-    @property
-    def content(self) -> bytes:
-        """The JSON array of the blocks."""
-        return b"[%b]" % b",".join(self.blocks)
-
-    @property
-    def digest(self) -> str:
-        """The hash by which it is recognised when a client sends it back."""
-        return content_digest(msgspec.json.decode(self.content))
+_CODES: Final = {"compaction": "compaction_signature_invalid"}
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
@@ -125,6 +104,7 @@ class Claude:
         self._check_history = check_history
         self._attempts: dict[str, int] = {}
         self._replies: dict[str, dict[str, str | None]] = {}
+        self._said: dict[str, str | None] = {}
 
     def answer(self, body: bytes) -> Answer:
         """Return what comes of the request; it counts as seen from now on.
@@ -148,6 +128,7 @@ class Claude:
         attempt = self._attempts.get(identity.key, 0) + 1
         self._attempts[identity.key] = attempt
         refusal = strict.refusal(request) or self._too_long(request, identity)
+        refusal = refusal or self._forged(request, identity)
         refusal = refusal or self._changed_history(request, identity)
         if refusal:
             return _refused(request, identity, attempt, refusal)
@@ -160,6 +141,7 @@ class Claude:
     def remember_reply(self, conversation: str, digest: str, stop_reason: str | None) -> None:
         """Know a reply to `conversation` again when a client sends it back."""
         self._replies.setdefault(conversation, {})[digest] = stop_reason
+        self._said[digest] = stop_reason
 
     def remember_cached(self, digest: str, ttl: str, at: int) -> None:
         """Keep an entry of the prompt cache that was written or used at that time."""
@@ -179,7 +161,9 @@ class Claude:
             said = say_to(request, identity, said_turn, caching)
         if said and not (fault and fault.kind != "delay"):
             self.remember_reply(identity.conversation, said.digest, said.stop_reason)
-        usage = said.usage if said else _usage(identity, 0, caching)
+            if not (fault and fault.kind != "delay"):
+                check_format(request, said)
+        usage = said.usage if said else unsaid(identity, caching)
         is_billed = fault is None or fault.is_billed
         for digest, ttl in caching.used.items() if is_billed else ():
             self._cache.use(digest, ttl, now)
@@ -209,6 +193,32 @@ class Claude:
             return None
         return strict.invalid(f"prompt is too long: {size} tokens > {limit} maximum")
 
+    def _forged(self, request: dict[str, Any], identity: Identity) -> Fault | None:
+        """Return the refusal of thinking or a compaction that is not as Claude signed it."""
+        model = catalogue.find(request["model"])
+        for index, message in enumerate(request["messages"]):
+            if message["role"] != "assistant" or isinstance(message["content"], str):
+                continue
+            before = identity.prefixes[index]
+            for at, block in enumerate(message["content"]):
+                if block["type"] not in signing.SIGNED:
+                    continue
+                wrong = ""
+                if signing.is_ours(block):
+                    wrong = signing.fault(block, before, binds=model is not None and model.binds)
+                elif not (self._check_history or self._was_said(message, before)) and (
+                    block.get(signing.SIGNED[block["type"]]) is not None
+                ):
+                    wrong = f"Invalid signature in `{block['type']}` block"
+                if wrong:
+                    return strict.invalid(
+                        f"messages.{index}.content.{at}: {wrong}", code=_CODES.get(block["type"])
+                    )
+        return None
+
+    def _was_said(self, message: dict[str, Any], conversation: str) -> bool:
+        return content_digest(message["content"]) in self._replies.get(conversation, {})
+
     def _changed_history(self, request: dict[str, Any], identity: Identity) -> Fault | None:
         if not self._check_history:
             return None
@@ -236,85 +246,33 @@ class Claude:
         self, request: dict[str, Any], conversation: str, length: int
     ) -> dict[str, str | None] | None:
         """Return what Claude may have said after the first `length` messages, `None` if unknown."""
+        if not length:
+            return self._compacted(request["messages"][0])
         if conversation not in self._replies:
             prefix = request | {"messages": request["messages"][:length]}
             turn = without_fault(self._script, prefix)
             if turn is None:
                 return None
-            said = say_to(prefix, identify(prefix), turn)
-            self.remember_reply(conversation, said.digest, said.stop_reason)
+            # It may have had more room then: a budget that shrinks leaves a client less.
+            for room in ({}, {"max_tokens": sys.maxsize}):
+                said = say_to(prefix | room, identify(prefix), turn)
+                self.remember_reply(conversation, said.digest, said.stop_reason)
         return self._replies[conversation]
+
+    def _compacted(self, message: dict[str, Any]) -> dict[str, str | None]:
+        """Return what may open a conversation: a reply that begins with a compaction.
+
+        One that nobody remembers is known by its signature, if it is nothing but a compaction.
+        """
+        digest = content_digest(message["content"])
+        if digest not in self._said and len(message["content"]) == 1:
+            return {digest: "compaction"} if signing.is_ours(message["content"][0]) else {}
+        return {digest: self._said[digest]} if digest in self._said else {}
 
     def _unread(self, body: bytes, refusal: Fault) -> Answer:
         key = sha256(body).hexdigest()
         self.remember_attempt(key)
         return _refused({}, Identity(key, ("",), 0), self._attempts[key], refusal)
-
-
-def say_to(
-    request: dict[str, Any], identity: Identity, turn: Turn, caching: Caching = NOTHING
-) -> Said:
-    """Return `turn` as it is said in that conversation: with ids, counted, within `max_tokens`."""
-    seed = identity.conversation
-    blocks = [_with_id(block, seed, index) for index, block in enumerate(_split(turn.content))]
-    size, limit = sum(map(len, blocks)), request["max_tokens"] * BYTES_PER_TOKEN
-    stop_reason = _stop_reason(turn, blocks)
-    if size > limit and "output_tokens" not in turn.usage:
-        blocks, size, stop_reason = _cut(blocks, limit), limit, "max_tokens"
-    return Said(
-        message_id="msg_" + _short(seed, "message"),
-        model=request["model"],
-        blocks=tuple(blocks),
-        stop_reason=stop_reason,
-        usage=_usage(identity, max(size, 1), caching) | turn.usage,
-        extra=turn.extra,
-        first_token_s=turn.first_token_s,
-        total_s=turn.total_s,
-    )
-
-
-def _split(content: Any) -> list[bytes]:
-    if isinstance(content, bytes):
-        return [bytes(block) for block in msgspec.json.decode(content, type=list[Raw])]
-    return [msgspec.json.encode(block) for block in content]
-
-
-def _with_id(block: bytes, seed: str, index: int) -> bytes:
-    members = msgspec.json.decode(block, type=dict[str, Raw])
-    if bytes(members["type"]) != b'"tool_use"' or "id" in members:
-        return block
-    name = b'"id":"toolu_%b",' % _short(seed, str(index)).encode()
-    return block.replace(b"{", b"{" + name, 1)
-
-
-def _stop_reason(turn: Turn, blocks: list[bytes]) -> str | None:
-    if turn.stop_reason != "auto":
-        return turn.stop_reason
-    uses = any(msgspec.json.decode(block)["type"] == "tool_use" for block in blocks)
-    return "tool_use" if uses else "end_turn"
-
-
-def _cut(blocks: list[bytes], limit: int) -> list[bytes]:
-    # A block that does not fit is left out, but a text is broken off where the room ends.
-    kept: list[bytes] = []
-    for block in blocks:
-        if limit < len(block):
-            decoded: Block = msgspec.json.decode(block)
-            room = limit - len(block) + len(decoded.get("text", "").encode())
-            if decoded["type"] == "text" and room > 0:
-                part = decoded["text"].encode()[:room].decode(errors="ignore")
-                kept.append(msgspec.json.encode(decoded | {"text": part}))
-            break
-        kept.append(block)
-        limit -= len(block)
-    return kept
-
-
-def _usage(identity: Identity, output_bytes: int, caching: Caching) -> dict[str, Any]:
-    return caching.usage(tokens(identity.size)) | {
-        "output_tokens": tokens(output_bytes),
-        "service_tier": "standard",
-    }
 
 
 def _refused(request: dict[str, Any], identity: Identity, attempt: int, refusal: Fault) -> Answer:
@@ -337,8 +295,4 @@ def _check_fault(fault: Fault) -> None:
 
 
 def _request_id(key: str, attempt: int) -> str:
-    return "req_" + _short(key, str(attempt))
-
-
-def _short(seed: str, what: str) -> str:
-    return sha256(f"{seed}/{what}".encode()).hexdigest()[:24]
+    return "req_" + short(key, str(attempt))

@@ -206,20 +206,17 @@ def positions(request: Mapping[str, Any]) -> list[Position]:
         start = size
         add(message["role"].encode(), message["content"])
         end(start + len(canonical(message | {"content": plain_blocks(message["content"])})))
-    return _marked(found, automatic(request), request.get("cache_control"))
+    return list(_marked(found, request.get("cache_control")))
 
 
 def _marked(
-    found: Sequence[tuple[dict[str, Any], str, int]],
-    last: dict[str, Any] | None,
-    mark: Mapping[str, Any] | None,
-) -> list[Position]:
-    places = []
-    for block, digest, size in found:
-        own = _marks_of(block) or ([mark] if block is last and mark else [])
+    found: Sequence[tuple[dict[str, Any], str, int]], mark: Mapping[str, Any] | None
+) -> Iterator[Position]:
+    last = max((at for at, (block, *_) in enumerate(found) if is_markable(block)), default=-1)
+    for at, (block, digest, size) in enumerate(found):
+        own = _marks_of(block) or ([mark] if at == last and mark else [])
         ttl = own[-1].get("ttl", "5m") if own else None
-        places.append(Position(digest, tokens(size), ttl))
-    return places
+        yield Position(digest, tokens(size), ttl)
 
 
 def _blocks(request: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

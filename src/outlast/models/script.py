@@ -49,8 +49,11 @@ class Turn(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         content: the blocks, or the JSON array of them as bytes, which is then sent as it stands.
-            A `tool_use` without an `id` gets one that follows from the conversation.
-        stop_reason: `auto` is `tool_use` when there is one, else `end_turn`; `None` is null.
+            What is left out follows from the conversation: the `id` of a `tool_use` or a
+            `server_tool_use`, the `tool_use_id` of a server tool's result, the signature of
+            thinking and of a compaction, the data of redacted thinking.
+        stop_reason: `auto` is `tool_use` when there is one, `compaction` when there is nothing
+            else, or `end_turn`; `None` is null.
         usage: replaces members of the usage that is counted; also what is billed.
         extra: further members of the message, such as `stop_details` or `container`.
         first_token_s: seconds until the first event leaves.
@@ -123,6 +126,7 @@ def say(
     *blocks: Block | str,
     stop_reason: str | None = "auto",
     usage: dict[str, Any] | None = None,
+    extra: dict[str, Any] | None = None,
     first_token_s: float = 0.0,
     total_s: float = 0.0,
 ) -> Turn:
@@ -131,6 +135,7 @@ def say(
         content=[text(block) if isinstance(block, str) else block for block in blocks],
         stop_reason=stop_reason,
         usage=usage or {},
+        extra=extra or {},
         first_token_s=first_token_s,
         total_s=total_s,
     )
@@ -144,6 +149,40 @@ def text(value: str) -> Block:
 def tool_use(name: str, input: dict[str, Any]) -> Block:  # noqa: A002  (the API's word)
     """Return a call of a tool; its id follows from the conversation and its place in the reply."""
     return {"type": "tool_use", "name": name, "input": input}
+
+
+def server_tool_use(name: str, input: dict[str, Any]) -> Block:  # noqa: A002  (the API's word)
+    """Return a call that Anthropic itself runs, such as of `web_search`; searches are billed."""
+    return {"type": "server_tool_use", "name": name, "input": input}
+
+
+def server_tool_result(kind: str, content: Any) -> Block:
+    """Return the result of the server tool call before it; `kind` is `web_search` and so on."""
+    return {"type": f"{kind}_tool_result", "content": content}
+
+
+def thinking(value: str) -> Block:
+    """Return a block of thinking, signed over everything that was said before it."""
+    return {"type": "thinking", "thinking": value}
+
+
+def redacted_thinking() -> Block:
+    """Return a block of thinking that nobody may read, bound like thinking."""
+    return {"type": "redacted_thinking"}
+
+
+def compaction(summary: str | None) -> Block:
+    """Return the block that stands for everything before it; `None` is one that failed."""
+    return {"type": "compaction", "content": summary}
+
+
+def refuse(*blocks: Block | str, category: str | None = None, **details: Any) -> Turn:
+    """Return a refusal, with what was said before it, and `stop_details` that say why.
+
+    `details` are further members of them: `explanation`, `recommended_model` and so on.
+    """
+    stop_details = {"type": "refusal", "category": category, "explanation": None} | details
+    return say(*blocks, stop_reason="refusal", extra={"stop_details": stop_details})
 
 
 def faulty(script: Script, rule: Rule) -> Script:

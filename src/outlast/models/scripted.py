@@ -18,8 +18,9 @@ from outlast.errors import ModelFailure
 from outlast.events import FailureKind
 from outlast.models import Part, Reply, Request
 from outlast.models.anthropic import KINDS
-from outlast.models.claude import Answer, Claude, Said
+from outlast.models.claude import Answer, Claude
 from outlast.models.identity import request_key
+from outlast.models.saying import Said
 from outlast.models.script import (
     STREAMED,
     Fault,
@@ -27,12 +28,18 @@ from outlast.models.script import (
     Script,
     Turn,
     any_of,
+    compaction,
     faulty,
     last_text,
     once,
+    redacted_thinking,
+    refuse,
     say,
+    server_tool_result,
+    server_tool_use,
     text,
     text_of,
+    thinking,
     tool_results,
     tool_use,
     turn_number,
@@ -45,13 +52,19 @@ __all__ = [
     "ScriptedModel",
     "Turn",
     "any_of",
+    "compaction",
     "faulty",
     "last_text",
     "once",
+    "redacted_thinking",
+    "refuse",
     "request_key",
     "say",
+    "server_tool_result",
+    "server_tool_use",
     "text",
     "text_of",
+    "thinking",
     "tool_results",
     "tool_use",
     "turn_number",
@@ -203,6 +216,8 @@ def _part(request: Request, kind: str, shown: str) -> Part:
 
 
 def _reply(said: Said, request_id: str) -> Reply:
+    # As the network's model does: an input that was cut off stands beside the content.
+    torn = {"partial_json": {str(len(said.blocks) - 1): said.torn}} if said.torn else {}
     return Reply(
         content=Raw(said.content),
         stop_reason=said.stop_reason,
@@ -210,5 +225,5 @@ def _reply(said: Said, request_id: str) -> Reply:
         model=said.model,
         request_id=request_id,
         message_id=said.message_id,
-        extra=Raw(msgspec.json.encode(said.extra)),
+        extra=Raw(msgspec.json.encode(said.extra | torn)),
     )

@@ -62,6 +62,12 @@ RESULT_BLOCKS: Final = frozenset(
 )
 """Blocks that a tool result may hold."""
 
+SAID_TEXTS: Final = {
+    "thinking": ("thinking", "signature"),
+    "redacted_thinking": ("data",),
+}
+"""Strings that Claude's own blocks must have; whatever else they hold is taken as it is."""
+
 TOOL_FIELDS: Final = frozenset(
     {
         "type",
@@ -80,6 +86,8 @@ TOOL_FIELDS: Final = frozenset(
 
 THINKING: Final = frozenset({"enabled", "adaptive", "disabled", "between_tools"})
 
+EFFORTS: Final = frozenset({"low", "medium", "high", "xhigh", "max"})
+
 MAX_BREAKPOINTS: Final = 4
 MAX_MESSAGES: Final = 100_000
 MIN_THINKING: Final = 1_024
@@ -89,10 +97,11 @@ _NAME: Final = re.compile(r"[a-zA-Z0-9_-]{1,128}")
 
 
 class _Wrong(Exception):
-    """The request is refused: status and reason."""
+    """The request is refused: reason, status, and `error_code` where the API has one."""
 
-    def __init__(self, message: str, status: int = 400) -> None:
+    def __init__(self, message: str, status: int = 400, code: str = "") -> None:
         self.status = status
+        self.code = code
         super().__init__(message)
 
 
@@ -101,13 +110,13 @@ def refusal(request: dict[str, Any]) -> Fault | None:
     try:
         _check(request)
     except _Wrong as wrong:
-        return invalid(str(wrong), status=wrong.status)
+        return invalid(str(wrong), status=wrong.status, code=wrong.code)
     return None
 
 
-def invalid(message: str, *, status: int = 400) -> Fault:
+def invalid(message: str, *, status: int = 400, code: str | None = None) -> Fault:
     """Return the error that refuses a request for `message`."""
-    return Fault(kind="status", status=status, message=message)
+    return Fault(kind="status", status=status, message=message, error_code=code or "")
 
 
 def _check(request: dict[str, Any]) -> None:
@@ -145,7 +154,7 @@ def _check_model(request: dict[str, Any]) -> None:
     if model is None:
         raise _Wrong(f"model: {name}", status=404)
     _need(_is_count(max_tokens), "max_tokens: Input should be a valid integer")
-    _need(max_tokens >= 1, "max_tokens: Input should be greater than or equal to 1")
+    _need(max_tokens >= 0, "max_tokens: Input should be greater than or equal to 0")
     _need(
         max_tokens <= model.max_output,
         f"max_tokens: {max_tokens} > {model.max_output}, which is the maximum allowed number of "
@@ -153,10 +162,46 @@ def _check_model(request: dict[str, Any]) -> None:
     )
     _need(isinstance(request.get("stream", False), bool), "stream: Input should be a valid boolean")
     _check_thinking(request.get("thinking"), max_tokens)
+    _check_output(request.get("output_config"))
+    if max_tokens == 0:
+        _check_warming(request)
     # Both change the price of a request, and the bill of the simulation does not know by how much.
     for member, plain in (("speed", "standard"), ("inference_geo", "global")):
         given = request.get(member)
         _need(given in (None, plain), f"{member}: {given!r} is not simulated, only {plain!r} is")
+
+
+def _check_warming(request: dict[str, Any]) -> None:
+    # Nothing is to be said, only the cache to be filled, so nothing may ask for an answer.
+    choice, output = request.get("tool_choice") or {}, request.get("output_config") or {}
+    asks = {
+        "stream": request.get("stream"),
+        "thinking": (request.get("thinking") or {}).get("type") == "enabled",
+        "tool_choice": choice.get("type") in ("any", "tool") if isinstance(choice, dict) else True,
+        "output_config.format": output.get("format"),
+    }
+    for name, asked in asks.items():
+        _need(not asked, f"max_tokens: 0 is not supported together with {name}")
+
+
+def _check_output(output: Any) -> None:
+    if output is None:
+        return
+    _need(isinstance(output, dict), "output_config: Input should be a valid object")
+    for name in output:
+        _need(name in ("effort", "format"), f"output_config.{name}: Extra inputs are not permitted")
+    effort, form = output.get("effort"), output.get("format")
+    _need(
+        effort is None or effort in EFFORTS,
+        f"output_config.effort: {effort!r} is none of {', '.join(sorted(EFFORTS))}",
+    )
+    if form is not None:
+        _need(
+            isinstance(form, dict)
+            and form.get("type") == "json_schema"
+            and isinstance(form.get("schema"), dict),
+            "output_config.format: Input should have type 'json_schema' and a schema",
+        )
 
 
 def _check_thinking(thinking: Any, max_tokens: int) -> None:
@@ -280,8 +325,8 @@ def _check_message(message: Any, place: str) -> None:
             _check_text_block(block, at)
         elif role == "user":
             _check_user_block(block, at)
-        elif block["type"] == "tool_use":
-            _check_tool_use(block, at)
+        else:
+            _check_said(block, at)
 
 
 def _check_text_block(block: Any, place: str) -> None:
@@ -315,6 +360,19 @@ def _check_members(block: dict[str, Any], place: str) -> None:
             name in ("type", "cache_control") or (members and name in members),
             f"{place}.{block['type']}.{name}: Extra inputs are not permitted",
         )
+
+
+def _check_said(block: dict[str, Any], place: str) -> None:
+    kind = block["type"]
+    if kind == "tool_use":
+        _check_tool_use(block, place)
+    elif kind == "compaction" and place != "messages.0.content.0":
+        raise _Wrong(
+            f"{place}: a `compaction` block must be the first block of the conversation",
+            code="compaction_block_misplaced",
+        )
+    for name in SAID_TEXTS.get(kind, ()):
+        _need(_is_text(block.get(name)), f"{place}.{kind}.{name}: Field required, a string")
 
 
 def _check_tool_use(block: dict[str, Any], place: str) -> None:

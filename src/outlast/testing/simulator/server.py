@@ -19,7 +19,8 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from outlast.models import catalogue, strict
-from outlast.models.claude import Answer, Claude, Said
+from outlast.models.claude import Answer, Claude
+from outlast.models.saying import Said
 from outlast.models.script import STREAMED, Fault
 from outlast.testing.simulator import sse
 from outlast.testing.simulator.state import Line, State, kept, now

@@ -17,7 +17,7 @@ from typing import Any, Final
 import msgspec
 from msgspec import Raw
 
-from outlast.models.claude import Said
+from outlast.models.saying import Said
 
 PIECES: Final = 12
 """At most so many deltas carry the text or the input of one block."""
@@ -39,11 +39,12 @@ def message(said: Said) -> bytes:
 def events(said: Said) -> list[bytes]:
     """Return the events of the stream, in order, each as it goes over the wire."""
     started = said.usage | {"output_tokens": 1}
+    started.pop("iterations", None)  # known only when all is said
     rest = msgspec.json.encode({"stop_reason": None, "stop_sequence": None, "usage": started})
     opening = b'%b,"content":[],%b' % (_head(said)[:-1], rest[1:])
     sent = [_event("message_start", b'"message":' + opening)]
     for index, block in enumerate(said.blocks):
-        sent += _block(index, block)
+        sent += _block(index, block, said.torn if block is said.blocks[-1] else None)
     sent.insert(2 if said.blocks else 1, PING)
     delta = {"stop_reason": said.stop_reason, "stop_sequence": None} | said.extra
     closing = msgspec.json.encode({"delta": delta, "usage": said.usage})
@@ -71,10 +72,11 @@ def _event(name: str, members: bytes) -> bytes:
     )
 
 
-def _block(index: int, block: bytes) -> Iterator[bytes]:
+def _block(index: int, block: bytes, torn: str | None) -> Iterator[bytes]:
     members = msgspec.json.decode(block, type=dict[str, Raw])
     kind = msgspec.json.decode(members["type"])
     deltas: list[tuple[str, str, str]] = []
+    once = b""
     if kind == "text":
         deltas = _taken_out(members, "text", "text_delta")
     elif kind == "thinking":
@@ -84,16 +86,22 @@ def _block(index: int, block: bytes) -> Iterator[bytes]:
             members["signature"] = Raw(b'""')
             deltas.append(("signature_delta", "signature", signature))
     elif kind.endswith("tool_use") and "input" in members:
-        given = bytes(members["input"]).decode()
+        given = bytes(members["input"]).decode() if torn is None else torn
         members["input"] = Raw(b"{}")
         spelled = ["", *_pieces("" if given == "{}" else given)]
         deltas = [("input_json_delta", "partial_json", piece) for piece in spelled]
+    elif kind == "compaction":
+        # It comes once and whole, and may be null.
+        once = b'{"type":"compaction_delta","content":%b}' % bytes(members["content"])
+        members["content"] = Raw(b"null")
     at = b'"index":%d' % index
     shell = b",".join(b"%b:%b" % (msgspec.json.encode(k), bytes(v)) for k, v in members.items())
     yield _event("content_block_start", b'%b,"content_block":{%b}' % (at, shell))
     for name, field, value in deltas:
         delta = msgspec.json.encode({"type": name, field: value})
         yield _event("content_block_delta", b'%b,"delta":%b' % (at, delta))
+    if once:
+        yield _event("content_block_delta", b'%b,"delta":%b' % (at, once))
     yield _event("content_block_stop", at)
 
 
