@@ -1,0 +1,235 @@
+"""Part 1: what goes wrong when an agent's state is saved."""
+
+import asyncio
+import re
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+import outlast
+from outlast.cli.shapes import event_shape, run_shape
+from outlast.errors import Busy
+from outlast.events import JOURNAL_VERSION, MessageReceived, RunStarted
+from outlast.journal import Journal, run_stream
+from outlast.models.script import Fault, faulty, once, say, tool_use
+from outlast.models.scripted import ScriptedModel
+from outlast.state import fold
+from outlast.stores import open_store
+from stubs import Answers, agent, asking, reply
+
+QUESTION = "What foundation grants exist? PRIVATE-1234"
+
+
+@outlast.tool(effect="read")
+async def look(word: str) -> str:
+    """Look a word up."""
+    return word * 3
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path}/state.db"
+
+
+def played(url: str, script: Any, *, tools: Any = (look,), question: str = QUESTION) -> Any:
+    claude = ScriptedModel(script)
+    with outlast.Outlast(url, model=claude) as app:
+        run = app.run(agent(*tools), question, run_id="r")
+        return run, claude, app.log("r")
+
+
+def test_1_01_creation_time_survives_every_save(url: str) -> None:
+    """A run keeps the moment it was created, however often it is written to."""
+    run, _, records = played(url, asking(tool_use("look", {"word": "a"})))
+    assert len({record.at for record in records}) > 1
+    assert run.created_at == records[0].at
+    with outlast.Outlast(url, model=ScriptedModel(asking())) as app:
+        app.note("r", "later")
+        assert app.get("r").created_at == records[0].at
+
+
+def test_1_02_a_failed_call_leaves_no_half_said_message(url: str) -> None:
+    """A failed attempt leaves no half-said user message behind: the retry asks once."""
+    trouble = once(1, Fault(kind="status", status=529))
+    run, claude, records = played(url, faulty(asking(), trouble))
+    assert run.status == "completed"
+    first, second = map(msgspec.json.decode, claude.calls)
+    assert first["messages"] == second["messages"] == [{"role": "user", "content": QUESTION}]
+    assert sum(isinstance(record.event, MessageReceived) for record in records) == 1
+
+
+def test_1_03_the_question_is_durable_before_the_paid_call(tmp_path: Path, url: str) -> None:
+    """When a request leaves, its question can be read from the file by anybody else."""
+    seen: list[str] = []
+
+    def ask(request: Any) -> Any:
+        with sqlite3.connect(f"{tmp_path}/state.db") as other:
+            bodies = [body for (body,) in other.execute("SELECT body FROM event_bodies")]
+        other.close()
+        seen.extend(body.decode() for body in bodies)
+        return reply(b'[{"type":"text","text":"yes"}]')
+
+    with outlast.Outlast(url, model=Answers(ask)) as app:
+        app.run(agent(), QUESTION, run_id="r")
+    assert any('"message_received"' in body and QUESTION in body for body in seen)
+
+
+class Weighed:
+    """A journal that weighs what is appended."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+        self.weights: list[int] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._journal, name)
+
+    def append(self, commit: Any) -> Any:
+        self.weights.append(sum(len(msgspec.json.encode(event)) for event in commit.events))
+        return self._journal.append(commit)
+
+    async def aappend(self, commit: Any) -> Any:
+        return self.append(commit)
+
+
+def test_1_05_two_drivers_lose_no_paid_reply(url: str) -> None:
+    """While one application drives a run, another follows it; Claude is asked once."""
+
+    async def both() -> tuple[outlast.Run, outlast.Run, int]:
+        loop = asyncio.get_running_loop()
+        going, turned_away, go_on = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+        async def ask(request: Any) -> Any:
+            going.set()
+            await go_on.wait()
+            return reply(b'[{"type":"text","text":"paid"}]')
+
+        class Watched(Weighed):
+            def claim(self, stream: str, **options: Any) -> int:
+                try:
+                    return self._journal.claim(stream, **options)
+                except Busy:
+                    loop.call_soon_threadsafe(turned_away.set)
+                    raise
+
+        claude = Answers(ask)
+        with (
+            outlast.Outlast(url, model=claude) as first,
+            outlast.Outlast(Watched(open_store(url)), model=claude) as second,
+        ):
+            one = asyncio.create_task(first.arun(agent(), QUESTION, run_id="r"))
+            await going.wait()
+            other = asyncio.create_task(second.arun(agent(), QUESTION, run_id="r"))
+            await turned_away.wait()
+            go_on.set()
+            return await one, await other, len(claude.calls)
+
+    one, other, calls = asyncio.run(both())
+    assert one.answer == other.answer == "paid"
+    assert calls == 1
+
+
+def test_1_09_all_that_a_resume_needs_is_in_the_journal(url: str) -> None:
+    """The state of a run is what its journal folds to, the whole history in it."""
+    _, claude, _ = played(url, asking(tool_use("look", {"word": "a"})))
+    journal = open_store(url)
+    state = fold(journal.read(run_stream("r")))
+    journal.close()
+    (ask,) = state.asks.values()
+    *before, _ = (msgspec.json.decode(message) for message in ask.messages)
+    assert msgspec.json.decode(claude.calls[-1])["messages"] == before
+    assert msgspec.json.decode(state.answer) == "done"
+
+
+def test_1_10_a_save_writes_only_what_is_new() -> None:
+    """The hundredth turn writes as much as the tenth: the conversation is never rewritten."""
+
+    def ask(request: Any) -> Any:
+        turn = len(request.messages) // 2
+        if turn == 100:
+            return reply(b'[{"type":"text","text":"done"}]')
+        use = b'[{"type":"tool_use","id":"toolu_%03d","name":"look","input":{"word":"a"}}]' % turn
+        return reply(use, "tool_use")
+
+    journal = Weighed(open_store("memory://"))
+    with outlast.Outlast(journal, model=Answers(ask)) as app:
+        asked = agent(look, budget=outlast.Budget(turns=None))
+        assert app.run(asked, QUESTION, run_id="r").status == "completed"
+    tenth, hundredth = sum(journal.weights[20:22]), sum(journal.weights[-4:-2])
+    assert abs(hundredth - tenth) < 30, "a few more digits, and nothing else"
+
+
+def test_1_13_tool_blocks_are_saved_and_sent_again(url: str) -> None:
+    """A conversation with tool calls is kept, and goes on in another process with all of them."""
+    _, claude, _ = played(url, asking(tool_use("look", {"word": "a"})))
+    messages = msgspec.json.decode(claude.calls[-1])["messages"]
+    (use,) = messages[1]["content"]
+    (result,) = messages[2]["content"]
+    assert (use["type"], use["name"], use["input"]) == ("tool_use", "look", {"word": "a"})
+    assert (result["type"], result["tool_use_id"]) == ("tool_result", use["id"])
+    with outlast.Outlast(url, model=ScriptedModel(asking())) as app:
+        assert app.run(agent(look), QUESTION, run_id="r").answer == "done"
+
+
+def test_1_14_times_are_utc_and_say_so(url: str) -> None:
+    """Every time that leaves the journal is RFC 3339 in UTC, with its Z."""
+    _, _, records = played(url, asking())
+    journal = open_store(url)
+    row = journal.run("r")
+    journal.close()
+    assert row is not None
+    shown = run_shape(row)
+    times = [event_shape(record)["at"] for record in records]
+    for time in [*times, shown["created_at"], shown["updated_at"]]:
+        assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", time)
+
+
+def test_1_15_the_database_waits_and_lets_go(tmp_path: Path, url: str) -> None:
+    """The file is in WAL mode, an append waits for another writer, and closing leaves no handle."""
+    played(url, asking())
+    with sqlite3.connect(f"{tmp_path}/state.db", isolation_level=None) as other:
+        assert other.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+        with outlast.Outlast(url, model=ScriptedModel(asking())) as app:
+            other.execute("BEGIN IMMEDIATE")
+            waiting = asyncio.new_event_loop()
+            note = waiting.run_in_executor(None, app.note, "r", "while another writes")
+            other.execute("COMMIT")
+            waiting.run_until_complete(note)
+            waiting.run_until_complete(waiting.shutdown_default_executor())
+            waiting.close()
+            assert len(app.log("r")) == 8
+    other.close()
+    open_files = Path("/proc/self/fd")
+    if open_files.exists():
+        names = [str(fd.resolve()) for fd in open_files.iterdir() if fd.exists()]
+        assert not [name for name in names if "state.db" in name], "a connection leaked"
+
+
+def test_1_17_the_journal_says_its_version(url: str) -> None:
+    """Every run says which version of the journal wrote it, and the file which schema it has."""
+    _, _, records = played(url, asking())
+    first = records[0].event
+    assert isinstance(first, RunStarted)
+    assert first.journal_version == JOURNAL_VERSION
+    with sqlite3.connect(url.removeprefix("sqlite:///")) as file:
+        assert file.execute("PRAGMA user_version").fetchone()[0] >= 1
+    file.close()
+
+
+def test_1_18_what_people_wrote_is_in_no_reason(url: str) -> None:
+    """A reason names values of ours; what a user wrote stands in messages only."""
+    lost = faulty(lambda request, attempt: say("x"), once(1, Fault(kind="status", status=400)))
+    run, _, records = played(url, lost)
+    assert run.status == "failed"
+    assert run.why
+    assert "PRIVATE" not in run.why
+    journal = open_store(url)
+    meta = b"".join(proof.meta for proof in journal.proofs(run_stream("r")))
+    journal.close()
+    assert b"PRIVATE" not in meta
+    for record in records:
+        said = isinstance(record.event, MessageReceived)
+        assert ("PRIVATE" in msgspec.json.encode(record.event).decode()) == said
