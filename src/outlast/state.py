@@ -47,26 +47,75 @@ class RunState(msgspec.Struct, frozen=True):
 
 def evolve(state: RunState, record: Record) -> RunState:
     """Return what `record` makes of the run."""
-    rule = _RULES.get(type(record.event), _within_ask)
+    return fold((record,), state)
+
+
+def fold(records: Iterable[Record], state: RunState | None = None) -> RunState:
+    """Return what `records` make of `state`, which is empty by default."""
+    folded = RunState() if state is None else state
+    stretch = _Stretch(folded)
+    for record in records:
+        event = record.event
+        rule = _RULES.get(type(event))
+        if rule is None:
+            stretch.add(record, event)
+        else:
+            folded = rule(stretch.end(), event, record)
+            stretch = _Stretch(_dated(folded, record))
+    return stretch.end()
+
+
+class _Stretch:
+    """Records within asks, one after the other: the run they are of is made once, at their end."""
+
+    __slots__ = ("_ask", "_ask_id", "_asks", "_last", "_run", "_running", "_spend")
+
+    def __init__(self, run: RunState) -> None:
+        self._run = run
+        self._asks = run.asks
+        self._spend = run.spend
+        self._ask_id = ""
+        self._ask: Conversation
+        self._running = False
+        self._last: Record | None = None
+
+    def add(self, record: Record, event: Any) -> None:
+        if event.ask_id != self._ask_id:
+            self._put_back()
+            self._ask_id = event.ask_id
+            self._ask = self._asks[event.ask_id]
+        self._ask = conversation.evolve(self._ask, record)
+        self._spend = budget.evolve(self._spend, record)
+        self._running = self._running or record.epoch > 0
+        self._last = record
+
+    def end(self) -> RunState:
+        if self._last is None:
+            return self._run
+        self._put_back()
+        run = replace(self._run, asks=self._asks, spend=self._spend)
+        if self._running:
+            run = replace(run, status="running", why="")
+        return _dated(run, self._last)
+
+    def _put_back(self) -> None:
+        if self._ask_id:
+            self._asks = {**self._asks, self._ask_id: self._ask}
+
+
+def _dated(state: RunState, record: Record) -> RunState:
     return replace(
-        rule(state, record.event, record),
+        state,
         next_seq=record.seq + 1,
         created_at=state.created_at or record.at,
         updated_at=record.at,
     )
 
 
-def _within_ask(state: RunState, event: Any, record: Record) -> RunState:
-    ask_id = event.ask_id
-    asks = {**state.asks, ask_id: conversation.evolve(state.asks[ask_id], record)}
-    spend = budget.evolve(state.spend, record)
-    if not record.epoch:
-        return replace(state, asks=asks, spend=spend)
-    return replace(state, asks=asks, spend=spend, status="running", why="")
-
-
 def _answered(state: RunState, event: AskAnswered, record: Record) -> RunState:
-    return replace(_within_ask(state, event, record), answer=event.answer)
+    stretch = _Stretch(state)
+    stretch.add(record, event)
+    return replace(stretch.end(), answer=event.answer)
 
 
 def _started(state: RunState, event: RunStarted, _: Record) -> RunState:
@@ -96,14 +145,6 @@ _RULES: Final[dict[type[Event], Callable[[RunState, Any, Record], RunState]]] = 
     NoteAdded: _unchanged,
 }
 """What each event makes of the run; every other one belongs to an ask."""
-
-
-def fold(records: Iterable[Record], state: RunState | None = None) -> RunState:
-    """Return what `records` make of `state`, which is empty by default."""
-    folded = RunState() if state is None else state
-    for record in records:
-        folded = evolve(folded, record)
-    return folded
 
 
 def row(state: RunState, run_id: str) -> RunRow:
