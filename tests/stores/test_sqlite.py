@@ -5,6 +5,7 @@ import os
 import sqlite3
 import stat
 import threading
+import time
 from contextlib import contextmanager
 
 import apsw
@@ -196,6 +197,24 @@ def test_a_store_can_be_opened_after_a_failure(path, monkeypatch):
     monkeypatch.undo()
     journal = SqliteJournal(path)
     begin(journal, "a")
+    journal.close()
+
+
+def test_a_file_system_without_shared_memory(path):
+    """A network file system cannot hold a write-ahead log, and the message says what can."""
+    with pytest.raises(StoreError, match="put the store on a local disk"):
+        SqliteJournal(path, vfs="unix-none")
+
+
+def test_whoever_opens_a_store_waits_for_others_that_do(path):
+    """Not for ever, and then the message says so."""
+    journal = SqliteJournal(path)
+    with (
+        journal._locks.turn(time.monotonic() + 30),
+        pytest.raises(StoreError, match="another process is opening it"),
+    ):
+        SqliteJournal(path, busy_timeout_s=0.1)
+    SqliteJournal(path).close()
     journal.close()
 
 
@@ -397,6 +416,18 @@ def test_two_journals_of_one_process(path):
     assert two.run("a") == one.run("a")
     one.close()
     two.close()
+
+
+def test_whoever_died_waiting_holds_nobody_up(path):
+    """The mark it left in the lock file is cleared by the next one that queues up."""
+    journal = SqliteJournal(path)
+    lock = path.with_name("journal.db-lock")
+    with lock.open("r+b") as mark:  # Closing it drops the locks of this process; none is needed.
+        mark.write(b"\1")
+    assert journal._locks.someone_waits()
+    begin(journal, "a")
+    assert not journal._locks.someone_waits()
+    journal.close()
 
 
 def test_reading_does_not_wait_for_a_writer(path):

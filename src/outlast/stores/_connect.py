@@ -38,7 +38,7 @@ def prepare(path: Path, *, vfs: str | None, synchronous: Synchronous) -> None:
     _create(path)
     connection = connect(path, vfs=vfs, synchronous=synchronous)
     try:
-        _format(connection)
+        _format(connection, path)
         _migrate(connection, path)
     finally:
         connection.close()
@@ -120,16 +120,23 @@ def _set_up(connection: apsw.Connection, synchronous: Synchronous) -> None:
         connection.pragma("checkpoint_fullfsync", 1)
 
 
-def _format(connection: apsw.Connection) -> None:
+def _format(connection: apsw.Connection, path: Path) -> None:
     """Give an empty file its page size, its application id and its write-ahead log, in this order.
 
     The id reaches the main file in rollback mode, so it is there from the first byte on.
+
+    Raises:
+        StoreError: the file system cannot do it.
+
     """
     if connection.pragma("application_id") != APPLICATION_ID:
         connection.pragma("page_size", PAGE_SIZE)
         connection.pragma("application_id", APPLICATION_ID)
-    if connection.pragma("journal_mode") != "wal":
-        connection.pragma("journal_mode", "wal")
+    if connection.pragma("journal_mode", "wal") != "wal":
+        raise StoreError(
+            f"{path}: its file system has no memory that processes share, which a write-ahead log "
+            "needs; network file systems have none, so put the store on a local disk"
+        )
 
 
 def _migrate(connection: apsw.Connection, path: Path) -> None:

@@ -74,7 +74,9 @@ class LockFile:
 
     def close(self, owner: object) -> None:
         """Let go of everything `owner` holds; the last user closes the file."""
-        for number in [n for n, o in self._owners.items() if o is owner]:
+        with self._guard:
+            held = [number for number, holder in self._owners.items() if holder is owner]
+        for number in held:
             self.release(number, owner)
         with _open_lock:
             self._users -= 1
