@@ -27,6 +27,7 @@ from outlast.events import (
     AskStarted,
     Event,
     FailureKind,
+    FeedbackGiven,
     MessageReceived,
     ModelCallFailed,
     ModelCallInDoubt,
@@ -175,6 +176,13 @@ class Conversation(msgspec.Struct, frozen=True):
     replied: bool = False
     """The last message is the model's, and no tool of it is open."""
     pending: tuple[Pending, ...] = ()
+    before: str = ""
+    """What the replies said that were cut off right before this one: the answer begins with it."""
+    cuts: int = 0
+    """Replies in a row that were cut off."""
+    stop_details: Raw = NULL
+    container: bytes = b""
+    """The id, as JSON, of the container that server tools run in."""
     answer: Raw | None = None
 
 
@@ -194,16 +202,44 @@ def opened(ask_id: str, spec: Spec) -> Conversation:
 def request_hash(conversation: Conversation, max_tokens: int) -> str:
     """Return the hash of the next request: hex SHA-256, rolled over the messages.
 
-    It is `sha256(digest ‖ max_tokens)`, where `digest` begins as the hash of the frozen head and
-    becomes `sha256(digest ‖ message)` with every message.
+    It is `sha256(digest ‖ max_tokens ‖ container)`, where `digest` begins as the hash of the frozen
+    head and becomes `sha256(digest ‖ message)` with every message.
     """
-    return _request_hash(conversation.digest, max_tokens)
+    return _request_hash(conversation.digest, max_tokens, conversation.container)
 
 
 @lru_cache(maxsize=16)
-def _request_hash(digest: bytes, max_tokens: int) -> str:
+def _request_hash(digest: bytes, max_tokens: int, container: bytes) -> str:
     # Whoever decides on a call folds its intent next, and there the hash is checked.
-    return sha256(digest + b"%d" % max_tokens).hexdigest()
+    return sha256(b"%b%d%b" % (digest, max_tokens, container)).hexdigest()
+
+
+def request_head(conversation: Conversation) -> bytes:
+    """Return the members of the next request that stand before `max_tokens` and `messages`."""
+    if not conversation.container:
+        return conversation.head
+    return b'%b,"container":%b' % (conversation.head, conversation.container)
+
+
+def flaw(conversation: Conversation) -> str:
+    """Return why the API would not take this history as a request; empty when it would.
+
+    Only its end is looked at: every message before was an end once, and is not changed.
+    """
+    if not conversation.messages:
+        return "nothing was said yet"
+    if conversation.pending:
+        return f"{len(conversation.pending)} tool uses of the last reply have no result yet"
+    last = conversation.messages[-1]
+    if last.endswith((b'"content":[]}', b'"content":""}')):
+        return "its last message is empty"
+    if last.startswith(b'{"role":"assistant"') and conversation.stop_reason not in GOES_ON:
+        return f"it ends with a reply that stopped for {conversation.stop_reason!r}"
+    return ""
+
+
+GOES_ON: Final = frozenset({"pause_turn", "compaction"})
+"""Stop reasons after which the conversation is sent again as it is, with nothing after it."""
 
 
 def evolve(conversation: Conversation, record: Record) -> Conversation:
@@ -248,6 +284,11 @@ def _said(conversation: Conversation, message: bytes, **changes: Any) -> Convers
 
 
 def _received(conversation: Conversation, event: MessageReceived, _: Record) -> Conversation:
+    message = b'{"role":"%b","content":%b}' % (event.role.encode(), bytes(event.content))
+    return _said(conversation, message, replied=False)
+
+
+def _told(conversation: Conversation, event: FeedbackGiven, _: Record) -> Conversation:
     message = b'{"role":"user","content":%b}' % bytes(event.content)
     return _said(conversation, message, replied=False)
 
@@ -269,24 +310,74 @@ def _called(conversation: Conversation, event: ModelCallStarted, record: Record)
 
 
 def _replied(conversation: Conversation, event: ModelCallSucceeded, _: Record) -> Conversation:
-    pending: tuple[Pending, ...] = ()
-    if event.stop_reason == "tool_use":
-        pending = tuple(
-            [
-                Pending(block.id, block.name, block.input)
-                for block in blocks(event.content)
-                if block.type == "tool_use"
-            ]
-        )
+    stopped = event.stop_reason
+    said = blocks(event.content) if stopped in _READ else []
+    uses = [block for block in said if block.type == "tool_use"] if stopped == "tool_use" else []
+    if stopped == "compaction":
+        # The summary stands for everything before it, and has to be the first message.
+        conversation = _emptied(conversation)
+    cut = stopped in CUT
     return _said(
         conversation,
         b'{"role":"assistant","content":%b}' % bytes(event.content),
         call=None,
         failures=0,
         failure=None,
-        stop_reason=event.stop_reason,
-        replied=not pending,
-        pending=pending,
+        stop_reason=stopped,
+        replied=not uses,
+        pending=tuple([Pending(use.id, use.name, use.input) for use in uses]),
+        before=conversation.before + words(said) if cut else _kept(conversation, stopped),
+        cuts=conversation.cuts + 1 if cut else 0,
+        **_extras(event.extra),
+    )
+
+
+CUT: Final = frozenset({"max_tokens"})
+"""Stop reasons of replies that were cut off, and can be gone on with."""
+
+_READ: Final = CUT | {"tool_use"}
+"""Stop reasons whose replies the next message depends on."""
+
+
+def words(said: Sequence[Block]) -> str:
+    """Return the text of a reply."""
+    return "".join([block.text for block in said if block.type == "text"])
+
+
+def _kept(conversation: Conversation, stopped: str | None) -> str:
+    # What was cut off belongs to the answer that follows, but not to a call of a tool.
+    return "" if stopped == "tool_use" else conversation.before
+
+
+class _Container(msgspec.Struct, gc=False):
+    id: str
+
+
+class _Extra(msgspec.Struct, gc=False):
+    stop_details: Raw = NULL
+    container: _Container | None = None
+
+
+_EXTRA: Final = msgspec.json.Decoder(_Extra)
+
+
+def _extras(extra: Raw) -> dict[str, Any]:
+    if bytes(extra) == b"{}":
+        return {"stop_details": NULL}
+    read = _EXTRA.decode(extra)
+    changes: dict[str, Any] = {"stop_details": read.stop_details}
+    if read.container is not None:
+        changes["container"] = _json(read.container.id)
+    return changes
+
+
+def _emptied(conversation: Conversation) -> Conversation:
+    fresh = opened(conversation.ask_id, conversation.spec)
+    return replace(
+        conversation,
+        messages=fresh.messages,
+        digest=fresh.digest,
+        input_bound=fresh.input_bound,
     )
 
 
@@ -350,6 +441,7 @@ def _changed(conversation: Conversation, tool_use_id: str, **changes: Any) -> Co
 
 _RULES: Final[dict[type[Event], Callable[[Conversation, Any, Record], Conversation]]] = {
     MessageReceived: _received,
+    FeedbackGiven: _told,
     ModelCallStarted: _called,
     ModelCallSucceeded: _replied,
     ModelCallFailed: _call_lost,

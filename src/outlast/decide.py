@@ -14,6 +14,8 @@ that follows from it share one commit.
 | a failed attempt that only a person can mend | the run stops, saying why |
 | a failed attempt not worth repeating, or one too many | the run fails, saying why |
 | a reply that ended its turn | the answer |
+| a reply that paused, or compacted what was before | sent again as it is |
+| a reply that was cut off at `max_tokens` | its tools never run; Claude is asked for the rest |
 | a reply that stopped for any other reason | the run fails, naming the reason |
 | otherwise | ask the model, if the budget has a turn left |
 """
@@ -29,13 +31,25 @@ from msgspec import Raw
 
 from outlast import budget
 from outlast.agent import Agent
-from outlast.conversation import Conversation, Failure, Pending, blocks, request_hash
+from outlast.conversation import (
+    CUT,
+    GOES_ON,
+    Conversation,
+    Failure,
+    Pending,
+    blocks,
+    flaw,
+    request_hash,
+    request_head,
+    words,
+)
 from outlast.events import (
     NULL,
     RETRYABLE,
     AnyEvent,
     AskAnswered,
     BudgetRefused,
+    FeedbackGiven,
     ModelCallInDoubt,
     ModelCallStarted,
     RunFinished,
@@ -53,6 +67,9 @@ ATTEMPTS: Final = 8
 
 BACKOFF_S: Final = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
 """Seconds before the second, third, … attempt; up to half as much again is added as jitter."""
+
+CUTS: Final = 3
+"""How many replies in a row may be cut off at `max_tokens` and are gone on with."""
 
 REPEATS: Final = 2
 """How often a `read` whose process died under it is repeated before the model is told."""
@@ -156,7 +173,7 @@ def _ask_step(state: RunState, agent: Agent, ask: Conversation, now: int, world:
         return WAIT if ask.call.call_id in world.in_flight else _lost_call(ask.call)
     if ask.pending:
         return _tools_step(state, agent, ask, world)
-    if ask.replied:
+    if ask.replied and ask.stop_reason not in GOES_ON:
         return _reply_step(ask)
     if ask.failure is not None and (step := _failure_step(state, ask, ask.failure, now)):
         return step
@@ -183,6 +200,8 @@ def _lost_call(call: ModelCallStarted) -> Step:
 
 
 def _call_step(state: RunState, agent: Agent, ask: Conversation) -> Step:
+    if wrong := flaw(ask):
+        return _failed(f"the conversation cannot be sent to Claude: {wrong}")
     if (refused := budget.refusal(state.spend, agent.budget.turns)) is not None:
         return _refused(ask, *refused, used=state.spend.turns)
     max_tokens = ask.spec.max_tokens
@@ -208,7 +227,7 @@ def _call(ask: Conversation, intent: ModelCallStarted) -> CallModel:
         hold_nano=intent.hold_nano,
         hold_tokens=intent.hold_tokens,
         model=ask.spec.model,
-        head=ask.head,
+        head=request_head(ask),
         messages=ask.messages,
     )
 
@@ -252,18 +271,83 @@ def _failed(why: str) -> Step:
 
 
 def _reply_step(ask: Conversation) -> Step:
+    if ask.stop_reason in CUT:
+        return _cut_step(ask)
     if ask.stop_reason not in ("end_turn", "stop_sequence"):
-        return _failed(
-            f"Claude stopped with stop_reason {ask.stop_reason!r}, which is not an answer"
-        )
+        return _failed(_no_answer(ask))
     said = blocks(_content(ask))
     if any(block.type == "tool_use" for block in said):
         return _failed(f"Claude ended its turn ({ask.stop_reason}) with a tool use left open")
-    text = "".join(block.text for block in said if block.type == "text")
+    text = ask.before + words(said)
     if not text.strip():
         return _failed(f"Claude ended its turn ({ask.stop_reason}) without a word")
     answer = AskAnswered(ask_id=ask.ask_id, answer=Raw(msgspec.json.encode(text)))
     return Step((answer,))
+
+
+def _cut_step(ask: Conversation) -> Step:
+    """Ask for the rest of a reply that was cut off; its tools never run."""
+    if ask.cuts > CUTS:
+        return _failed(
+            f"{ask.cuts} replies in a row were cut off at max_tokens={ask.spec.max_tokens}; "
+            "start a run with a larger Agent(max_tokens=…)"
+        )
+    if flawed := flaw(ask) if bytes(_content(ask)) == b"[]" else "":
+        return _failed(f"Claude was cut off ({ask.stop_reason}) before it said anything: {flawed}")
+    not_run = [
+        {
+            "type": "tool_result",
+            "tool_use_id": block.id,
+            "content": f"The reply was cut off, so this call of {block.name} was not made.",
+            "is_error": True,
+        }
+        for block in blocks(_content(ask))
+        if block.type == "tool_use"
+    ]
+    told = (
+        f"Your reply was cut off at the limit of {ask.spec.max_tokens} tokens. "
+        "Go on exactly where it stopped, without repeating anything."
+    )
+    if not_run:
+        told = (
+            f"Your reply was cut off at the limit of {ask.spec.max_tokens} tokens before its calls "
+            "were complete. Make them again, with less text or smaller arguments."
+        )
+    content = msgspec.json.encode([*not_run, {"type": "text", "text": told}])
+    feedback = FeedbackGiven(ask_id=ask.ask_id, why=ask.stop_reason or "", content=Raw(content))
+    return Step((feedback,))
+
+
+class _StopDetails(msgspec.Struct, gc=False):
+    category: str | None = None
+    explanation: str | None = None
+    recommended_model: str | None = None
+
+
+def _no_answer(ask: Conversation) -> str:
+    """Return why a reply is not an answer, naming its stop reason."""
+    if ask.stop_reason == "refusal":
+        return f"Claude refused to answer{_refusal(ask.stop_details)}"
+    if ask.stop_reason == "model_context_window_exceeded":
+        return (
+            f"the conversation no longer fits into the context window of {ask.spec.model} "
+            "(stop_reason 'model_context_window_exceeded'), and the reply was cut off; "
+            "start a new run with less"
+        )
+    return f"Claude stopped with stop_reason {ask.stop_reason!r}, which is not an answer"
+
+
+def _refusal(details: Raw) -> str:
+    try:
+        read = msgspec.json.decode(details, type=_StopDetails | None)
+    except msgspec.DecodeError:
+        return f" (stop_reason 'refusal', {bytes(details).decode()})"
+    parts = ["stop_reason 'refusal'"]
+    if read is not None and read.category:
+        parts.append(f"category {read.category!r}")
+    if read is not None and read.recommended_model:
+        parts.append(f"it recommends {read.recommended_model}")
+    return f" ({', '.join(parts)})"
 
 
 class _Message(msgspec.Struct, gc=False):

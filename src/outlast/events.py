@@ -196,7 +196,19 @@ class MessageReceived(
     ask_id: str
     content: Raw
     """A JSON string or an array of content blocks, as the API takes it."""
-    role: Literal["user"] = "user"
+    role: Literal["user", "system"] = "user"
+
+
+class FeedbackGiven(
+    Event, frozen=True, kw_only=True, omit_defaults=True, gc=False, tag="feedback_given"
+):
+    """outlast itself told the model something, so that the conversation can go on."""
+
+    ask_id: str
+    why: str
+    """What made it necessary, such as `max_tokens`."""
+    content: Raw
+    """An array of content blocks, as the API takes it."""
 
 
 class AskAnswered(
@@ -416,6 +428,7 @@ AnyEvent: TypeAlias = (
     | RunFinished
     | AskStarted
     | MessageReceived
+    | FeedbackGiven
     | AskAnswered
     | ModelCallStarted
     | ModelCallSucceeded
