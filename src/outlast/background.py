@@ -11,7 +11,7 @@ import gc
 import threading
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from outlast.errors import UsageError
 
@@ -39,14 +39,14 @@ class Background:
                 "a synchronous call was made on the loop that would have to serve it, perhaps by "
                 "an async tool; use the async one there: await app.arun(…), await app.aresume(…)"
             )
-        future = asyncio.run_coroutine_threadsafe(work, self._started())
+        loop, call = self._started(), _Call(work)
         try:
-            return future.result()
+            return asyncio.run_coroutine_threadsafe(call.made(), loop).result()
         except BaseException:
             # Ctrl-C arrives here, in the caller's thread, and the work has to end before it goes
-            # on: otherwise it would start another effect.
-            if not future.done():
-                future.cancel()
+            # on: otherwise it would start another effect.  It may arrive before there is a future.
+            if not call.ended:
+                loop.call_soon_threadsafe(call.give_up)
                 self._settle()
             raise
 
@@ -90,6 +90,33 @@ class Background:
                 )
                 self._thread.start()
             return self._loop
+
+
+class _Call(Generic[T]):
+    """Work that can be given up from the moment it is named, begun or not."""
+
+    def __init__(self, work: Coroutine[Any, Any, T]) -> None:
+        self.ended = False
+        self._work = work
+        self._given_up = False
+        self._task: asyncio.Task[Any] | None = None
+
+    async def made(self) -> T:
+        """Do the work."""
+        self._task = asyncio.current_task()
+        try:
+            if self._given_up:
+                self._work.close()
+                raise asyncio.CancelledError
+            return await self._work
+        finally:
+            self.ended = True
+
+    def give_up(self) -> None:
+        """Cancel the work; called on the loop."""
+        self._given_up = True
+        if self._task is not None:
+            self._task.cancel()
 
 
 def _serve(loop: asyncio.AbstractEventLoop) -> None:

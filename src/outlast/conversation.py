@@ -284,12 +284,12 @@ def _said(conversation: Conversation, message: bytes, **changes: Any) -> Convers
 
 
 def _received(conversation: Conversation, event: MessageReceived, _: Record) -> Conversation:
-    message = b'{"role":"%b","content":%b}' % (event.role.encode(), bytes(event.content))
-    return _said(conversation, message, replied=False)
+    role = b'{"role":"%b","content":' % event.role.encode()
+    return _said(conversation, b"".join((role, event.content, b"}")), replied=False)
 
 
 def _told(conversation: Conversation, event: FeedbackGiven, _: Record) -> Conversation:
-    message = b'{"role":"user","content":%b}' % bytes(event.content)
+    message = b"".join((b'{"role":"user","content":', event.content, b"}"))
     return _said(conversation, message, replied=False)
 
 
@@ -319,7 +319,7 @@ def _replied(conversation: Conversation, event: ModelCallSucceeded, _: Record) -
     cut = stopped in CUT
     return _said(
         conversation,
-        b'{"role":"assistant","content":%b}' % bytes(event.content),
+        b"".join((b'{"role":"assistant","content":', event.content, b"}")),
         call=None,
         failures=0,
         failure=None,
@@ -397,7 +397,8 @@ def _call_lost(
 
 
 def _tool_started(conversation: Conversation, event: ToolCallStarted, _: Record) -> Conversation:
-    return _changed(conversation, event.tool_use_id, call_id=event.call_id, attempts=event.attempt)
+    changes = {"call_id": event.call_id, "attempts": event.attempt}
+    return replace(conversation, pending=_changed(conversation, event.tool_use_id, changes))
 
 
 def _tool_succeeded(
@@ -413,7 +414,8 @@ def _tool_failed(conversation: Conversation, event: ToolCallFailed, _: Record) -
 def _tool_in_doubt(conversation: Conversation, event: ToolCallInDoubt, _: Record) -> Conversation:
     if event.content != NULL:
         return _tool_answered(conversation, event, _IS_ERROR)
-    return _changed(conversation, event.tool_use_id, call_id="")
+    pending = _changed(conversation, event.tool_use_id, {"call_id": ""})
+    return replace(conversation, pending=pending)
 
 
 def _tool_answered(
@@ -421,22 +423,26 @@ def _tool_answered(
     event: ToolCallSucceeded | ToolCallFailed | ToolCallInDoubt,
     error: bytes,
 ) -> Conversation:
-    answered = _changed(conversation, event.tool_use_id, call_id="", result=_result(event, error))
-    results = [pending.result for pending in answered.pending]
+    changes = {"call_id": "", "result": _result(event, error)}
+    pending = _changed(conversation, event.tool_use_id, changes)
+    results = [one.result for one in pending]
     if not all(results):
-        return answered
+        return replace(conversation, pending=pending)
     # All results in one message, in the order Claude asked, whatever order they came in.
     message = b'{"role":"user","content":[%b]}' % b",".join(results)
-    return _said(answered, message, pending=(), replied=False)
+    return _said(conversation, message, pending=(), replied=False)
 
 
-def _changed(conversation: Conversation, tool_use_id: str, **changes: Any) -> Conversation:
-    """Return the conversation with a tool use of the last reply changed."""
-    changed = [
-        replace(pending, **changes) if pending.tool_use_id == tool_use_id else pending
-        for pending in conversation.pending
-    ]
-    return replace(conversation, pending=tuple(changed))
+def _changed(
+    conversation: Conversation, tool_use_id: str, changes: dict[str, Any]
+) -> tuple[Pending, ...]:
+    """Return the tool uses of the last reply, one of them changed."""
+    return tuple(
+        [
+            replace(pending, **changes) if pending.tool_use_id == tool_use_id else pending
+            for pending in conversation.pending
+        ]
+    )
 
 
 _RULES: Final[dict[type[Event], Callable[[Conversation, Any, Record], Conversation]]] = {
@@ -458,8 +464,13 @@ _IS_ERROR: Final = b',"is_error":true'
 
 
 def _result(event: ToolCallSucceeded | ToolCallFailed | ToolCallInDoubt, error: bytes) -> bytes:
-    return b'{"type":"tool_result","tool_use_id":%b,"content":%b%b}' % (
-        _json(event.tool_use_id),
-        bytes(event.content),
-        error,
+    return b"".join(
+        (
+            b'{"type":"tool_result","tool_use_id":',
+            _json(event.tool_use_id),
+            b',"content":',
+            event.content,
+            error,
+            b"}",
+        )
     )

@@ -11,12 +11,13 @@ product can be killed at every point without a process.
 from __future__ import annotations
 
 from collections.abc import Generator
-from typing import TypeAlias
+from operator import attrgetter
+from typing import Final, TypeAlias
 
 import msgspec
 
 from outlast.agent import Agent
-from outlast.decide import Action, Sleep, Step, World, decide
+from outlast.decide import Action, Step, World, decide
 from outlast.events import AnyEvent, Outcome, RunFinished
 from outlast.journal import Record
 from outlast.state import RunState, evolve, fold
@@ -84,14 +85,16 @@ def drive(state: RunState, agent: Agent, *, stream: str, epoch: int, now: int) -
                 # the light of the news.
                 state, now = fold(sent.records, state), sent.now
                 continue
-            state, outcomes = plan.state, ()
+            state = plan.state
         if plan.rest:
             return state
         sent = yield Perform(actions=plan.actions)
         assert isinstance(sent, Outcomes), f"a Perform was answered with {sent!r}"  # noqa: S101
         outcomes, now = sent.events, sent.now
-        finished = [event.call_id for event in outcomes]
-        in_flight = in_flight.union(_calls(plan.actions)).difference(finished)
+        in_flight = plan.in_flight.difference(map(_call_id, outcomes))
+
+
+_call_id: Final = attrgetter("call_id")
 
 
 class _Place(msgspec.Struct, frozen=True):
@@ -106,6 +109,7 @@ class _Plan(msgspec.Struct, frozen=True):
     events: tuple[AnyEvent, ...]
     actions: tuple[Action, ...]
     state: RunState
+    in_flight: frozenset[str]
     rest: bool
 
 
@@ -117,30 +121,25 @@ def _plan(
     place: _Place,
 ) -> _Plan:
     """Fold the outcomes, and decide until nothing more is to be said."""
-    events: list[AnyEvent] = list(outcomes)
-    actions: list[Action] = []
-    for outcome in outcomes:
-        state = _evolve(state, outcome, place)
+    state = _folded(state, outcomes, place)
+    events: tuple[AnyEvent, ...] = outcomes
+    actions: tuple[Action, ...] = ()
     while True:
         step: Step = decide(state, agent, place.now, World(in_flight=in_flight))
-        actions.extend(step.actions)
+        actions += step.actions
         if not step.events:
-            return _Plan(tuple(events), tuple(actions), state, step.rest)
-        events.extend(step.events)
-        for event in step.events:
-            state = _evolve(state, event, place)
+            return _Plan(events, actions, state, in_flight, step.rest)
+        state = _folded(state, step.events, place)
+        events += step.events
         if isinstance(events[-1], RunFinished):  # the leg is over, whatever the next one may do
-            return _Plan(tuple(events), tuple(actions), state, rest=True)
-        in_flight = in_flight.union(_calls(step.actions))
+            return _Plan(events, actions, state, in_flight, rest=True)
+        # What comes with an intent is a call; a `Sleep` comes with nothing.
+        in_flight = in_flight.union(map(_call_id, step.actions))
 
 
-def _calls(actions: tuple[Action, ...]) -> list[str]:
-    return [action.call_id for action in actions if not isinstance(action, Sleep)]
-
-
-def _evolve(state: RunState, event: AnyEvent, place: _Place) -> RunState:
-    # The position is the store's to give, and no slice looks at it.
-    return evolve(
-        state,
-        Record(place.stream, state.next_seq, 0, place.now, place.epoch, event),
-    )
+def _folded(state: RunState, events: tuple[AnyEvent, ...], place: _Place) -> RunState:
+    for event in events:
+        # The position is the store's to give, and no slice looks at it.
+        record = Record(place.stream, state.next_seq, 0, place.now, place.epoch, event)
+        state = evolve(state, record)
+    return state

@@ -213,7 +213,7 @@ def input_bound(text: str | bytes) -> int:
     (NFKC), which can lengthen it: U+FDFA is 3 bytes and becomes 33.  JSON may be passed as it is:
     what it hides behind `\uXXXX` is counted too.  Add `FRAMING_TOKENS` once a request.
     """
-    if isinstance(text, bytes) and b"\\u" not in text and text.isascii():
+    if isinstance(text, bytes) and text.isascii() and not (b"\\" in text and b"\\u" in text):
         return len(text)  # nearly every message, and without decoding it
     plain = text if isinstance(text, str) else text.decode("utf-8", "replace")
     bound = _longest(plain, len(text)) if isinstance(text, bytes) else _longest(plain, 0)

@@ -52,55 +52,31 @@ def evolve(state: RunState, record: Record) -> RunState:
 
 def fold(records: Iterable[Record], state: RunState | None = None) -> RunState:
     """Return what `records` make of `state`, which is empty by default."""
-    folded = RunState() if state is None else state
-    stretch = _Stretch(folded)
+    # Most records change their ask and the spend and nothing else.  Of a stretch of those, the run
+    # is made once, at its end: a resume has tens of thousands.
+    run = RunState() if state is None else state
+    asks, spend, epoch, last = run.asks.copy(), run.spend, 0, None
     for record in records:
-        event = record.event
+        event: Any = record.event
         rule = _RULES.get(type(event))
         if rule is None:
-            stretch.add(record, event)
+            ask_id = event.ask_id
+            asks[ask_id] = conversation.evolve(asks[ask_id], record)
+            spend = budget.evolve(spend, record)
+            epoch = epoch or record.epoch
+            last = record
         else:
-            folded = rule(stretch.end(), event, record)
-            stretch = _Stretch(_dated(folded, record))
-    return stretch.end()
+            before = run if last is None else _stretched(run, asks, spend, epoch, last)
+            run = _dated(rule(before, event, record), record)
+            asks, spend, epoch, last = run.asks.copy(), run.spend, 0, None
+    return run if last is None else _stretched(run, asks, spend, epoch, last)
 
 
-class _Stretch:
-    """Records within asks, one after the other: the run they are of is made once, at their end."""
-
-    __slots__ = ("_ask", "_ask_id", "_asks", "_last", "_run", "_running", "_spend")
-
-    def __init__(self, run: RunState) -> None:
-        self._run = run
-        self._asks = run.asks
-        self._spend = run.spend
-        self._ask_id = ""
-        self._ask: Conversation
-        self._running = False
-        self._last: Record | None = None
-
-    def add(self, record: Record, event: Any) -> None:
-        if event.ask_id != self._ask_id:
-            self._put_back()
-            self._ask_id = event.ask_id
-            self._ask = self._asks[event.ask_id]
-        self._ask = conversation.evolve(self._ask, record)
-        self._spend = budget.evolve(self._spend, record)
-        self._running = self._running or record.epoch > 0
-        self._last = record
-
-    def end(self) -> RunState:
-        if self._last is None:
-            return self._run
-        self._put_back()
-        run = replace(self._run, asks=self._asks, spend=self._spend)
-        if self._running:
-            run = replace(run, status="running", why="")
-        return _dated(run, self._last)
-
-    def _put_back(self) -> None:
-        if self._ask_id:
-            self._asks = {**self._asks, self._ask_id: self._ask}
+def _stretched(
+    run: RunState, asks: dict[str, Conversation], spend: Spend, epoch: int, last: Record
+) -> RunState:
+    status, why = ("running", "") if epoch else (run.status, run.why)
+    return _dated(replace(run, asks=asks, spend=spend, status=status, why=why), last)
 
 
 def _dated(state: RunState, record: Record) -> RunState:
@@ -113,9 +89,9 @@ def _dated(state: RunState, record: Record) -> RunState:
 
 
 def _answered(state: RunState, event: AskAnswered, record: Record) -> RunState:
-    stretch = _Stretch(state)
-    stretch.add(record, event)
-    return replace(stretch.end(), answer=event.answer)
+    ask = conversation.evolve(state.asks[event.ask_id], record)
+    asks = {**state.asks, event.ask_id: ask}
+    return _stretched(replace(state, answer=event.answer), asks, state.spend, record.epoch, record)
 
 
 def _started(state: RunState, event: RunStarted, _: Record) -> RunState:

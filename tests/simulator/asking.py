@@ -25,3 +25,18 @@ def body(question: str, **more: Any) -> dict[str, Any]:
         "max_tokens": 1_000,
         "messages": [{"role": "user", "content": question}],
     } | more
+
+
+def told(message: Any) -> Any:
+    """Return a message of the SDK, or a part of one, without nulls and the usual caller.
+
+    Without a stream the API names them, in a stream it does not.
+    """
+    if hasattr(message, "to_dict"):
+        message = message.to_dict()
+    if isinstance(message, list):
+        return [told(each) for each in message]
+    if not isinstance(message, dict):
+        return message
+    silent = (None, {"type": "direct"})
+    return {name: told(value) for name, value in message.items() if value not in silent}

@@ -11,7 +11,7 @@ import pytest
 
 from outlast.models import catalogue
 from outlast.testing import simulator
-from simulator.asking import HEADERS, TESTS, body, client_of
+from simulator.asking import HEADERS, TESTS, body, client_of, told
 
 # dollars per million tokens: in, out, cache read, write 5m, write 1h
 LIST = {
@@ -113,7 +113,7 @@ def test_tokens_are_a_quarter_of_the_bytes(tmp_path):
         message = client.messages.create(**asked)
     system = '[[{"text":"Bé.","type":"text"}],null]'.encode()
     said = b'{"content":[{"text":"hello","type":"text"}],"role":"user"}'
-    answer = message.content[0].to_dict()
+    answer = told(message.content[0])
     assert message.usage.input_tokens == -(-(len(system) + len(said)) // 4)
     assert message.usage.output_tokens == -(-len(msgspec.json.encode(answer)) // 4)
 

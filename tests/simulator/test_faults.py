@@ -20,7 +20,7 @@ from outlast.models.script import Fault, faulty, once, say, turn_number
 from outlast.models.scripted import ScriptedModel
 from outlast.testing import simulator
 from simulator import scripts
-from simulator.asking import HEADERS, TESTS, body, client_of
+from simulator.asking import HEADERS, TESTS, body, client_of, told
 
 # name                 what the SDK raises in a stream     status  kind               billed
 FAULTS = {
@@ -183,8 +183,8 @@ def test_both_make_the_same_bill_and_the_same_reply(tmp_path):
                 assert reply is None
                 continue
             over_http.append(answer.json())
-            assert answer.json()["content"] == msgspec.json.decode(reply.content)
-            assert answer.json()["usage"] == msgspec.json.decode(reply.usage)
+            assert told(answer.json()["content"]) == told(msgspec.json.decode(reply.content))
+            assert told(answer.json()["usage"]) == msgspec.json.decode(reply.usage)
             assert (answer.json()["id"], answer.headers["request-id"]) == (
                 reply.message_id,
                 reply.request_id,
@@ -198,7 +198,8 @@ def test_both_make_the_same_bill_and_the_same_reply(tmp_path):
 def test_a_reset_is_a_reset_and_not_the_end_of_a_stream(menu):
     """The kernel tells the client that the connection was reset, not that it was closed."""
     asked = msgspec.json.encode(body("reset", max_tokens=996))
-    head = b"POST /v1/messages HTTP/1.1\r\nhost: x\r\nx-api-key: k\r\nanthropic-version: 1\r\n"
+    head = b"POST /v1/messages HTTP/1.1\r\nhost: x\r\nx-api-key: k\r\n"
+    head += b"anthropic-version: 2023-06-01\r\n"
     with socket.create_connection(("127.0.0.1", menu.port)) as client:
         client.sendall(b"%bcontent-length: %d\r\n\r\n%b" % (head, len(asked), asked))
         with pytest.raises(ConnectionResetError):

@@ -145,7 +145,9 @@ def test_stop_ends_it_while_it_answers(tmp_path):
     ):
         raw = json.dumps(body("x")).encode()
         head = f"POST /v1/messages HTTP/1.1\r\nhost: x\r\ncontent-length: {len(raw)}\r\n"
-        client.sendall((head + "x-api-key: k\r\nanthropic-version: 1\r\n\r\n").encode() + raw)
+        client.sendall(
+            (head + "x-api-key: k\r\nanthropic-version: 2023-06-01\r\n\r\n").encode() + raw
+        )
         give_up = time.monotonic() + 30
         while not running.bill():
             assert time.monotonic() < give_up

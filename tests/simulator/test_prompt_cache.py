@@ -21,7 +21,7 @@ from outlast.models.script import Fault, faulty, once, say, tool_use
 from outlast.models.scripted import ScriptedModel
 from outlast.testing import simulator
 from outlast.testing.simulator.placement import cheapest
-from simulator.asking import HEADERS, TESTS, body, client_of
+from simulator.asking import HEADERS, TESTS, body, client_of, told
 from simulator.test_faults import request
 
 S = 10**9
@@ -320,7 +320,7 @@ def test_a_restarted_simulator_still_has_its_cache(tmp_path):
 
     def usage(running: simulator.Simulator) -> dict[str, Any]:
         answer = httpx2.post(f"{running.url}/v1/messages", json=asked, headers=HEADERS)
-        return dict(answer.json()["usage"])
+        return dict(told(answer.json()["usage"]))
 
     for later_s, is_read in ((0, False), (250, True), (500, True)):
         with simulator.start(

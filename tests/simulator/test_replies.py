@@ -12,7 +12,7 @@ import pytest
 
 from outlast.testing import simulator
 from simulator import scripts
-from simulator.asking import HEADERS, TESTS, body, client_of
+from simulator.asking import HEADERS, TESTS, body, client_of, told
 
 TOOLS = [{"name": "search", "input_schema": {"type": "object"}}]
 
@@ -60,7 +60,7 @@ def test_the_stream_and_the_message_are_the_same_reply(client, question):
     with client.beta.messages.stream(**body(question)) as stream:
         streamed = stream.get_final_message()
     whole = client.beta.messages.create(**body(question))
-    assert streamed.model_dump() == whole.model_dump()
+    assert told(streamed) == told(whole)
 
 
 def test_raw_json_crosses_the_wire_byte_for_byte(menu):

@@ -85,6 +85,13 @@ ALIASES: Final[Mapping[str, str]] = {
 """Dated ids of the same models."""
 
 
+RETIRES: Final[Mapping[str, tuple[str, str]]] = {
+    # The SDK names the end; that it was told two months before is Anthropic's promise.
+    "claude-sonnet-4-5": ("2026-09-30T00:00:00Z", "2026-11-30T00:00:00Z"),
+}
+"""Deprecated models: since when, and when they are planned to retire."""
+
+
 def find(model: str) -> ClaudeModel | None:
     """Return the model of that id, `None` when there is none."""
     return MODELS.get(ALIASES.get(model, model))

@@ -26,6 +26,7 @@ import msgspec
 from outlast.models import catalogue, prompt_cache, signing, strict
 from outlast.models.identity import Identity, content_digest, identify
 from outlast.models.prompt_cache import NOTHING, Caching, PromptCache, tokens
+from outlast.models.quotas import Quota, Quotas
 from outlast.models.saying import Said, check_format, say_to, short, unsaid
 from outlast.models.script import (
     STREAMED,
@@ -54,7 +55,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
         attempt: how often this very request came, this time included.
         said: the reply, also when `fault` spoils it; `None` when there is none.
         fault: what goes wrong; for a request that was refused, the API's own refusal.
-        outcome: `complete`, the kind of the fault, or `refused`.
+        outcome: `complete`, the kind of the fault, `refused`, or `rate_limited` by the quota.
         usage: what is billed; `None` when nothing is.
         at: when it was answered, in nanoseconds since the epoch.
         cached: the entries of the prompt cache that it wrote or used, and the `ttl` of each.
@@ -88,7 +89,8 @@ class Claude:
 
     With `check_history` an assistant message that is not what Claude said at that point of the
     conversation is refused, as the API does where thinking is bound to it.  `clock` gives the
-    time in nanoseconds since the epoch, by which the prompt cache forgets.
+    time in nanoseconds since the epoch, by which the prompt cache forgets.  `quota` is what each
+    key may ask for; a request beyond it is answered 429 and not counted as an attempt.
     """
 
     def __init__(
@@ -97,8 +99,10 @@ class Claude:
         *,
         check_history: bool = True,
         clock: Callable[[], int] = time.time_ns,
+        quota: Quota | None = None,
     ) -> None:
         self._script = script
+        self._quotas = Quotas(quota or Quota())
         self._clock = clock
         self._cache = PromptCache()
         self._check_history = check_history
@@ -106,33 +110,45 @@ class Claude:
         self._replies: dict[str, dict[str, str | None]] = {}
         self._said: dict[str, str | None] = {}
 
-    def answer(self, body: bytes) -> Answer:
-        """Return what comes of the request; it counts as seen from now on.
+    def answer(self, body: bytes, key: str = "") -> Answer:
+        """Return what comes of the request of an API key; it counts as seen from now on.
 
         Raises:
             Exception: whatever the script raises.
 
         """
-        if len(body) > MAX_BODY:
-            too_large = f"Request exceeds the maximum size: {len(body)} bytes > {MAX_BODY}"
-            return self._unread(body, strict.invalid(too_large, status=413))
-        try:
-            request = msgspec.json.decode(body)
-            if not isinstance(request, dict):
-                raise msgspec.DecodeError("the body must be an object")  # noqa: TRY301
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            return self._unread(
-                body, strict.invalid(f"The request body is not valid JSON: {error}")
-            )
+        request = _read(body)
+        if isinstance(request, Fault):
+            return self._unread(body, request)
         identity = identify(request)
         attempt = self._attempts.get(identity.key, 0) + 1
-        self._attempts[identity.key] = attempt
         refusal = strict.refusal(request) or self._too_long(request, identity)
         refusal = refusal or self._forged(request, identity)
         refusal = refusal or self._changed_history(request, identity)
+        now = self._clock()
+        caching = NOTHING if refusal else self._caching(request, now)
+        if not refusal:
+            needed = tokens(identity.size) - caching.read
+            limited = self._quotas.refusal(key, request["model"], needed, now)
+            if limited:
+                return _refused(request, identity, attempt, limited, "rate_limited")
+        self._attempts[identity.key] = attempt
         if refusal:
             return _refused(request, identity, attempt, refusal)
-        return self._scripted(request, identity, attempt)
+        answer = self._scripted(request, identity, attempt, caching, now)
+        self._quotas.take(key, request["model"], answer.usage or {}, now)
+        return answer
+
+    def count(self, body: bytes) -> int | Fault:
+        """Return how many tokens the input of a request is, or why the API refuses to count."""
+        request = _read(body)
+        if isinstance(request, Fault):
+            return request
+        return strict.refusal(request, counting=True) or tokens(identify(request).size)
+
+    def limits(self, key: str, model: str) -> dict[str, str]:
+        """Return the headers that tell an API key what it has left."""
+        return self._quotas.headers(key, model, self._clock())
 
     def remember_attempt(self, key: str) -> None:
         """Count a request of an earlier life of this Claude."""
@@ -147,15 +163,20 @@ class Claude:
         """Keep an entry of the prompt cache that was written or used at that time."""
         self._cache.use(digest, ttl, at)
 
-    def _scripted(self, request: dict[str, Any], identity: Identity, attempt: int) -> Answer:
+    def _scripted(
+        self,
+        request: dict[str, Any],
+        identity: Identity,
+        attempt: int,
+        caching: Caching,
+        now: int,
+    ) -> Answer:
         turn = self._script(request, attempt)
         fault = None
         if isinstance(turn, Fault):
             fault = answered_by(turn, self._script, request)
             _check_fault(fault)
         said_turn = fault.turn if fault else turn
-        now = self._clock()
-        caching = self._caching(request, now)
         said = None
         if isinstance(said_turn, Turn):
             said = say_to(request, identity, said_turn, caching)
@@ -275,13 +296,32 @@ class Claude:
         return _refused({}, Identity(key, ("",), 0), self._attempts[key], refusal)
 
 
-def _refused(request: dict[str, Any], identity: Identity, attempt: int, refusal: Fault) -> Answer:
+def _read(body: bytes) -> dict[str, Any] | Fault:
+    if len(body) > MAX_BODY:
+        too_large = f"Request exceeds the maximum size: {len(body)} bytes > {MAX_BODY}"
+        return strict.invalid(too_large, status=413)
+    try:
+        request = msgspec.json.decode(body)
+        if not isinstance(request, dict):
+            raise msgspec.DecodeError("the body must be an object")  # noqa: TRY301
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        return strict.invalid(f"The request body is not valid JSON: {error}")
+    return request
+
+
+def _refused(
+    request: dict[str, Any],
+    identity: Identity,
+    attempt: int,
+    refusal: Fault,
+    outcome: str = "refused",
+) -> Answer:
     return Answer(
         request=request,
         identity=identity,
         attempt=attempt,
         request_id=_request_id(identity.key, attempt),
-        outcome="refused",
+        outcome=outcome,
         fault=refusal,
     )
 

@@ -2,7 +2,8 @@
 
 `cache_control` is ignored everywhere the API takes it (and nowhere else: a tool may have an
 argument of that name), a string is the same as one text block, and a null member of a block is the
-same as none, because clients add those when they dump what they were sent.
+same as none, because clients add those when they dump what they were sent; so is a `caller` that is
+the client itself, because only some answers name it.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import msgspec
 _ENCODER: Final = msgspec.json.Encoder(order="sorted")
 
 _NOT_ASKED: Final = frozenset({"cache_control", "stream", "metadata"})
+_DIRECT: Final = {"type": "direct"}
 _SAID: Final = ("system", "tools")
 
 
@@ -90,6 +92,8 @@ def _block(block: Any) -> Any:
     if not isinstance(block, dict):
         return block
     plain = {k: v for k, v in block.items() if k != "cache_control" and v is not None}
+    if plain.get("caller") == _DIRECT:
+        del plain["caller"]  # the usual one, which only some answers name
     if plain.get("type") == "tool_result":
         plain["content"] = plain_blocks(plain.get("content"))
     return plain

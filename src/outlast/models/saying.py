@@ -39,6 +39,8 @@ class Said(msgspec.Struct, frozen=True, kw_only=True):
     extra: dict[str, Any]
     torn: str | None = None
     """The input of the last block as far as it came, which is no JSON; the block has `{}`."""
+    is_literal: bool = False
+    """Whether the script spelled the blocks itself, so that nothing may be added."""
     first_token_s: float = 0.0
     total_s: float = 0.0
 
@@ -82,6 +84,7 @@ def say_to(
         usage=_usage(request, identity, kept, caching) | turn.usage,
         extra=stopped | turn.extra,
         torn=kept.torn,
+        is_literal=isinstance(turn.content, bytes),
         first_token_s=turn.first_token_s,
         total_s=turn.total_s,
     )

@@ -20,6 +20,7 @@ from outlast.models import Part, Reply, Request
 from outlast.models.anthropic import KINDS
 from outlast.models.claude import Answer, Claude
 from outlast.models.identity import request_key
+from outlast.models.quotas import Quota
 from outlast.models.saying import Said
 from outlast.models.script import (
     STREAMED,
@@ -47,6 +48,7 @@ from outlast.models.script import (
 
 __all__ = [
     "Fault",
+    "Quota",
     "Rule",
     "Script",
     "ScriptedModel",
@@ -91,12 +93,13 @@ class ScriptedModel:
 
     With `paced` it takes the time that turns and faults say; by default it answers at once.
     `keep_calls=False` leaves `calls` empty, for runs so long that every body would not fit.
-    `clock` gives nanoseconds since the epoch, by which the prompt cache forgets.
+    `clock` gives nanoseconds since the epoch, by which the prompt cache forgets; with a `quota`,
+    what is asked beyond it fails as rate limited.
     An exception of the script is passed on: it is a mistake of the test, not of Claude.
 
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  (what its Claude is, and how it is asked)
         self,
         script: Script,
         *,
@@ -104,10 +107,11 @@ class ScriptedModel:
         paced: bool = False,
         keep_calls: bool = True,
         clock: Callable[[], int] = time.time_ns,
+        quota: Quota | None = None,
     ) -> None:
         self.calls: list[bytes] = []
         self.bill: list[Charge] = []
-        self._claude = Claude(script, check_history=check_history, clock=clock)
+        self._claude = Claude(script, check_history=check_history, clock=clock, quota=quota)
         self._paced = paced
         self._keep_calls = keep_calls
 

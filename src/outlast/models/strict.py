@@ -44,6 +44,24 @@ FIELDS: Final = frozenset(
 )
 """Members of a request that the API knows."""
 
+UNCOUNTED: Final = frozenset(
+    {
+        "billing_policy",
+        "container",
+        "diagnostics",
+        "fallback_credit_token",
+        "fallbacks",
+        "inference_geo",
+        "max_tokens",
+        "metadata",
+        "service_tier",
+        "stop_sequences",
+        "stream",
+        "thread",
+    }
+)
+"""Members that a request to count tokens does not have."""
+
 USER_BLOCKS: Final[dict[str, frozenset[str] | None]] = {
     "text": frozenset({"text", "citations"}),
     "tool_result": frozenset({"tool_use_id", "content", "is_error", "toolset_name"}),
@@ -105,10 +123,13 @@ class _Wrong(Exception):
         super().__init__(message)
 
 
-def refusal(request: dict[str, Any]) -> Fault | None:
-    """Return the error with which the API answers `request`, `None` when it takes it."""
+def refusal(request: dict[str, Any], *, counting: bool = False) -> Fault | None:
+    """Return the error with which the API answers `request`, `None` when it takes it.
+
+    With `counting` it is one that only counts tokens, so nothing is said of an answer.
+    """
     try:
-        _check(request)
+        _check(request, UNCOUNTED if counting else frozenset())
     except _Wrong as wrong:
         return invalid(str(wrong), status=wrong.status, code=wrong.code)
     return None
@@ -119,12 +140,12 @@ def invalid(message: str, *, status: int = 400, code: str | None = None) -> Faul
     return Fault(kind="status", status=status, message=message, error_code=code or "")
 
 
-def _check(request: dict[str, Any]) -> None:
+def _check(request: dict[str, Any], without: frozenset[str]) -> None:
     for name in request:
-        _need(name in FIELDS, f"{name}: Extra inputs are not permitted")
+        _need(name in FIELDS - without, f"{name}: Extra inputs are not permitted")
     for name in ("model", "max_tokens", "messages"):
-        _need(name in request, f"{name}: Field required")
-    _check_model(request)
+        _need(name in request or name in without, f"{name}: Field required")
+    _check_model(request, counting=bool(without))
     _check_system(request.get("system"))
     _check_tools(request.get("tools"), request.get("tool_choice"))
     _check_messages(request["messages"])
@@ -147,12 +168,16 @@ def _is_text(value: object) -> bool:
 # ── model and limits ────────────────────────────────────────────────────────────────────────────
 
 
-def _check_model(request: dict[str, Any]) -> None:
-    name, max_tokens = request["model"], request["max_tokens"]
+def _check_model(request: dict[str, Any], *, counting: bool) -> None:
+    name = request["model"]
     _need(_is_text(name), "model: Input should be a valid string")
     model = catalogue.find(name)
     if model is None:
         raise _Wrong(f"model: {name}", status=404)
+    _check_output(request.get("output_config"))
+    if counting:
+        return
+    max_tokens = request["max_tokens"]
     _need(_is_count(max_tokens), "max_tokens: Input should be a valid integer")
     _need(max_tokens >= 0, "max_tokens: Input should be greater than or equal to 0")
     _need(
@@ -162,7 +187,6 @@ def _check_model(request: dict[str, Any]) -> None:
     )
     _need(isinstance(request.get("stream", False), bool), "stream: Input should be a valid boolean")
     _check_thinking(request.get("thinking"), max_tokens)
-    _check_output(request.get("output_config"))
     if max_tokens == 0:
         _check_warming(request)
     # Both change the price of a request, and the bill of the simulation does not know by how much.

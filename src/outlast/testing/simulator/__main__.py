@@ -7,6 +7,7 @@ import os
 import sys
 
 from outlast.errors import UsageError
+from outlast.models.quotas import Quota
 from outlast.testing.simulator.listen import end_with_parent, serve
 
 
@@ -33,6 +34,7 @@ def main() -> int:
             faults=options.faults,
             check_history=not options.any_history,
             later_s=options.later,
+            quota=Quota(rpm=options.rpm, itpm=options.itpm, otpm=options.otpm),
             on_ready=ready,
         )
     except UsageError as error:
@@ -53,8 +55,18 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--path", action="append", default=[], help="where modules may be, too")
     parser.add_argument("--any-history", action="store_true", help="do not compare the history")
     parser.add_argument("--later", type=float, default=0.0, help="seconds the clock is ahead")
+    parser.add_argument("--rpm", type=_count, help="requests a minute of each key")
+    parser.add_argument("--itpm", type=_count, help="input tokens a minute of each key")
+    parser.add_argument("--otpm", type=_count, help="output tokens a minute of each key")
     parser.add_argument("--parent-pipe", action="store_true", help="end when stdin ends")
     return parser
+
+
+def _count(given: str) -> int:
+    count = int(given)
+    if count < 1:
+        raise argparse.ArgumentTypeError(f"{given} is not at least 1")
+    return count
 
 
 if __name__ == "__main__":

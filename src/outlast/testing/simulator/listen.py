@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from starlette.types import Scope
 
     from outlast.models.claude import Claude
+    from outlast.models.quotas import Quota
     from outlast.models.script import Rule, Script
     from outlast.testing.simulator.state import State
 
@@ -38,6 +39,7 @@ def serve(  # noqa: PLR0913  (the options of a command line)
     faults: str | Rule | None = None,
     check_history: bool = True,
     later_s: float = 0.0,
+    quota: Quota | None = None,
     on_ready: Callable[[str], None] | None = None,
 ) -> None:
     """Answer the Messages API on a loopback address, until SIGINT or SIGTERM.
@@ -50,6 +52,7 @@ def serve(  # noqa: PLR0913  (the options of a command line)
         faults: a rule, or `module:attribute` of one, that makes attempts fail.
         check_history: refuse an assistant message that Claude did not say.
         later_s: how many seconds the simulator's clock is ahead, to see what a pause would do.
+        quota: what each API key may ask of each line of models; by default as much as it likes.
         on_ready: called with the base URL as soon as requests are taken.
 
     Raises:
@@ -68,6 +71,7 @@ def serve(  # noqa: PLR0913  (the options of a command line)
         faulty(said, load(faults)) if faults else said,
         check_history=check_history,
         clock=lambda: time.time_ns() + ahead,
+        quota=quota,
     )
     with (
         _listen(host, port) as listening,

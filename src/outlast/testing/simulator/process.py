@@ -126,6 +126,9 @@ def start(  # noqa: PLR0913  (the options of the simulator)
     path: Iterable[Path | str] = (),
     check_history: bool = True,
     later_s: float = 0.0,
+    rpm: int | None = None,
+    itpm: int | None = None,
+    otpm: int | None = None,
 ) -> Simulator:
     """Start a simulator that ends with this process, and return it when it takes requests.
 
@@ -138,6 +141,9 @@ def start(  # noqa: PLR0913  (the options of the simulator)
         path: directories in which modules are looked for, too.
         check_history: refuse an assistant message that Claude did not say.
         later_s: how many seconds the simulator's clock is ahead, to see what a pause would do.
+        rpm: how many requests a minute each API key has, for each line of models.
+        itpm: how many input tokens; what is read from the prompt cache does not count.
+        otpm: how many output tokens.
 
     Raises:
         UsageError: it did not start, and what it said about it.
@@ -145,7 +151,17 @@ def start(  # noqa: PLR0913  (the options of the simulator)
     """
     directory = Path(state or tempfile.mkdtemp(prefix="outlast-simulator-"))
     directory.mkdir(parents=True, exist_ok=True)
-    command = _command(directory, port, path, script=script, faults=faults, later=later_s or None)
+    command = _command(
+        directory,
+        port,
+        path,
+        script=script,
+        faults=faults,
+        later=later_s or None,
+        rpm=rpm,
+        itpm=itpm,
+        otpm=otpm,
+    )
     command += [] if check_history else ["--any-history"]
     with (directory / LOG).open("ab") as log:
         process = subprocess.Popen(  # noqa: S603  (our own module)

@@ -7,7 +7,6 @@ import socket
 import struct
 import traceback
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
 from typing import Any, Final
 
 import msgspec
@@ -18,17 +17,17 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from outlast.models import catalogue, strict
+from outlast.models import strict
 from outlast.models.claude import Answer, Claude
 from outlast.models.saying import Said
 from outlast.models.script import STREAMED, Fault
-from outlast.testing.simulator import sse
+from outlast.testing.simulator import listing, sse
 from outlast.testing.simulator.state import Line, State, kept, now
 
 HTML: Final = b"<!doctype html><title>Welcome</title><p>Please log in to this network."
 
-_PLENTY: Final = {"requests": 4_000, "tokens": 4_800_000, "input-tokens": 4_000_000}
-_PLENTY_OUT: Final = {"output-tokens": 800_000}
+VERSIONS: Final = frozenset({"2023-06-01", "2026-10-21"})
+"""The versions of the API, by the header `anthropic-version`; they differ in nothing simulated."""
 
 Connection = Callable[[Scope], asyncio.Transport | None]
 """Finds the connection that a request came in on."""
@@ -41,18 +40,30 @@ def application(claude: Claude, state: State, connection: Connection) -> Starlet
         body = await request.body()
         if turned_away := _turned_away(request.headers):
             return _turn_away(turned_away, body, request.headers, state)
+        key = _key(request.headers)
         try:
-            answer = claude.answer(body)
+            answer = claude.answer(body, key)
         except Exception as error:  # noqa: BLE001  (a script may raise anything, and must be told)
             traceback.print_exc()
             return _script_error(error, body, request.headers, state)
         state.write(answer, body=body, headers=request.headers, status=_status(answer))
-        return Delivery(answer, connection)
+        limits = claude.limits(key, str(answer.request.get("model", "")))
+        return Delivery(answer, limits, connection)
+
+    async def count_tokens(request: Request) -> Response:
+        body = await request.body()
+        counted = _turned_away(request.headers) or claude.count(body)
+        if isinstance(counted, Fault):
+            return _turn_away(counted, body, request.headers, state)
+        state.write_line(_uncounted_line(body, request.headers, outcome="counted"))
+        return _json({"input_tokens": counted})
 
     return Starlette(
         routes=[
             Route("/v1/messages", messages, methods=["POST"]),
+            Route("/v1/messages/count_tokens", count_tokens, methods=["POST"]),
             Route("/v1/models", _models, methods=["GET"]),
+            Route("/v1/models/{name}", _model, methods=["GET"]),
         ],
         exception_handlers={HTTPException: _not_there},
     )
@@ -61,8 +72,9 @@ def application(claude: Claude, state: State, connection: Connection) -> Starlet
 class Delivery:
     """Sends an answer, or what a fault makes of it."""
 
-    def __init__(self, answer: Answer, connection: Connection) -> None:
+    def __init__(self, answer: Answer, limits: Mapping[str, str], connection: Connection) -> None:
         self._answer = answer
+        self._limits = limits
         self._connection = connection
 
     async def __call__(self, scope: Scope, _receive: Receive, send: Send) -> None:
@@ -128,7 +140,7 @@ class Delivery:
         all_headers = {
             "content-type": "application/json",
             "request-id": self._answer.request_id,
-            **_rate_limits(),
+            **self._limits,
             **headers,
             **({name.lower(): value for name, value in fault.headers.items()} if fault else {}),
         }
@@ -174,41 +186,54 @@ def _status(answer: Answer) -> int:
     return 200 if fault.kind == "error_event" and answer.streams else fault.status
 
 
-def _rate_limits() -> dict[str, str]:
-    reset = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-    headers = {}
-    for kind, limit in (_PLENTY | _PLENTY_OUT).items():
-        headers[f"anthropic-ratelimit-{kind}-limit"] = str(limit)
-        headers[f"anthropic-ratelimit-{kind}-remaining"] = str(limit)
-        headers[f"anthropic-ratelimit-{kind}-reset"] = reset
-    return headers
-
-
 # ── requests that never reach Claude ────────────────────────────────────────────────────────────
 
 
+def _key(headers: Mapping[str, str]) -> str:
+    """Return the API key, of either style of header, empty when there is none."""
+    scheme, _, token = headers.get("authorization", "").partition(" ")
+    return headers.get("x-api-key", "") or (token.strip() if scheme.lower() == "bearer" else "")
+
+
 def _turned_away(headers: Mapping[str, str]) -> Fault | None:
-    if not headers.get("x-api-key") and not headers.get("authorization"):
-        return strict.invalid("x-api-key header is required", status=401)
-    if not headers.get("anthropic-version"):
+    if not _key(headers):
+        return strict.invalid(
+            "x-api-key header is required, or authorization with a bearer token", status=401
+        )
+    version = headers.get("anthropic-version")
+    if not version:
         return strict.invalid("anthropic-version: header is required")
+    if version not in VERSIONS:
+        return strict.invalid(f"anthropic-version: {version!r} is not a valid version")
     return None
 
 
-def _turn_away(
-    fault: Fault, body: bytes, headers: Mapping[str, str], state: State, outcome: str = "refused"
-) -> Response:
-    line = Line(
+def _uncounted_line(
+    body: bytes,
+    headers: Mapping[str, str],
+    *,
+    outcome: str,
+    status: int = 200,
+    fault: str | None = None,
+) -> Line:
+    return Line(
         at=now(),
         key="",
         attempt=0,
         body=body.decode(errors="replace"),
         headers=kept(headers),
         outcome=outcome,
-        status=fault.status,
-        fault=fault.kind,
+        status=status,
+        fault=fault,
     )
-    state.write_line(line)
+
+
+def _turn_away(
+    fault: Fault, body: bytes, headers: Mapping[str, str], state: State, outcome: str = "refused"
+) -> Response:
+    state.write_line(
+        _uncounted_line(body, headers, outcome=outcome, status=fault.status, fault=fault.kind)
+    )
     return _error_response(fault)
 
 
@@ -235,23 +260,25 @@ async def _not_there(request: Request, error: Exception) -> Response:
     return _error_response(strict.invalid(message, status=status))
 
 
-async def _models(request: Request) -> Response:  # noqa: ARG001  (an endpoint's signature)
-    data = [
-        {
-            "type": "model",
-            "id": name,
-            "display_name": name.removeprefix("claude-").replace("-", " ").title(),
-            "created_at": "1970-01-01T00:00:00Z",
-            "lifecycle": "active",
-            "max_input_tokens": model.context,
-            "max_tokens": model.max_output,
-        }
-        for name, model in catalogue.MODELS.items()
-    ]
-    page = {
-        "data": data,
-        "has_more": False,
-        "first_id": data[0]["id"],
-        "last_id": data[-1]["id"],
-    }
-    return Response(msgspec.json.encode(page), media_type="application/json")
+async def _models(request: Request) -> Response:
+    if turned_away := _turned_away(request.headers):
+        return _error_response(turned_away)
+    asked = request.query_params
+    limit = asked.get("limit", "20")
+    if not limit.isdecimal() or not 1 <= int(limit) <= 1_000:
+        return _error_response(strict.invalid(f"limit: {limit!r} is not between 1 and 1000"))
+    return _json(listing.page(int(limit), asked.get("after_id"), asked.get("before_id")))
+
+
+async def _model(request: Request) -> Response:
+    if turned_away := _turned_away(request.headers):
+        return _error_response(turned_away)
+    name = request.path_params["name"]
+    found = listing.one(name)
+    if found is None:
+        return _error_response(strict.invalid(f"model: {name}", status=404))
+    return _json(found)
+
+
+def _json(value: Any) -> Response:
+    return Response(msgspec.json.encode(value), media_type="application/json")

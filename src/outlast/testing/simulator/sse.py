@@ -22,18 +22,39 @@ from outlast.models.saying import Said
 PIECES: Final = 12
 """At most so many deltas carry the text or the input of one block."""
 
+_NULLS: Final = ("server_tool_use", "inference_geo", "output_tokens_details")
+_DEFAULTS: Final = {
+    "text": {"citations": b"null"},
+    "tool_use": {"caller": b'{"type":"direct"}'},
+    "server_tool_use": {"caller": b'{"type":"direct"}'},
+}
+
 PING: Final = b'event: ping\ndata: {"type":"ping"}\n\n'
 
 
 def message(said: Said) -> bytes:
-    """Return the reply to a request that does not stream."""
+    """Return the reply to a request that does not stream.
+
+    As with the real API what does not apply or is usual is said here; a stream leaves it out.
+    """
     head = _head(said)
+    usage = dict.fromkeys(_NULLS) | said.usage
     tail = msgspec.json.encode(
         {"stop_reason": said.stop_reason, "stop_sequence": None}
+        | {"stop_details": None, "container": None}
         | said.extra
-        | {"usage": said.usage}
+        | {"usage": usage}
     )
-    return b'%b,"content":%b,%b' % (head[:-1], said.content, tail[1:])
+    content = b",".join(block if said.is_literal else _whole(block) for block in said.blocks)
+    return b'%b,"content":[%b],%b' % (head[:-1], content, tail[1:])
+
+
+def _whole(block: bytes) -> bytes:
+    members = msgspec.json.decode(block, type=dict[str, Raw])
+    for name, value in _DEFAULTS.get(msgspec.json.decode(members["type"]), {}).items():
+        if name not in members:
+            block = b'%b,"%b":%b}' % (block[:-1], name.encode(), value)
+    return block
 
 
 def events(said: Said) -> list[bytes]:

@@ -50,10 +50,12 @@ class Line(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         at: when it came, RFC 3339, UTC.
         key: the hash that identical requests share.
-        attempt: how often it came, from 1; 0 when it was turned away for its headers.
+        attempt: how often it came, from 1; 0 when it does not count: it was turned away for its
+            headers or its key's quota, or only asked to count tokens.
         conversation: the hash of what was said before the reply.
         body: its exact text.
-        outcome: `complete`, the kind of a fault, `refused`, or `script_error`.
+        outcome: `complete`, the kind of a fault, `refused`, `rate_limited`, `counted`, or
+            `script_error`.
         status: the HTTP status of the answer, 0 when there was none.
         fault: the kind of the fault, if there was one.
         reply: the hash of what was answered in full, empty when nothing was.
@@ -135,7 +137,7 @@ class State:
             Line(
                 at=at,
                 key=answer.identity.key,
-                attempt=answer.attempt,
+                attempt=0 if answer.outcome == "rate_limited" else answer.attempt,
                 conversation=answer.identity.conversation,
                 body=body.decode(errors="replace"),
                 headers=kept(headers),

@@ -1,0 +1,147 @@
+"""The work that is measured: an agent with one tool, and a Claude that answers in process.
+
+A turn is one reply (500 bytes of text and one tool use) and one tool result of 1 KB, so two
+commits of two events: {reply, tool intent} and {tool result, next intent}.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from msgspec import Raw
+
+import outlast
+from outlast.models import Part, Reply, Request
+from outlast.stores.sqlite import SqliteJournal
+
+MODEL = "claude-opus-5-5"
+ASKED = "Find five grants for nonprofits that work on artificial intelligence."
+SAID = ("Here is what I know so far, and what I am going to look up next. " * 8)[:500]
+FOUND = ("A grant, its funder, its sum and who may apply for it. " * 20)[:1024]
+WARM_TURNS = 3
+
+_TOOL_USE = (
+    f'[{{"type":"text","text":"{SAID}"}},{{"type":"tool_use","id":"toolu_01Bench%012d","name":"look_up",'
+    '"input":{"keyword":"artificial intelligence","limit":10},"caller":{"type":"direct"}}]'
+).encode()
+_END = b'[{"type":"text","text":"%b"}]' % SAID.encode()
+_USAGE = Raw(
+    b'{"input_tokens":412,"cache_creation_input_tokens":618,"cache_read_input_tokens":30112,'
+    b'"output_tokens":187,"service_tier":"standard",'
+    b'"cache_creation":{"ephemeral_5m_input_tokens":618,"ephemeral_1h_input_tokens":0}}'
+)
+
+
+@outlast.tool(effect="read")
+async def look_up(keyword: str, limit: int = 5) -> str:
+    """Search the database of grants.
+
+    Args:
+        keyword: what to look for.
+        limit: how many grants to return at most.
+
+    """
+    return FOUND
+
+
+def agent() -> outlast.Agent:
+    """Return the agent, which never runs out of turns."""
+    return outlast.Agent(
+        "bench",
+        model=MODEL,
+        instructions="You are a grant researcher. Return only grants you found with the tools.",
+        tools=[look_up],
+        budget=outlast.Budget(turns=None),
+    )
+
+
+class Claude:
+    """A `Model` that asks for the tool `turns` times, and then ends its turn.
+
+    It never joins a request body: what a network client does with one is not what is measured.
+    `on_call` is told the number of every call, from 1, before it is answered; it may wait.
+    """
+
+    def __init__(self, turns: int, on_call: Callable[[int], object] | None = None) -> None:
+        self._turns = turns
+        self._on_call = on_call
+
+    async def call(self, request: Request, *, on_part: Callable[[Part], None] | None) -> Reply:
+        """Return the reply to the request, by the length of its history."""
+        turn = (len(request.messages) + 1) // 2
+        if self._on_call is not None:
+            waits = self._on_call(turn)
+            if waits is not None:
+                await waits  # type: ignore[misc]
+        ends = turn > self._turns
+        return Reply(
+            content=Raw(_END if ends else _TOOL_USE % turn),
+            stop_reason="end_turn" if ends else "tool_use",
+            usage=_USAGE,
+            model=MODEL,
+            request_id="req_011Bench%012d" % turn,
+            message_id="msg_01Bench%012d" % turn,
+        )
+
+
+class Clock:
+    """Notes the process's CPU time and the wall time at every call: a turn lies between two."""
+
+    def __init__(self) -> None:
+        self.cpu: list[int] = []
+        self.wall: list[int] = []
+
+    def __call__(self, _turn: int) -> None:
+        self.cpu.append(time.process_time_ns())
+        self.wall.append(time.perf_counter_ns())
+
+
+class Gate:
+    """Holds every run back at one turn until all have come there."""
+
+    def __init__(self, turn: int, runs: int) -> None:
+        self._turn = turn
+        self._missing = runs
+        self._open = asyncio.Event()
+        self.opened_at = 0
+
+    def __call__(self, turn: int) -> object:
+        if turn != self._turn:
+            return None
+        self._missing -= 1
+        if self._missing:
+            return self._open.wait()
+        self.opened()
+        self._open.set()
+        self.opened_at = time.perf_counter_ns()
+        return None
+
+    def opened(self) -> None:
+        """Be told that all runs are there, before any goes on."""
+
+
+@contextlib.contextmanager
+def application(
+    store: Path, claude: Claude, synchronous: str, **options: object
+) -> Iterator[outlast.Outlast]:
+    """Open an application over a store."""
+    journal = SqliteJournal(store, synchronous=synchronous, **options)  # type: ignore[arg-type]
+    with outlast.Outlast(journal, model=claude) as app:
+        yield app
+
+
+def warm() -> None:
+    """Run a few turns in memory, so that imports, prices and schemas are not measured."""
+    with outlast.Outlast("memory://", model=Claude(WARM_TURNS)) as app:
+        assert app.run(agent(), ASKED).status == "completed"
+
+
+async def many(app: outlast.Outlast, runs: int) -> None:
+    """Drive many runs at once on this loop."""
+    mine = agent()
+    done = await asyncio.gather(*(app.arun(mine, ASKED, run_id=f"run-{n}") for n in range(runs)))
+    assert {run.status for run in done} == {"completed"}
