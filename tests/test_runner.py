@@ -316,11 +316,6 @@ def test_a_reply_that_could_not_be_read_again_is_not_written(
 @pytest.mark.parametrize(
     "stop_reason",
     [
-        "max_tokens",
-        "refusal",
-        "pause_turn",
-        "compaction",
-        "model_context_window_exceeded",
         "zebra",
         "",
         None,

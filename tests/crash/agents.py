@@ -109,6 +109,15 @@ def _results(request: dict[str, Any]) -> list[str]:
     ]
 
 
+def cut_off(request: dict[str, Any], attempt: int) -> Turn:
+    """Stop for every reason that is gone on with, once each, and then answer."""
+    turn = turn_number(request)
+    stops = {1: "max_tokens", 2: "pause_turn", 3: "max_tokens"}
+    if turn == 3:
+        return say("And ", tool_use("send", {"text": "never"}), stop_reason="max_tokens")
+    return say(f"Part {turn}, ", stop_reason=stops.get(turn, "end_turn"))
+
+
 def claude(*, faults: bool = True) -> Script:
     """Return the script; with faults, the first turn is overloaded and the second one cut."""
     rule = any_of(

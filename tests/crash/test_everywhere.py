@@ -7,7 +7,7 @@ from typing import get_args
 
 import msgspec
 import pytest
-from agents import QUESTION, Effects, agent, claude
+from agents import QUESTION, Effects, agent, claude, cut_off
 
 from outlast.events import AnyEvent, NoteAdded, tag
 from outlast.journal import Journal, run_stream
@@ -214,12 +214,30 @@ def test_a_crash_is_no_failure_of_the_model(uninterrupted: Played) -> None:
     assert state.spend.turns == 10 + 1 + 3
 
 
+def test_every_point_of_a_reply_that_is_cut_off() -> None:
+    """Pauses and cuts are gone on with wherever the process dies, and no cut call ever runs."""
+    whole = World(cut_off)
+    expected, _ = run(whole, open_store("memory://"), agent(Effects()), QUESTION)
+    assert msgspec.json.decode(expected.answer) == "Part 1, And Part 4, "
+    for point in range(1, whole.points + 1):
+        effects, world = Effects(), World(cut_off, crash_at=(point,))
+        state, crashes = run(world, open_store("memory://"), agent(effects), QUESTION)
+        assert crashes == 1
+        assert state.answer == expected.answer
+        assert effects.sent == []
+        asked = [body for body, _ in itertools.groupby(map(canonical, world.requests))]
+        assert asked == list(map(canonical, whole.requests))
+
+
 def test_no_event_type_is_left_out(uninterrupted: Played) -> None:
     """Every event type that exists is emitted by a simulated run."""
     lost = Played(open_store("memory://"), (uninterrupted.world.trace.index("after ask-1.m4.t2"),))
     stopped = World(claude())
     run(stopped, open_store("memory://"), agent(Effects(), turns=2), QUESTION)
-    emitted = {*uninterrupted.world.emitted, *lost.world.emitted, *stopped.emitted}
+    cut = World(cut_off)
+    run(cut, open_store("memory://"), agent(Effects()), QUESTION)
+    worlds = uninterrupted.world, lost.world, stopped, cut
+    emitted = {name for world in worlds for name in world.emitted}
     known = {tag(event) for event in get_args(AnyEvent)}
     # Notes come from outside, at every point: see test_two_drivers.
     assert known - emitted == {tag(NoteAdded)}

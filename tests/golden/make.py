@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from agents import QUESTION, Effects, agent, claude
+from agents import QUESTION, Effects, agent, claude, cut_off
 
 from outlast.events import JOURNAL_VERSION, NoteAdded, encode
 from outlast.journal import Commit, Journal, RunRow, run_stream
@@ -23,16 +23,17 @@ from outlast.stores import open_store
 from outlast.testing.simulation import World, run
 
 HERE = Path(__file__).parent
-RUNS = ("whole", "killed", "stopped", "failed")
+RUNS = ("whole", "killed", "stopped", "failed", "cut")
 
 
 def fill(journal: Journal) -> None:
-    """Run what there is to run: one to its end, one killed twice, one stopped, one that fails."""
+    """Run what there is to run: one to its end, one killed twice, one stopped, one that fails, one cut off."""
     run(World(claude()), journal, agent(Effects()), QUESTION, run_id="whole")
     killed = World(claude(), crash_at=(11, 38))
     run(killed, journal, agent(Effects()), QUESTION, run_id="killed")
     run(World(claude()), journal, agent(Effects(), turns=2), QUESTION, run_id="stopped")
     run(World(refuse), journal, agent(Effects()), "Why? ☃ 𝄞", run_id="failed")
+    run(World(cut_off), journal, agent(Effects()), QUESTION, run_id="cut")
     note = NoteAdded(text="made for every later version to read", by="golden")
     journal.append(Commit(stream=run_stream("whole"), events=(note,), at=1_800_000_000_000_000_000))
 
