@@ -54,7 +54,7 @@ class Agent:
         tools: what Claude may call; no two of one name.
         budget: default `Budget(turns=50)`, so that nothing runs for ever.
         max_tokens: output tokens of one call at most, default 8192.
-        parameters: further members of every request, such as `{"temperature": 0.2}`.
+        parameters: further members of every request, such as `{"thinking": {"type": "adaptive"}}`.
 
     Raises:
         InvalidAgent: the declaration cannot work; the message says why.

@@ -105,8 +105,14 @@ class CallTool(msgspec.Struct, frozen=True, kw_only=True):
     """As Claude wrote them."""
     given: dict[str, Any]
     """The same, checked, as keyword arguments of the function."""
-    idempotency_key: str
     attempt: int
+    place: str
+    """What tells the call from every other one in the world: run, ask, turn and tool use."""
+
+    @property
+    def idempotency_key(self) -> str:
+        """A key that every attempt of this call has, and no other call."""
+        return sha256(self.place.encode()).hexdigest()[:32]
 
 
 class Sleep(msgspec.Struct, frozen=True, kw_only=True):
@@ -128,12 +134,14 @@ class World(msgspec.Struct, frozen=True, kw_only=True):
 class Step(msgspec.Struct, frozen=True):
     """What to append, and what to start once that is durable; with neither, nothing is to be done.
 
-    `rest` says that nothing will be, until something from outside happens to the run.
+    `rest` says that nothing will be, until something from outside happens to the run; `last`, that
+    nothing more will be until an action is over, so that there is no need to ask again.
     """
 
     events: tuple[AnyEvent, ...] = ()
     actions: tuple[Action, ...] = ()
     rest: bool = False
+    last: bool = False
 
 
 REST: Final = Step(rest=True)
@@ -215,7 +223,7 @@ def _call_step(state: RunState, agent: Agent, ask: Conversation) -> Step:
         hold_tokens=bound + max_tokens,
         attempt=ask.failures + 1,
     )
-    return Step((intent,), (_call(ask, intent),))
+    return Step((intent,), (_call(ask, intent),), last=len(state.asks) == 1)
 
 
 def _call(ask: Conversation, intent: ModelCallStarted) -> CallModel:
@@ -426,10 +434,10 @@ def _start_tool(
         tool=pending.name,
         arguments=pending.arguments,
         given=given,
-        idempotency_key=_idempotency_key(state, ask, pending),
         attempt=attempt,
+        place=_place(state, ask, pending),
     )
-    return Step((intent,), (call,))
+    return Step((intent,), (call,), last=len(ask.pending) == 1 == len(state.asks))
 
 
 def _not_called(
@@ -449,12 +457,10 @@ def _not_called(
     )
 
 
-def _idempotency_key(state: RunState, ask: Conversation, pending: Pending) -> str:
-    """Return a key that every attempt of this call has, and no other call in the world."""
+def _place(state: RunState, ask: Conversation, pending: Pending) -> str:
     nonce = state.started.nonce if state.started else ""
     # The number of messages tells two turns apart even if Claude should repeat an id.
-    place = f"{nonce}:{ask.ask_id}:{len(ask.messages)}:{pending.tool_use_id}"
-    return sha256(place.encode()).hexdigest()[:32]
+    return f"{nonce}:{ask.ask_id}:{len(ask.messages)}:{pending.tool_use_id}"
 
 
 def _text(text: str) -> Raw:

@@ -135,6 +135,8 @@ def _plan(
             return _Plan(events, actions, state, in_flight, rest=True)
         # What comes with an intent is a call; a `Sleep` comes with nothing.
         in_flight = in_flight.union(map(_call_id, step.actions))
+        if step.last:
+            return _Plan(events, actions, state, in_flight, rest=False)
 
 
 def _folded(state: RunState, events: tuple[AnyEvent, ...], place: _Place) -> RunState:

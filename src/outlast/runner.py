@@ -200,12 +200,13 @@ class _Leg:
     # ── performing ──────────────────────────────────────────────────────────────────────────────
 
     async def _perform(self, wanted: Perform) -> Outcomes:
-        calls = [action for action in wanted.actions if not isinstance(action, Sleep)]
-        if len(calls) == 1 == len(wanted.actions) and not self._tasks:
+        first = wanted.actions[0] if len(wanted.actions) == 1 else None
+        if first is not None and not isinstance(first, Sleep) and not self._tasks:
             # The common case needs no task: nothing can finish beside it.
-            return self._outcomes([await self._call(calls[0])])
-        for action in calls:
-            self._tasks.add(asyncio.create_task(self._call(action)))
+            return self._outcomes([await self._call(first)])
+        for action in wanted.actions:
+            if not isinstance(action, Sleep):
+                self._tasks.add(asyncio.create_task(self._call(action)))
         return self._outcomes(await self._next(wanted.actions))
 
     async def _next(self, actions: Sequence[Action]) -> list[Outcome]:
@@ -307,9 +308,9 @@ def answered(call: CallModel, reply: Reply, *, latency_ms: int) -> ModelCallSucc
 def _check_writable(reply: Reply) -> None:
     """Refuse what a journal could not be read with again: a model may be anybody's adapter."""
     _MEMBERS.decode(reply.extra)
-    names = (reply.stop_reason or "", reply.model, reply.request_id, reply.message_id)
-    if not all(isinstance(name, str) for name in names):
-        raise ModelFailure("bug", f"the model gave names that are not strings: {names}")
+    for name in (reply.stop_reason or "", reply.model, reply.request_id, reply.message_id):
+        if not isinstance(name, str):
+            raise ModelFailure("bug", f"the model gave names that are not strings: {name!r}")
 
 
 _MEMBERS: Final = msgspec.json.Decoder(dict[str, Raw])

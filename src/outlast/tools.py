@@ -348,18 +348,12 @@ def _untitled_member(key: str, value: Any) -> Any:
 def _arguments(declared: Tool[Any, Any], raw: bytes) -> dict[str, Any]:
     # Whatever goes wrong here must become an answer for Claude: `decide` checks the arguments, so
     # any other exception would meet every driver of the run anew.
-    from pydantic import ValidationError  # noqa: PLC0415
-
     parameters = declared._parameters  # noqa: SLF001
     given = _decoded(declared.name, raw)
     try:
         checked = parameters.model.model_validate(given)
-    except ValidationError as error:
-        lines = [_line(wrong) for wrong in error.errors(include_url=False, include_input=False)]
-        raise InvalidArguments(_complaint(declared.name, lines)) from None
-    except Exception as error:  # a validator of the user's own
-        lines = [f"- checking them failed with {type(error).__name__}"]
-        raise InvalidArguments(_complaint(declared.name, lines)) from error
+    except Exception as error:
+        raise InvalidArguments(_complaint(declared.name, _wrong(error))) from error
     return {name: getattr(checked, key) for key, name in parameters.fields.items()}
 
 
@@ -373,6 +367,14 @@ def _decoded(name: str, raw: bytes) -> dict[str, Any]:
         lines = ["- they must be a JSON object, with a member for each argument"]
         raise InvalidArguments(_complaint(name, lines))
     return given
+
+
+def _wrong(error: Exception) -> list[str]:
+    from pydantic import ValidationError  # noqa: PLC0415  (loaded by now)
+
+    if isinstance(error, ValidationError):
+        return [_line(wrong) for wrong in error.errors(include_url=False, include_input=False)]
+    return [f"- checking them failed with {type(error).__name__}"]  # a validator of the user's own
 
 
 def _line(wrong: Any) -> str:

@@ -1,82 +1,179 @@
-"""Makes the golden journal of the present version; run once for a version, and never again.
+"""Makes the golden journal of this version: every type of event, in runs that met everything.
 
-    PYTHONPATH=src:tests:tests/crash python tests/golden/make.py
+    python tests/golden/make.py v1
 
-It holds every type of event there is.  Every later version has to read it, so it is made by the
-simulation, whose clock and ids are always the same.
+It is run once for a version of the journal, and again only for a new one: what a version wrote is
+what later versions have to read.  Beside the store stand its events as JSON lines, and what this
+version made of them, so that a later version can be held to it.
 """
 
 import gzip
-import json
+import sys
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import msgspec
-from agents import QUESTION, Effects, agent, claude, cut_off
 
-from outlast.events import JOURNAL_VERSION, NoteAdded, encode
-from outlast.journal import Commit, Journal, RunRow, run_stream
-from outlast.models.script import say, tool_use, turn_number
+import outlast
+from outlast.app import begin
+from outlast.events import NoteAdded, encode
+from outlast.journal import Commit, Journal, run_stream
+from outlast.models.script import Fault, Script, Turn, any_of, faulty, once, say, turn_number
 from outlast.state import RunState, fold
 from outlast.stores import open_store
 from outlast.testing.simulation import World, run
 
 HERE = Path(__file__).parent
-RUNS = ("whole", "killed", "stopped", "failed", "cut")
+MODEL = "claude-haiku-5-5"
+QUESTION = 'Wie heißt das Buch? 🦊 \\ " \u0007'
+
+STRANGE = (
+    b'[{"type":"thinking","thinking":"","signature":"EqQB\\/x=="},'
+    b'{"type":"zebra","id":5,"stripes":[1.0,1e5,-0.0,0.10,12345678901234567890]},'
+    b'{"type":"text","text":"\\u00e4\\ud83e\\udd8a ","citations":null},'
+    b'{"type":"tool_use","id":"toolu_look","name":"look","input":{ "word" : "b\\u00fccher" }},'
+    b'{"type":"tool_use","id":"toolu_wrong","name":"look","input":{"wort":1.50}},'
+    b'{"type":"tool_use","id":"toolu_nobody","name":"nobody","input":{}},'
+    b'{"type":"tool_use","id":"toolu_broken","name":"broken","input":{}}]'
+)
+"""A reply as no encoder would write it, with blocks and fields that nobody has heard of."""
 
 
-def fill(journal: Journal) -> None:
-    """Run what there is to run: one to its end, one killed twice, one stopped, one that fails, one cut off."""
-    run(World(claude()), journal, agent(Effects()), QUESTION, run_id="whole")
-    killed = World(claude(), crash_at=(11, 38))
-    run(killed, journal, agent(Effects()), QUESTION, run_id="killed")
-    run(World(claude()), journal, agent(Effects(), turns=2), QUESTION, run_id="stopped")
-    run(World(refuse), journal, agent(Effects()), "Why? ☃ 𝄞", run_id="failed")
-    run(World(cut_off), journal, agent(Effects()), QUESTION, run_id="cut")
-    note = NoteAdded(text="made for every later version to read", by="golden")
-    journal.append(Commit(stream=run_stream("whole"), events=(note,), at=1_800_000_000_000_000_000))
+@outlast.tool(effect="read", max_result_bytes=100)
+def look(word: str) -> str:
+    """Look a word up."""
+    return f"{word}: " + "é" * 200
 
 
-def refuse(request: dict[str, Any], attempt: int) -> Any:
-    """Call a tool, and then refuse."""
-    if turn_number(request) == 1:
-        return say(tool_use("look_up", {"word": "naïve"}))
-    return say("No.", stop_reason="refusal")
+@outlast.tool(effect="idempotent")
+def save(text: str) -> dict[str, Any]:
+    """Save a text."""
+    return {"saved": text, "at": None}
 
 
-def known(journal: Journal) -> dict[str, Any]:
-    """Return what is to be read from it, by run."""
-    return {run_id: _known(journal, run_id) for run_id in RUNS}
+@outlast.tool(effect="once")
+def send(text: str) -> str:
+    """Send a text."""
+    return "sent"
 
 
-def _known(journal: Journal, run_id: str) -> dict[str, Any]:
-    records = journal.read(run_stream(run_id))
-    state: RunState = fold(records)
-    row = journal.run(run_id)
-    assert isinstance(row, RunRow)
+@outlast.tool(effect="read")
+def broken() -> str:
+    """Fail, always."""
+    raise ValueError("the shelf is empty")
+
+
+def agent(turns: int | None) -> outlast.Agent:
+    """Return the agent of every golden run."""
+    return outlast.Agent(
+        "librarian",
+        model=MODEL,
+        instructions="Be brief.\nBe kind.",
+        tools=[look, save, send, broken],
+        max_tokens=400,
+        budget=outlast.Budget(turns=turns),
+        parameters={"thinking": {"type": "adaptive"}, "metadata": {"user_id": "ä"}},
+    )
+
+
+def lead(request: dict[str, Any], attempt: int) -> Turn:
+    """Say what Claude says in the run `story`."""
+    turn = turn_number(request)
+    if turn == 1:
+        return Turn(content=STRANGE, stop_reason="tool_use", extra={"container": {"id": "c"}})
+    if turn == 2:
+        uses = [("save", {"text": "a"}), ("send", {"text": "b"}), ("look", {"word": "again"})]
+        return say(*({"type": "tool_use", "name": name, "input": given} for name, given in uses))
+    return say("It is ", "the third one.", stop_reason="stop_sequence")
+
+
+STORY: Script = faulty(
+    lead,
+    any_of(
+        once(1, Fault(kind="status", status=529, error_code="overloaded")),
+        once(1, Fault(kind="cut", after_events=4), attempts=(2,)),
+        once(2, Fault(kind="status", status=429, headers={"retry-after": "7"})),
+    ),
+)
+
+
+def played(journal: Journal, crash_at: Iterable[int]) -> World:
+    """Play `story` to a stop, with a note on the way, and to its end with a larger budget."""
+    world = World(STORY, crash_at=crash_at)
+    note = NoteAdded(text="hurry up", by="ann")
+    world.at = {9: lambda: journal.append(Commit(stream="run:story", events=(note,), at=world.now))}
+    run(world, journal, agent(turns=2), QUESTION, run_id="story")
+    run(world, journal, agent(turns=None), QUESTION, run_id="story")
+    return world
+
+
+def story(journal: Journal) -> None:
+    """Play `story`, which dies while its tools are in flight, and again in its last call."""
+    points: list[int] = []
+    for name in ("after ask-1.m5.t2", "before ask-1.m6"):
+        trace = played(open_store("memory://"), points).trace
+        points.append(1 + trace.index(name))
+    played(journal, points)
+
+
+def cut(request: dict[str, Any], attempt: int) -> Turn:
+    """Be cut off, pause, and be cut off in a call, before the answer."""
+    turn = turn_number(request)
+    stops = {1: "max_tokens", 2: "pause_turn", 3: "max_tokens"}
+    call = [{"type": "tool_use", "name": "send", "input": {"text": "never"}}] if turn == 3 else []
+    return say(f"Part {turn}. ", *call, stop_reason=stops.get(turn, "end_turn"))
+
+
+def make(journal: Journal) -> None:
+    """Write every golden run into `journal`."""
+    story(journal)
+    refusal = World(lambda request, attempt: say("No.", stop_reason="refusal"))
+    run(refusal, journal, agent(None), "Do what you must not.", run_id="failed")
+    run(World(STORY), journal, agent(1), "Look it up.", run_id="stopped")
+    locked = World(lambda request, attempt: Fault(kind="status", status=401, message="no key"))
+    run(locked, journal, agent(None), "Open the door.", run_id="locked")
+    run(World(cut), journal, agent(None), "At length, please.", run_id="cut")
+    begin(journal, "queued", agent(None), "Later.", tenant="acme", tags={"a": "ä"}, at=1, nonce="n")
+
+
+def line(record: Any) -> bytes:
+    """Return a record as a line of JSON, its event's body as it was written."""
+    place = {name: getattr(record, name) for name in ("stream", "seq", "position", "at", "epoch")}
+    return b'%b,"event":%b}\n' % (msgspec.json.encode(place)[:-1], encode(record.event))
+
+
+def made_of(state: RunState, journal: Journal, run_id: str) -> dict[str, Any]:
+    """Return what this version makes of a run: its row, its money, and what Claude is told."""
+    ask = state.asks["ask-1"]
     return {
-        "row": msgspec.to_builtins(row),
-        "events": [json.loads(encode(record.event)) for record in records],
-        "places": [[record.seq, record.position, record.at, record.epoch] for record in records],
-        "messages": [bytes(m).decode() for ask in state.asks.values() for m in ask.messages],
+        "row": msgspec.to_builtins(journal.run(run_id)),
+        "head": ask.head.decode(),
+        "messages": [message.decode() for message in ask.messages],
         "spend": msgspec.to_builtins(state.spend),
+        "status": state.status,
+        "answer": None if state.answer is None else bytes(state.answer).decode(),
+        "next_seq": state.next_seq,
     }
 
 
-def main() -> None:
-    """Write the store and what is known of it."""
+def main(version: str) -> None:
+    """Write the three files of a version."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "golden.db"
         journal = open_store(f"sqlite:///{path}")
-        fill(journal)
-        facts = known(journal)
+        make(journal)
+        records = journal.read_all(limit=10_000)
+        ids = [row.id for row in journal.runs()]
+        states = {run_id: fold(journal.read(run_stream(run_id))) for run_id in ids}
+        made = {run_id: made_of(state, journal, run_id) for run_id, state in states.items()}
         journal.close()
-        packed = HERE / f"v{JOURNAL_VERSION}.db.gz"
-        packed.write_bytes(gzip.compress(path.read_bytes(), mtime=0))
-    text = json.dumps(facts, indent=1, ensure_ascii=False) + "\n"
-    (HERE / f"v{JOURNAL_VERSION}.json").write_text(text)
+        (HERE / f"{version}.db.gz").write_bytes(gzip.compress(path.read_bytes(), mtime=0))
+    (HERE / f"{version}.jsonl").write_bytes(b"".join(map(line, records)))
+    expected = msgspec.json.format(msgspec.json.encode(made, order="sorted"), indent=1)
+    (HERE / f"{version}.json").write_bytes(expected + b"\n")
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from outlast.models import faults
 from outlast.models.script import (
     Fault,
     Turn,
@@ -34,31 +35,50 @@ RAW = (
 """Everything a client could lose: spellings of numbers, unknown blocks and members, unicode."""
 
 FAULTS = {
-    "overloaded": Fault(kind="status", status=529, headers={"x-should-retry": "true"}),
-    "rate-limited": Fault(
-        kind="status", status=429, message="slow down", headers={"retry-after": "7"}
-    ),
-    "ramp": Fault(kind="status", status=429, error_code="ramp_limit_exceeded"),
-    "spend-limit": Fault(kind="status", status=429, error_code="enforced_spend_limit_reached"),
-    "payment": Fault(kind="status", status=402),
-    "key": Fault(kind="status", status=401),
-    "forbidden": Fault(kind="status", status=403),
-    "gone": Fault(kind="status", status=404),
-    "large": Fault(kind="status", status=413),
-    "bad": Fault(kind="status", status=422),
-    "down": Fault(kind="status", status=500),
-    "down-billed": Fault(kind="status", status=503, billed=True),
-    "late-error": Fault(kind="error_event", status=529, message="overloaded in mid-stream"),
-    "early-error": Fault(kind="error_event", status=529, after_events=1),
-    "cut": Fault(kind="cut"),
-    "cut-early": Fault(kind="cut", after_events=3),
-    "cut-at-once": Fault(kind="cut", after_events=0),
-    "cut-unbilled": Fault(kind="cut", billed=False),
-    "truncated": Fault(kind="truncated"),
-    "truncated-late": Fault(kind="truncated", after_events=99),
-    "reset": Fault(kind="reset"),
-    "html": Fault(kind="html"),
-    "late": Fault(kind="delay", delay_s=0.05),
+    # what every row of the API's error table is called
+    "invalid_request": faults.invalid_request(),
+    "invalid_code": faults.invalid_request(code="compaction_block_ambiguous"),
+    "context_too_long": faults.context_too_long(),
+    "auth": faults.auth(),
+    "billing": faults.billing(),
+    "billing_code": faults.billing(code="linked_organization_spend_limit_reached"),
+    "forbidden": faults.forbidden(),
+    "not_found": faults.not_found(),
+    "timed_out": faults.timed_out(),
+    "conflict": faults.conflict(),
+    "conflict_code": faults.conflict(code="scan_pending"),
+    "too_large": faults.too_large(),
+    "unprocessable": faults.unprocessable(),
+    "rate_limited": faults.rate_limited(retry_after=7),
+    "rate_limited_bare": faults.rate_limited(),
+    "ramp_limit": faults.ramp_limit(retry_after=1.5),
+    "spend_limit": faults.spend_limit(),
+    "spend_limit_contract": faults.spend_limit(contract=True),
+    "overloaded": faults.overloaded(),
+    "overloaded_code": faults.overloaded(code="compaction_unavailable"),
+    "server_error": faults.server_error(),
+    "server_error_billed": faults.server_error(billed=True),
+    "unavailable": faults.unavailable(),
+    "unavailable_code": faults.unavailable(code="cmek_key_unreachable", billed=True),
+    "gateway_timeout": faults.gateway_timeout(billed=True),
+    "reset_after_send": faults.reset_after_send(),
+    "sse_error": faults.sse_error(),
+    "sse_error_early": faults.sse_error(500, "Internal server error", after=1),
+    "sse_error_code": faults.sse_error(429, "Slow down.", code="ramp_limit_exceeded"),
+    "cut": faults.cut(),
+    "cut_early": faults.cut(after=3),
+    "cut_at_once": faults.cut(after=0),
+    "cut_unbilled": faults.cut(billed=False),
+    "truncated": faults.truncated(),
+    "truncated_late": faults.truncated(after=99),
+    "stall": faults.stall(0.05),
+    "pings_only": faults.pings_only(0.05),
+    "html": faults.html(),
+    "no_usage": faults.no_usage(),
+    "late": faults.late(0.05),
+    "slow_drip": faults.slow_drip(0.05),
+    # and what has no name
+    "plain": Fault(kind="status", status=529, headers={"x-should-retry": "true"}),
 }
 
 FOUND = {
@@ -118,6 +138,8 @@ def menu(request: dict[str, Any], attempt: int) -> Turn | Fault:
     asked = last_text(request)
     if asked in FAULTS and attempt == 1:
         return FAULTS[asked]
+    if asked == "endless" and attempt:
+        return faults.stall(600, after=2)
     if asked == "always-down":
         return Fault(kind="status", status=500, billed=True)
     if asked == "raise":

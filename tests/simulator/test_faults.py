@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from typing import Any
+from typing import Any, get_args
 
 import anthropic
 import httpx2
 import msgspec
 import pytest
+from anthropic.types import CompactionBlockAmbiguousError
 
 from outlast.errors import ModelFailure
-from outlast.models import UNBILLED, Request
-from outlast.models.script import Fault, faulty, once, say, turn_number
+from outlast.models import UNBILLED, Request, faults
+from outlast.models.script import SLOW, Fault, FaultKind, faulty, once, say, turn_number
 from outlast.models.scripted import ScriptedModel
 from outlast.testing import simulator
 from simulator import scripts
@@ -24,36 +25,57 @@ from simulator.asking import HEADERS, TESTS, body, client_of, told
 
 # name                 what the SDK raises in a stream     status  kind               billed
 FAULTS = {
-    "overloaded": (anthropic.OverloadedError, 529, "overloaded", False),
-    "rate-limited": (anthropic.RateLimitError, 429, "rate_limited", False),
-    "ramp": (anthropic.RateLimitError, 429, "rate_limited", False),
-    "spend-limit": (anthropic.RateLimitError, 429, "spend_limit", False),
-    "payment": (anthropic.PaymentRequiredError, 402, "spend_limit", False),
-    "key": (anthropic.AuthenticationError, 401, "auth", False),
+    "invalid_request": (anthropic.BadRequestError, 400, "invalid_request", False),
+    "invalid_code": (CompactionBlockAmbiguousError, 400, "invalid_request", False),
+    "context_too_long": (anthropic.BadRequestError, 400, "invalid_request", False),
+    "auth": (anthropic.AuthenticationError, 401, "auth", False),
+    "billing": (anthropic.PaymentRequiredError, 402, "spend_limit", False),
+    "billing_code": (anthropic.PaymentRequiredError, 402, "spend_limit", False),
     "forbidden": (anthropic.PermissionDeniedError, 403, "auth", False),
-    "gone": (anthropic.NotFoundError, 404, "not_found", False),
-    "large": (anthropic.ContentTooLargeError, 413, "too_large", False),
-    "bad": (anthropic.UnprocessableEntityError, 422, "invalid_request", False),
-    "down": (anthropic.InternalServerError, 500, "unavailable", False),
-    "down-billed": (anthropic.ServiceUnavailableError, 503, "unavailable", True),
-    "late-error": (anthropic.APIStatusError, 200, "cut", True),
-    "early-error": (anthropic.APIStatusError, 200, "cut", True),
+    "not_found": (anthropic.NotFoundError, 404, "not_found", False),
+    "timed_out": (anthropic.RequestTimeoutError, 408, "timeout", False),
+    "conflict": (anthropic.ConflictError, 409, "unavailable", False),
+    "conflict_code": (anthropic.ConflictError, 409, "invalid_request", False),
+    "too_large": (anthropic.ContentTooLargeError, 413, "too_large", False),
+    "unprocessable": (anthropic.UnprocessableEntityError, 422, "invalid_request", False),
+    "rate_limited": (anthropic.RateLimitError, 429, "rate_limited", False),
+    "rate_limited_bare": (anthropic.RateLimitError, 429, "rate_limited", False),
+    "ramp_limit": (anthropic.RateLimitError, 429, "rate_limited", False),
+    "spend_limit": (anthropic.RateLimitError, 429, "spend_limit", False),
+    "spend_limit_contract": (anthropic.RateLimitError, 429, "spend_limit", False),
+    "overloaded": (anthropic.OverloadedError, 529, "overloaded", False),
+    "overloaded_code": (anthropic.OverloadedError, 529, "overloaded", False),
+    "server_error": (anthropic.InternalServerError, 500, "unavailable", False),
+    "server_error_billed": (anthropic.InternalServerError, 500, "unavailable", True),
+    "unavailable": (anthropic.ServiceUnavailableError, 503, "unavailable", False),
+    "unavailable_code": (anthropic.ServiceUnavailableError, 503, "unavailable", True),
+    "gateway_timeout": (anthropic.GatewayTimeoutError, 504, "unavailable", True),
+    "reset_after_send": (anthropic.APIConnectionError, 0, "unavailable", True),
+    "sse_error": (anthropic.APIStatusError, 200, "cut", True),
+    "sse_error_early": (anthropic.APIStatusError, 200, "cut", True),
+    "sse_error_code": (anthropic.APIStatusError, 200, "cut", True),
     "cut": (httpx2.RemoteProtocolError, 200, "cut", True),
-    "cut-early": (httpx2.RemoteProtocolError, 200, "cut", True),
-    "cut-at-once": (httpx2.RemoteProtocolError, 200, "cut", True),
-    "cut-unbilled": (httpx2.RemoteProtocolError, 200, "cut", False),
+    "cut_early": (httpx2.RemoteProtocolError, 200, "cut", True),
+    "cut_at_once": (httpx2.RemoteProtocolError, 200, "cut", True),
+    "cut_unbilled": (httpx2.RemoteProtocolError, 200, "cut", False),
     "truncated": (None, 200, "cut", True),
-    "truncated-late": (None, 200, "cut", True),
-    "reset": (anthropic.APIConnectionError, 0, "unavailable", True),
+    "truncated_late": (None, 200, "cut", True),
+    "stall": (httpx2.RemoteProtocolError, 200, "cut", True),
+    "pings_only": (httpx2.RemoteProtocolError, 200, "cut", True),
     "html": (None, 200, "malformed", False),
+    "no_usage": (None, 200, "malformed", False),
     "late": (None, 0, "", True),
+    "slow_drip": (None, 0, "", True),
+    "plain": (anthropic.OverloadedError, 529, "overloaded", False),
 }
 
 NOT_STREAMED = {
-    "late-error": anthropic.OverloadedError,
+    "sse_error": anthropic.OverloadedError,
     "cut": anthropic.APIConnectionError,
     "truncated": anthropic.APIConnectionError,
-    "reset": anthropic.APIConnectionError,
+    "stall": anthropic.APIConnectionError,
+    "pings_only": anthropic.APIConnectionError,
+    "reset_after_send": anthropic.APIConnectionError,
     "overloaded": anthropic.OverloadedError,
 }
 
@@ -82,8 +104,10 @@ def request(question: str, attempt: int = 1, model: str = "claude-opus-5-5") -> 
 
 
 def test_the_table_has_every_fault():
-    """No fault of the script is left out."""
+    """No fault that has a name is left out, and neither is a kind."""
     assert FAULTS.keys() == scripts.FAULTS.keys()
+    assert set(faults.__all__) <= FAULTS.keys()
+    assert {fault.kind for fault in scripts.FAULTS.values()} == set(get_args(FaultKind))
 
 
 @pytest.mark.parametrize("name", FAULTS)
@@ -106,13 +130,15 @@ def test_a_fault_befalls_one_attempt_of_a_stream(menu, client, name):
         with client.messages.stream(**body(name)) as stream:
             events = [event.type for event in stream]
         assert "message_stop" not in events
-    elif name == "html":
+    elif name in ("html", "no_usage"):
         answer = client.messages.with_raw_response.create(**body(name), stream=True)
-        assert answer.http_response.headers["content-type"] == "text/html"
+        kind = {"html": "text/html", "no_usage": "application/json"}[name]
+        assert answer.http_response.headers["content-type"] == kind
         answer.http_response.close()
     with client.messages.stream(**body(name)) as stream:
         assert stream.get_final_message().stop_reason == "end_turn"
-    spoilt = [] if name == "late" else [scripts.FAULTS[name].kind]  # late is still an answer
+    kind = scripts.FAULTS[name].kind
+    spoilt = [] if kind in SLOW else [kind]
     assert billed(menu, name) == (spoilt if is_billed else []) + ["complete"]
 
 
@@ -133,7 +159,7 @@ def test_a_truncated_stream_says_nothing_to_the_sdk(client):
 
 def test_a_late_fault_still_lacks_the_end(menu):
     """However many events a fault lets pass, message_stop is not among them."""
-    sent = body("truncated-late", max_tokens=997) | {"stream": True}
+    sent = body("truncated_late", max_tokens=997) | {"stream": True}
     text = httpx2.post(f"{menu.url}/v1/messages", json=sent, headers=HEADERS).text
     assert "message_delta" in text
     assert "message_stop" not in text
@@ -151,7 +177,7 @@ def test_in_process_it_is_the_same_failure(name):
         assert (failure.kind, failure.status) == (kind, status)
         fault = scripts.FAULTS[name]
         assert failure.error_code == fault.error_code
-        assert failure.retry_after_s == (7.0 if name == "rate-limited" else None)
+        assert failure.retry_after_s == {"rate_limited": 7.0, "ramp_limit": 1.5}.get(name)
         # What is billed must be in doubt to the run loop, or it would spend unnoticed.
         assert not (is_billed and kind in UNBILLED)
     else:
@@ -165,7 +191,7 @@ def test_both_make_the_same_bill_and_the_same_reply(tmp_path):
     """In process and over HTTP: the same blocks, ids, usage, and nano-dollars."""
     model = ScriptedModel(scripts.menu)
     over_http: list[Any] = []
-    names = ["hello", "cut", "cut", "overloaded", "cached", "search-cost", "raw"]
+    names = ["hello", "cut", "cut", "plain", "cached", "search-cost", "raw"]
     with simulator.start("simulator.scripts:menu", path=[TESTS], state=tmp_path) as running:
         for name in names:
             call = request(name)
@@ -197,13 +223,52 @@ def test_both_make_the_same_bill_and_the_same_reply(tmp_path):
 
 def test_a_reset_is_a_reset_and_not_the_end_of_a_stream(menu):
     """The kernel tells the client that the connection was reset, not that it was closed."""
-    asked = msgspec.json.encode(body("reset", max_tokens=996))
+    asked = msgspec.json.encode(body("reset_after_send", max_tokens=996))
     head = b"POST /v1/messages HTTP/1.1\r\nhost: x\r\nx-api-key: k\r\n"
     head += b"anthropic-version: 2023-06-01\r\n"
     with socket.create_connection(("127.0.0.1", menu.port)) as client:
         client.sendall(b"%bcontent-length: %d\r\n\r\n%b" % (head, len(asked), asked))
         with pytest.raises(ConnectionResetError):
             client.recv(1)
+
+
+def test_a_silent_stream_is_the_clients_to_end(menu):
+    """A stall lasts longer than a client that has a read timeout is ready to wait."""
+    patient = httpx2.Timeout(20, read=0.2)
+    client = anthropic.Anthropic(base_url=menu.url, api_key="k", max_retries=0, timeout=patient)
+    with (
+        client,
+        pytest.raises((httpx2.ReadTimeout, anthropic.APITimeoutError)),
+        client.messages.stream(**body("endless", max_tokens=995)) as stream,
+    ):
+        stream.until_done()
+
+
+def test_pings_come_for_as_long_as_nothing_else_does(menu):
+    """A stream of pings keeps a connection alive, and says nothing."""
+    sent = body("pings_only", max_tokens=994) | {"stream": True}
+    url, got = f"{menu.url}/v1/messages", bytearray()
+
+    def read() -> None:
+        with httpx2.stream("POST", url, json=sent, headers=HEADERS) as answer:
+            for chunk in answer.iter_raw():
+                got.extend(chunk)
+
+    with pytest.raises(httpx2.RemoteProtocolError):
+        read()
+    assert got.count(b"event: ping") == 30
+    assert got.count(b"event: ") == 31
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_an_answer_that_drips_comes_whole_and_in_many_pieces(menu, stream):
+    """Nothing is missing, and the pieces end anywhere."""
+    sent = body("slow_drip", max_tokens=993 - stream) | {"stream": stream}
+    with httpx2.stream("POST", f"{menu.url}/v1/messages", json=sent, headers=HEADERS) as answer:
+        pieces = list(answer.iter_raw())
+    again = httpx2.post(f"{menu.url}/v1/messages", json=sent, headers=HEADERS)
+    assert b"".join(pieces).replace(b"attempt 0", b"attempt 1") == again.content
+    assert len(pieces) > 10
 
 
 def test_rules_are_counted_per_turn_and_attempt(tmp_path):

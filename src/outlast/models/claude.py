@@ -29,6 +29,7 @@ from outlast.models.prompt_cache import NOTHING, Caching, PromptCache, tokens
 from outlast.models.quotas import Quota, Quotas
 from outlast.models.saying import Said, check_format, say_to, short, unsaid
 from outlast.models.script import (
+    SLOW,
     STREAMED,
     Fault,
     Script,
@@ -180,9 +181,9 @@ class Claude:
         said = None
         if isinstance(said_turn, Turn):
             said = say_to(request, identity, said_turn, caching)
-        if said and not (fault and fault.kind != "delay"):
+        if said and (fault is None or fault.kind in SLOW):
             self.remember_reply(identity.conversation, said.digest, said.stop_reason)
-            if not (fault and fault.kind != "delay"):
+            if fault is None or fault.kind in SLOW:
                 check_format(request, said)
         usage = said.usage if said else unsaid(identity, caching)
         is_billed = fault is None or fault.is_billed
@@ -193,7 +194,7 @@ class Claude:
             identity=identity,
             attempt=attempt,
             request_id=_request_id(identity.key, attempt),
-            outcome="complete" if fault is None or fault.kind == "delay" else fault.kind,
+            outcome="complete" if fault is None or fault.kind in SLOW else fault.kind,
             said=said,
             fault=fault,
             usage=usage if is_billed else None,
@@ -327,7 +328,7 @@ def _refused(
 
 
 def _check_fault(fault: Fault) -> None:
-    if fault.turn is None and fault.kind in (*STREAMED, "delay"):
+    if fault.turn is None and fault.kind in STREAMED | SLOW:
         raise ValueError(
             f"the script answers attempt 0 with a fault, so there is no turn that {fault.kind!r} "
             "could spoil: give Fault(turn=…), or answer attempt 0 with a Turn"

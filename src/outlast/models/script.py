@@ -24,11 +24,19 @@ FaultKind: TypeAlias = Literal[
     "truncated",  # the stream ends cleanly, but without message_stop
     "reset",  # the connection is reset after the request came, before any answer
     "html",  # 200 with an HTML page, as a proxy in between would answer
+    "stall",  # silence in mid-stream, then the connection is closed
+    "pings",  # nothing but pings in mid-stream, then the connection is closed
     "delay",  # the right answer, late
+    "drip",  # the right answer, a few bytes at a time
 ]
 
-STREAMED: Final[frozenset[FaultKind]] = frozenset({"error_event", "cut", "truncated"})
+STREAMED: Final[frozenset[FaultKind]] = frozenset(
+    {"error_event", "cut", "truncated", "stall", "pings"}
+)
 """Faults that break an answer off, so they need one to break."""
+
+SLOW: Final[frozenset[FaultKind]] = frozenset({"delay", "drip"})
+"""Faults that are an answer all the same."""
 
 ERROR_TYPES: Final[dict[int, str]] = {
     401: "authentication_error",
@@ -80,9 +88,11 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True):
         after_events: how many SSE events leave before a streamed fault; by default all that come
             before `message_delta`, so that everything was said and only the end is missing.
         delay_s: seconds before anything leaves; for every kind.
+        lasts_s: how many seconds `stall` and `pings` last before the cut, and `drip` to its end.
+        body: what `html` answers instead of its own page.
         billed: whether the attempt is on the bill, in full.  By default it is when generation had
-            begun (`cut`, `truncated`, `error_event`, `reset`), and is not for `status` and `html`.
-            `delay` is an answer, so it is always billed.
+            begun, and is not for `status` and `html`.  `delay` and `drip` are an answer, so they
+            always are.
         turn: what would have been answered; by default the script is asked, with attempt 0.
 
     """
@@ -95,13 +105,15 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True):
     headers: dict[str, str] = {}
     after_events: int | None = None
     delay_s: float = 0.0
+    lasts_s: float = 0.0
+    body: str = ""
     billed: bool | None = None
     turn: Turn | None = None
 
     @property
     def is_billed(self) -> bool:
         """Whether the attempt is on the bill."""
-        if self.kind == "delay":
+        if self.kind in SLOW:
             return True
         return self.kind in STREAMED or self.kind == "reset" if self.billed is None else self.billed
 

@@ -16,13 +16,14 @@ from msgspec import Raw
 
 from outlast.errors import ModelFailure
 from outlast.events import FailureKind
-from outlast.models import Part, Reply, Request
+from outlast.models import Part, Reply, Request, faults
 from outlast.models.anthropic import KINDS
 from outlast.models.claude import Answer, Claude
 from outlast.models.identity import request_key
 from outlast.models.quotas import Quota
 from outlast.models.saying import Said
 from outlast.models.script import (
+    SLOW,
     STREAMED,
     Fault,
     Rule,
@@ -55,6 +56,7 @@ __all__ = [
     "Turn",
     "any_of",
     "compaction",
+    "faults",
     "faulty",
     "last_text",
     "once",
@@ -135,7 +137,7 @@ class ScriptedModel:
             self.bill.append(_charge(answer, answer.usage))
         if self._paced:
             await asyncio.sleep(_seconds(answer))
-        if answer.fault and answer.fault.kind != "delay":
+        if answer.fault and answer.fault.kind not in SLOW:
             raise failure(answer.fault, answer.request_id)
         assert answer.said  # noqa: S101  (only a fault leaves nothing said)
         if on_part:
@@ -194,7 +196,7 @@ def _charge(answer: Answer, usage: dict[str, Any]) -> Charge:
 def _seconds(answer: Answer) -> float:
     said = answer.said
     pace = max(said.first_token_s, said.total_s) if said else 0.0
-    return pace + (answer.fault.delay_s if answer.fault else 0.0)
+    return pace + (answer.fault.delay_s + answer.fault.lasts_s if answer.fault else 0.0)
 
 
 def _shown(said: Said) -> list[tuple[str, str]]:

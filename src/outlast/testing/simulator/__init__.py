@@ -9,7 +9,9 @@ whatever is tested against it, and it ends with the process that started it.
         assert claude.billed_nano < 1_000_000
 """
 
+from outlast.models import faults
 from outlast.testing.simulator.listen import serve
+from outlast.testing.simulator.placement import cheapest
 from outlast.testing.simulator.process import Simulator, start
 
-__all__ = ["Simulator", "serve", "start"]
+__all__ = ["Simulator", "cheapest", "faults", "serve", "start"]

@@ -20,11 +20,17 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from outlast.models import strict
 from outlast.models.claude import Answer, Claude
 from outlast.models.saying import Said
-from outlast.models.script import STREAMED, Fault
+from outlast.models.script import SLOW, STREAMED, Fault
 from outlast.testing.simulator import listing, sse
 from outlast.testing.simulator.state import Line, State, kept, now
 
 HTML: Final = b"<!doctype html><title>Welcome</title><p>Please log in to this network."
+
+PINGS: Final = 30
+"""So many pings come when nothing else does."""
+
+DRIPS: Final = 100
+"""In about so many pieces an answer comes that drips."""
 
 VERSIONS: Final = frozenset({"2023-06-01", "2026-10-21"})
 """The versions of the API, by the header `anthropic-version`; they differ in nothing simulated."""
@@ -85,24 +91,30 @@ class Delivery:
         if fault and fault.kind == "reset":
             await _reset(self._connection(scope))
         elif fault and fault.kind == "html":
-            await self._whole(HTML, send, content_type="text/html")
-        elif fault and (fault.kind == "status" or not (answer.streams or fault.kind == "delay")):
+            await self._whole(fault.body.encode() or HTML, send, content_type="text/html")
+        elif fault and (fault.kind == "status" or not (answer.streams or fault.kind in SLOW)):
             await self._error(fault, send)
         elif answer.streams:
             await self._stream(_said(answer), fault, send)
         else:
-            await self._message(_said(answer), send)
+            await self._message(_said(answer), fault, send)
 
-    async def _message(self, said: Said, send: Send) -> None:
+    async def _message(self, said: Said, fault: Fault | None, send: Send) -> None:
         await asyncio.sleep(max(said.first_token_s, said.total_s))
-        await self._whole(sse.message(said), send)
+        body = sse.message(said)
+        if fault and fault.kind == "drip":
+            await self._start(200, {"content-length": str(len(body))}, send)
+            await _drip(send, body, fault.lasts_s)
+        else:
+            await self._whole(body, send)
 
     async def _error(self, fault: Fault, send: Send) -> None:
-        if fault.kind in ("cut", "truncated"):
-            # Without a stream both are the same: half of the JSON, and the connection is gone.
+        if fault.kind in STREAMED and fault.kind != "error_event":
+            # Without a stream all are the same: half of the JSON, and the connection is gone.
             whole = sse.message(_said(self._answer))
             await self._start(200, {"content-length": str(len(whole))}, send)
             await _send(send, whole[: len(whole) // 2], more=True)
+            await asyncio.sleep(fault.lasts_s)
             return
         body = error_body(fault, self._answer.request_id)
         await self._whole(body, send, status=fault.status)
@@ -117,16 +129,30 @@ class Delivery:
             events = events[: min(end, len(events) - 1)]
         await asyncio.sleep(said.first_token_s)
         await self._start(200, {"content-type": "text/event-stream; charset=utf-8"}, send)
+        if fault and fault.kind == "drip":
+            await _drip(send, b"".join(events), fault.lasts_s)
+            return
         for event in events:
             await _send(send, event, more=True)
             await asyncio.sleep(step)
-        if broken and broken.kind == "cut":
-            return  # the server closes a connection whose answer was left unfinished
-        if broken and broken.kind == "error_event":
-            await _send(
-                send, sse.error_event(error_body(broken, self._answer.request_id)), more=True
-            )
-        await _send(send, b"", more=False)
+        if broken is None or await self._broken(broken, send):
+            await _send(send, b"", more=False)
+
+    async def _broken(self, fault: Fault, send: Send) -> bool:
+        """Do what a fault does to a stream, and return whether it still ends as it should.
+
+        The server closes a connection whose answer was left unfinished.
+        """
+        if fault.kind == "error_event":
+            body = error_body(fault, self._answer.request_id)
+            await _send(send, sse.error_event(body), more=True)
+        elif fault.kind == "pings":
+            for _ in range(PINGS):
+                await _send(send, sse.PING, more=True)
+                await asyncio.sleep(fault.lasts_s / PINGS)
+        elif fault.kind == "stall":
+            await asyncio.sleep(fault.lasts_s)
+        return fault.kind in ("error_event", "truncated")
 
     async def _whole(
         self, body: bytes, send: Send, *, status: int = 200, content_type: str = "application/json"
@@ -165,6 +191,14 @@ async def _send(send: Send, body: bytes, *, more: bool) -> None:
     await send({"type": "http.response.body", "body": body, "more_body": more})
 
 
+async def _drip(send: Send, body: bytes, lasts_s: float) -> None:
+    size = -(-len(body) // DRIPS)
+    for start in range(0, len(body), size):
+        await asyncio.sleep(lasts_s / DRIPS)
+        await _send(send, body[start : start + size], more=True)
+    await _send(send, b"", more=False)
+
+
 async def _reset(transport: asyncio.Transport | None) -> None:
     if transport is None:  # the client is gone already
         return
@@ -179,11 +213,11 @@ async def _reset(transport: asyncio.Transport | None) -> None:
 
 def _status(answer: Answer) -> int:
     fault = answer.fault
-    if fault is None or fault.kind in ("delay", "html", "cut", "truncated"):
-        return 200
-    if fault.kind == "reset":
+    if fault and fault.kind == "reset":
         return 0
-    return 200 if fault.kind == "error_event" and answer.streams else fault.status
+    if fault and (fault.kind == "status" or (fault.kind == "error_event" and not answer.streams)):
+        return fault.status
+    return 200
 
 
 # ── requests that never reach Claude ────────────────────────────────────────────────────────────
