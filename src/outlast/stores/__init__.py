@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from outlast.errors import StoreError
 from outlast.journal import Journal
-from outlast.stores._connect import Synchronous
+
+if TYPE_CHECKING:  # it brings SQLite, which a store in memory does without
+    from outlast.stores._connect import Synchronous
 
 __all__ = ["open_store"]
 
