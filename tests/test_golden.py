@@ -77,6 +77,12 @@ def journal(path: Path) -> Iterator[Journal]:
     journal.close()
 
 
+def test_every_version_has_a_golden_journal() -> None:
+    """Whoever raises the journal's version leaves a journal of it."""
+    for number in range(1, JOURNAL_VERSION + 1):
+        assert f"v{number}" in VERSIONS
+
+
 def test_every_event_that_exists_is_golden() -> None:
     """Every type of event is in a golden journal; for a new one another has to be made."""
     seen = {
