@@ -12,9 +12,11 @@ from outlast.cli import words
 from outlast.cli.words import Part
 from outlast.conversation import blocks
 from outlast.events import (
+    NULL,
     AskAnswered,
     AskStarted,
     BudgetRefused,
+    FeedbackGiven,
     MessageReceived,
     ModelCallFailed,
     ModelCallInDoubt,
@@ -139,6 +141,9 @@ class Reader:
                 return self._tool_failed(event)
             case ToolCallInDoubt() as event:
                 return self._tool_in_doubt(event)
+            case FeedbackGiven() as event:
+                told = words.line(words.spoken(event.content), 400)
+                return [(f"Claude is told ({event.why}): ", "quiet"), (f"“{told}”", "")]
             case AskAnswered() as event:
                 return [(f"“{words.opening(words.spoken(event.answer), 200)}”", "good")]
             case NoteAdded() as event:
@@ -171,7 +176,7 @@ class Reader:
 
     def _tool_in_doubt(self, event: ToolCallInDoubt) -> list[Part]:
         told = "Claude is told that the outcome is unknown"
-        then = "it is called again" if event.content is None else told
+        then = "it is called again" if event.content == NULL else told
         what = f" {self.tool(event.tool_use_id)} ({event.kind}): it may have happened; {then}"
         return [("IN DOUBT", "doubt"), (what, "")]
 
