@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable, Sequence
 from functools import cache
 from hashlib import sha256
+from operator import attrgetter
 from typing import Any, Final, TypeAlias
 
 import msgspec
@@ -67,9 +68,11 @@ Entry: TypeAlias = tuple[Event, str, bytes, bytes, bytes, bytes]
 
 
 @cache
-def _kind(event_type: type[Event]) -> tuple[str, tuple[str, ...]]:
-    """Return the tag of an event type and the fields it keeps."""
-    return str(event_type.__struct_config__.tag), event_type.kept
+def _kind(event_type: type[Event]) -> tuple[str, tuple[str, ...], Callable[[Event], Any]]:
+    """Return the tag of an event type, the fields it keeps, and what gives their values."""
+    kept = event_type.kept
+    # Of a single field there would be no tuple, so a last one comes along that `zip` leaves out.
+    return str(event_type.__struct_config__.tag), kept, attrgetter(*kept, "kept")
 
 
 RUN_STARTED: Final = _kind(RunStarted)[0]
@@ -80,8 +83,8 @@ def seal(events: Sequence[Event]) -> list[Entry]:
     salts = os.urandom(_SALT * len(events))
     entries: list[Entry] = []
     for at, event in enumerate(events):
-        kind, kept = _kind(type(event))
-        meta = _META.encode({name: getattr(event, name) for name in kept}) if kept else b""
+        kind, kept, values = _kind(type(event))
+        meta = _META.encode(dict(zip(kept, values(event), strict=False))) if kept else b""
         salt = salts[at * _SALT : (at + 1) * _SALT]
         body = encode(event)
         entries.append((event, kind, meta, salt, body, sha256(salt + body).digest()))
@@ -97,12 +100,12 @@ def chain(
     """Put the entries in their places after `head`, which moves on; the first gets `position`.
 
     Returns:
-        The records, their rows in `events` (all columns but `id` and `tag`), and their rows in
-        `event_bodies`.
+        The records, their rows in `events` (the stream's number, then all columns but `id` and
+        `tag`), and their rows in `event_bodies`.
 
     """
     stream, at, epoch = commit.stream, commit.at, commit.epoch or 0
-    seq, prev = head.next_seq, head.hash
+    number, seq, prev = head.number, head.next_seq, head.hash
     records: list[Record] = []
     events: list[Row] = []
     bodies: list[Row] = []
@@ -119,7 +122,9 @@ def chain(
             commitment=commitment,
         )
         records.append(Record(stream, seq, position, at, epoch, event))  # type: ignore[arg-type]
-        events.append((stream, seq, position, at, epoch, kind, meta, commitment, prev, digest))
+        events.append(
+            (number, stream, seq, position, at, epoch, kind, meta, commitment, prev, digest)
+        )
         bodies.append((position, stream, seq, salt, body))
         prev = digest
         seq += 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final, ParamSpec, TypeAlias, TypeVar
@@ -28,6 +28,7 @@ P = ParamSpec("P")
 Result = TypeVar("Result")
 Records: TypeAlias = tuple[Record, ...]
 Item: TypeAlias = tuple[Commit, list[commits.Entry]]
+Execute: TypeAlias = Callable[[str, Iterable[commits.Row]], object]
 
 
 class Writer:
@@ -173,11 +174,12 @@ class Writer:
     # ── one group ──────────────────────────────────────────────────────────────────────────────
 
     def _write(self, group: Sequence[Item]) -> list[Records | Exception]:
-        batch = _Batch(self._account, self._holds)
-        outcomes = [self._add(batch, commit, entries) for commit, entries in group]
+        batch = _Batch()
+        outcomes: list[Records | Exception] = []
+        for commit, entries in group:
+            outcomes.append(self._add(batch, commit, entries))
         if batch.events:
-            for query, rows in batch.statements():
-                self._executemany(self._sql[query], rows)
+            batch.write(self._executemany, self._sql)
         return outcomes
 
     def _add(
@@ -188,6 +190,8 @@ class Writer:
             head = self._head(commit.stream)
             commits.check_place(commit, head, store=self._url)
             if commit.holds or commit.settlements:
+                if batch.ledger is None:
+                    batch.ledger = commits.Ledger(account=self._account, holds=self._holds)
                 batch.ledger.apply(commit)
         except OutlastError as refusal:
             return refusal
@@ -197,7 +201,7 @@ class Writer:
             batch.streams.append((head.number, commit.stream))
         records, events, bodies = commits.chain(commit, entries, head, self._position + 1)
         self._position += len(records)
-        batch.events += [(head.number, *event) for event in events]
+        batch.events += events
         batch.bodies += bodies
         batch.add_row(commit, head)
         batch.postings += map(astuple, commit.postings)
@@ -228,12 +232,8 @@ class _Batch:
     to take the interpreter, and waiting to get it back costs more than the statement.
     """
 
-    def __init__(
-        self,
-        account: Callable[[commits.Account], Balance],
-        holds: Callable[[commits.Holder], commits.Amounts],
-    ) -> None:
-        self.ledger = commits.Ledger(account=account, holds=holds)
+    def __init__(self) -> None:
+        self.ledger: commits.Ledger | None = None
         self.streams: list[commits.Row] = []
         self.events: list[commits.Row] = []
         self.bodies: list[commits.Row] = []
@@ -246,7 +246,7 @@ class _Batch:
         """Add what changes of the run's row, as it is after `commit`.
 
         Later commits of the group overwrite earlier ones: each statement runs for the last row, in
-        the order of `statements`.
+        the order of `write`.
         """
         row, number = commit.row, head.number
         if row is None:
@@ -267,29 +267,33 @@ class _Batch:
                 number,
             )
 
-    def statements(self) -> Iterator[tuple[str, Iterable[commits.Row]]]:
-        """Yield the name of each query that is needed, with the rows to run it for."""
+    def write(self, executemany: Execute, sql: Mapping[str, str]) -> None:
+        """Run the queries that are needed, each once for all of its rows."""
         if self.streams:
-            yield "insert_stream", self.streams
-        yield "insert_event", self.events
-        yield "insert_body", self.bodies
+            executemany(sql["insert_stream"], self.streams)
+        executemany(sql["insert_event"], self.events)
+        executemany(sql["insert_body"], self.bodies)
         if self._advanced:
-            yield "advance_run", self._advanced.values()
+            executemany(sql["advance_run"], self._advanced.values())
         if self._whole:
-            yield "upsert_run", self._whole.values()
+            executemany(sql["upsert_run"], self._whole.values())
         if self._touched:
-            yield "touch_run", self._touched.values()
+            executemany(sql["touch_run"], self._touched.values())
         if self.postings:
-            yield "post", self.postings
-        if self.ledger.accounts:
-            yield from self._ledger_statements()
+            executemany(sql["post"], self.postings)
+        if self.ledger is not None:
+            self._write_ledger(self.ledger, executemany, sql)
 
-    def _ledger_statements(self) -> Iterator[tuple[str, Iterable[commits.Row]]]:
-        accounts, holds = self.ledger.accounts.items(), self.ledger.holds.items()
-        yield "set_balance", [(*key, b.settled, b.in_doubt, b.held) for key, b in accounts]
-        yield "delete_holds", list(self.ledger.holds)
-        yield (
-            "insert_hold",
+    def _write_ledger(
+        self, ledger: commits.Ledger, executemany: Execute, sql: Mapping[str, str]
+    ) -> None:
+        accounts, holds = ledger.accounts.items(), ledger.holds.items()
+        executemany(
+            sql["set_balance"], [(*key, b.settled, b.in_doubt, b.held) for key, b in accounts]
+        )
+        executemany(sql["delete_holds"], list(ledger.holds))
+        executemany(
+            sql["insert_hold"],
             [(*call, *place, amount) for call, held in holds for place, amount in held.items()],
         )
 

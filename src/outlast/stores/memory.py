@@ -82,7 +82,7 @@ class MemoryJournal:
             self._streams[commit.stream] = []
         records, events, bodies = commits.chain(commit, entries, head, len(self._all) + 1)
         for event, body in zip(events, bodies, strict=True):
-            proof = Proof(*event, *body[3:])
+            proof = Proof(*event[1:], *body[3:])
             self._streams[commit.stream].append(proof)
             self._all.append(proof)
         self._accounts |= ledger.accounts
