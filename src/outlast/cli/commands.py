@@ -203,7 +203,11 @@ def note(
 def simulate(
     script: Annotated[
         str | None,
-        typer.Option("--script", metavar="MODULE:ATTR", help="What Claude says; default: an echo."),
+        typer.Option(
+            "--script",
+            metavar="SCRIPT",
+            help="MODULE:ATTR, FILE.py or FILE.yaml; default: an echo.",
+        ),
     ] = None,
     host: Annotated[str, typer.Option("--host", help="A loopback address.")] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", metavar="N", help="0 takes a free one.")] = 0,

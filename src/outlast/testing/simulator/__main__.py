@@ -47,7 +47,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m outlast.testing.simulator", description=__doc__
     )
-    parser.add_argument("--script", metavar="MODULE:ATTRIBUTE", help="what Claude says")
+    parser.add_argument(
+        "--script", metavar="MODULE:ATTRIBUTE|FILE.py|FILE.yaml", help="what Claude says"
+    )
     parser.add_argument("--faults", metavar="MODULE:ATTRIBUTE", help="the rule of what goes wrong")
     parser.add_argument("--host", default="127.0.0.1", help="a loopback address")
     parser.add_argument("--port", type=int, default=0, help="by default a free one")

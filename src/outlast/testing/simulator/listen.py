@@ -45,7 +45,7 @@ def serve(  # noqa: PLR0913  (the options of a command line)
     """Answer the Messages API on a loopback address, until SIGINT or SIGTERM.
 
     Args:
-        script: a script, or `module:attribute` of one; by default Claude says what it heard.
+        script: a script, or what names one, see `load`; by default Claude says what it heard.
         host: where to listen; only this machine can be.
         port: 0 takes a free one.
         state: the directory that requests and the bill are written to; by default nothing is.
@@ -117,7 +117,9 @@ def _server(claude: Claude, state: State) -> uvicorn.Server:
 
 
 def load(what: str | Callable[..., Any]) -> Any:
-    """Return what `module:attribute` names; anything callable is returned as it is.
+    """Return what `module:attribute`, `FILE.py:attribute` or `FILE.yaml` names.
+
+    The attribute is `script` by default.  Anything callable is returned as it is.
 
     Raises:
         UsageError: there is no such thing, and why.
@@ -125,15 +127,22 @@ def load(what: str | Callable[..., Any]) -> Any:
     """
     if not isinstance(what, str):
         return what
+    if what.endswith((".yaml", ".yml")):
+        from outlast.testing.simulator import rules  # noqa: PLC0415  (few scripts are YAML)
+
+        return rules.read(Path(what))
     if (here := str(Path.cwd())) not in sys.path:  # `outlast` is a script: its folder is there
         sys.path.insert(0, here)
     module, _, attribute = what.partition(":")
+    if module.endswith(".py"):
+        sys.path.insert(0, str(Path(module).resolve().parent))
+        module = Path(module).stem
     try:
         found = getattr(importlib.import_module(module), attribute or "script")
     except (ImportError, AttributeError, ValueError) as error:
         raise UsageError(
             f"cannot load {what!r}: {error}. Give MODULE:ATTRIBUTE of a function, in a module "
-            "that can be imported from the current directory."
+            "that can be imported from the current directory, or FILE.py, or FILE.yaml."
         ) from error
     if not callable(found):
         raise UsageError(f"{what!r} is {type(found).__name__}, not a function (request, attempt)")

@@ -133,7 +133,7 @@ def start(  # noqa: PLR0913  (the options of the simulator)
     """Start a simulator that ends with this process, and return it when it takes requests.
 
     Args:
-        script: `module:attribute` of a script; by default Claude says what it heard.
+        script: `module:attribute`, `FILE.py` or `FILE.yaml`; by default Claude says what it heard.
         state: where requests and the bill are written; given again, a new simulator goes on
             counting where the last one stopped.  By default a directory that is removed.
         port: 0 takes a free one.
