@@ -274,7 +274,6 @@ def used(**members: Any) -> dict[str, Any]:
         (TEXT, {"usage": Raw(b"{}")}),
         (TEXT, {"usage": Raw(b"null")}),
         (TEXT, used(input_tokens=-1, output_tokens=1)),
-        (TEXT, {"model": "gpt-17"}),
         (TEXT, {"extra": Raw(b"[]")}),
         (TEXT, {"extra": Raw(b"")}),
     ],
@@ -292,6 +291,16 @@ def test_a_reply_that_is_none_is_tried_again(
     assert lost.kind == "malformed"
     assert lost.message.startswith("the ")
     assert lost.cost_nano > 0
+
+
+def test_a_reply_by_a_model_without_a_price_is_not_asked_for_again(clock: Clock) -> None:
+    """What nobody can price would cost as much again, so the run ends, and names the model."""
+    model = Answers(lambda request: reply(TEXT, model="gpt-17"))
+    state = drive(model, clock)
+    assert state.status == "failed"
+    assert "'gpt-17'" in state.why
+    assert len(model.calls) == 1
+    assert state.spend.in_doubt_nano > 0
 
 
 @pytest.mark.parametrize(
