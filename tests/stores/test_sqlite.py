@@ -2,17 +2,19 @@
 
 import asyncio
 import os
+import shutil
 import sqlite3
 import stat
 import threading
 import time
 from contextlib import contextmanager
+from types import SimpleNamespace
 
 import apsw
 import pytest
 
 from outlast.errors import JournalDamaged, NotAStore, StoreError, StoreFull
-from outlast.stores import _connect, open_store
+from outlast.stores import _connect, _writer, open_store
 from outlast.stores._connect import PAGE_SIZE
 from outlast.stores._queries import queries
 from outlast.stores.memory import MemoryJournal
@@ -340,6 +342,51 @@ def test_every_trouble_of_sqlite_says_what_to_do(path, error, errno, kind, says)
     assert type(told) is kind
     assert says in str(told)
     assert str(path) in str(told)
+
+
+@pytest.mark.parametrize(
+    ("replace", "says"),
+    [
+        (lambda path: path.unlink(), "was deleted while it was open"),
+        (lambda path: path.rename(path.with_name("old.db")), "was deleted while it was open"),
+        (lambda path: shutil.rmtree(path.parent), "was deleted while it was open"),
+        (
+            lambda path: shutil.copy(path, path.with_name("new.db")).replace(path),
+            "was replaced by another file",
+        ),
+    ],
+    ids=["deleted", "moved", "with its folder", "replaced"],
+)
+def test_nothing_is_appended_to_a_file_that_lost_its_name(tmp_path, monkeypatch, replace, says):
+    """An append that nobody could find again is refused, each time, and says what to do."""
+    monkeypatch.setattr(_writer, "_LOOK_S", 0.0)
+    path = tmp_path / "folder" / "journal.db"
+    path.parent.mkdir()
+    journal = SqliteJournal(path)
+    stream = begin(journal, "a")
+    replace(path)
+    for _ in range(2):
+        with pytest.raises(StoreError, match=says) as caught:
+            journal.append(note(stream))
+        assert "put the right file in its place" in str(caught.value)
+    journal.close()
+
+
+def test_a_writer_looks_at_its_file_about_once_a_second(path, monkeypatch):
+    """Looking costs a call into the system, so most appends do without."""
+    looks = []
+    look = _writer._file_at
+    monkeypatch.setattr(_writer, "_file_at", lambda path: looks.append(path) or look(path))
+    monkeypatch.setattr(_writer, "time", SimpleNamespace(monotonic=lambda: now))
+    now = 100.0
+    journal = SqliteJournal(path)
+    stream = begin(journal, "a")
+    looks.clear()
+    for seconds in (0.1, 0.5, 0.99, 1.0, 1.5, 2.1):
+        now = 100.0 + seconds
+        journal.append(note(stream))
+    journal.close()
+    assert len(looks) == 2
 
 
 def test_the_row_and_the_records_must_agree(path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -23,6 +24,9 @@ BITS: Final = 24
 
 _MOST_HEADS: Final = 10_000
 """Streams remembered between transactions; beyond that all are read anew."""
+
+_LOOK_S: Final = 1.0
+"""How often the writer looks whether its file is still the one that has its name."""
 
 P = ParamSpec("P")
 Result = TypeVar("Result")
@@ -66,6 +70,8 @@ class Writer:
         self._position = 0
         self._last_number = 0
         self._data_version = -1
+        self._file = _file_at(path)
+        self._look_at = time.monotonic()
         # Waiting is done here, where it is fair, not in SQLite.
         connection.set_busy_timeout(0)
 
@@ -120,6 +126,8 @@ class Writer:
         return result
 
     def _begin(self) -> None:
+        if time.monotonic() >= self._look_at:
+            self._look()
         if self._locks.someone_waits() or not self._try_begin():
             self._queue_up()
         version = self._connection.data_version()
@@ -128,6 +136,24 @@ class Writer:
             ((self._position,),) = self._rows("last_position")
             ((self._last_number,),) = self._rows("last_stream")
             self._data_version = version
+
+    def _look(self) -> None:
+        """Refuse to write into a file that nobody will find again.
+
+        Raises:
+            StoreError: the file was deleted, or another has its name now.
+
+        """
+        file = _file_at(self._path)
+        if file != self._file:
+            what = "deleted" if file is None else "replaced by another file"
+            raise StoreError(
+                f"{self._path} was {what} while it was open, so nothing more is written: it would "
+                "be lost. End every process that has it open, put the right file in its place, "
+                "such as a backup, and start them again"
+            )
+        # Only after a look that found it: once it is gone, no append may slip through.
+        self._look_at = time.monotonic() + _LOOK_S
 
     def _queue_up(self) -> None:
         deadline = time.monotonic() + self._busy_timeout_s
@@ -223,6 +249,15 @@ class Writer:
     def _holds(self, key: commits.Holder) -> commits.Amounts:
         rows = self._rows("holds", *key)
         return {(scope, window): amount for scope, window, amount in rows}
+
+
+def _file_at(path: Path) -> tuple[int, int] | None:
+    """Return which file has this path, `None` when none has."""
+    try:
+        stat = os.stat(path)  # noqa: PTH116  (half the time of Path.stat)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return stat.st_dev, stat.st_ino
 
 
 class _Batch:
