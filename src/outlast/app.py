@@ -8,6 +8,7 @@ import secrets
 import sys
 import time
 from collections.abc import Callable, Coroutine, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from decimal import Decimal
 from types import TracebackType
@@ -31,6 +32,7 @@ from outlast.errors import (
     RunRejected,
     RunStopped,
     RunWithoutAnswer,
+    StoreError,
     UsageError,
 )
 from outlast.events import (
@@ -365,17 +367,22 @@ class Outlast:
 
     async def _drive(self, run_id: str, agent: Agent, wait_s: float, watch: Watch) -> Run:
         give_up_at = time.monotonic() + wait_s
+        fenced = False
         while True:
             run = await self._aside(self.get, run_id)
             if run.status == "completed" or run.status in FINAL:
                 return run
             try:
-                return await self._drive_claimed(run_id, agent, watch)
-            except (Busy, Fenced) as busy:
-                # Somebody else drives it: what it comes to is in the journal all the same.
-                if time.monotonic() >= give_up_at:
-                    holder = busy.holder if isinstance(busy, Busy) else "another process"
-                    return _because(self.get(run_id), f"driven by {holder}")
+                if not fenced:
+                    return await self._drive_claimed(run_id, agent, watch)
+                holder = "another process"
+            except Busy as busy:
+                holder = busy.holder
+            except Fenced:
+                # Whoever took the run over is not to lose it again: from here on, only look.
+                fenced, holder = True, "another process"
+            if time.monotonic() >= give_up_at:
+                return _because(self.get(run_id), f"driven by {holder}")
             await asyncio.sleep(_POLL_S)
 
     async def _drive_claimed(self, run_id: str, agent: Agent, watch: Watch) -> Run:
@@ -404,10 +411,14 @@ class Outlast:
         try:
             return await asyncio.shield(claiming)
         except asyncio.CancelledError:
-            # A thread cannot be cancelled: what it still claims would stay claimed.
-            await claiming
-            self._journal.release(stream)
+            # A thread cannot be cancelled: what it still claims is let go of when it has.
+            claiming.add_done_callback(lambda done: self._let_go(stream, done))
             raise
+
+    def _let_go(self, stream: str, claimed: asyncio.Future[int]) -> None:
+        if not claimed.cancelled() and claimed.exception() is None:
+            with suppress(StoreError):
+                self._journal.release(stream)
 
     def _check_agent(self, run_id: str, agent: Agent) -> None:
         state: RunState = fold(self._journal.read(run_stream(run_id), limit=1))

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import threading
 from collections.abc import Callable, Coroutine
+from concurrent.futures import CancelledError
 from contextlib import suppress
 from typing import Any, Generic, TypeVar
 
@@ -25,14 +27,22 @@ class Background:
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
+        self._pid = os.getpid()
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Run `work` on the loop and return its result; an interrupt cancels it first.
 
         Raises:
-            UsageError: called on this loop itself, which would wait for itself for ever.
+            UsageError: called on this loop itself, which would wait for itself for ever; or in a
+                process that was forked, where the loop has no thread.
 
         """
+        if os.getpid() != self._pid:
+            work.close()
+            raise UsageError(
+                f"this application was made by process {self._pid}, and process {os.getpid()} was "
+                "forked from it; make another one after the fork"
+            )
         if threading.current_thread() is self._thread:
             work.close()
             raise UsageError(
@@ -42,6 +52,11 @@ class Background:
         loop, call = self._started(), _Call(work)
         try:
             return asyncio.run_coroutine_threadsafe(call.made(), loop).result()
+        except CancelledError:
+            raise UsageError(
+                "the application was closed while this call was under way; what it had written is "
+                "safe, and the same call on a new application goes on"
+            ) from None
         except BaseException:
             # Ctrl-C arrives here, in the caller's thread, and the work has to end before it goes
             # on: otherwise it would start another effect.  It may arrive before there is a future.
@@ -73,7 +88,7 @@ class Background:
         with self._lock:
             loop, thread = self._loop, self._thread
             self._loop = self._thread = None
-        if loop is None or thread is None:
+        if loop is None or thread is None or os.getpid() != self._pid:
             return
         if farewell is not None:
             with suppress(TimeoutError):
@@ -131,7 +146,9 @@ def _serve(loop: asyncio.AbstractEventLoop) -> None:
         tasks = asyncio.all_tasks(loop)
         for task in tasks:
             task.cancel()
-        loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+        if tasks:
+            # Not for ever: a tool may ignore that it is cancelled.
+            loop.run_until_complete(asyncio.wait(tasks, timeout=7))
         loop.run_until_complete(loop.shutdown_asyncgens())
     finally:
         loop.close()

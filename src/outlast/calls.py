@@ -135,7 +135,10 @@ async def _in_thread(function: Callable[..., Any], arguments: dict[str, Any]) ->
         except RuntimeError:
             return  # the loop is closed: nobody waits any more
 
-    threading.Thread(target=work, name=f"outlast-tool-{function}", daemon=True).start()
+    try:
+        threading.Thread(target=work, name=f"outlast-tool-{function}", daemon=True).start()
+    except RuntimeError as error:  # the system has no thread left
+        return None, error
     return await future
 
 

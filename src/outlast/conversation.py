@@ -25,6 +25,7 @@ from outlast.events import (
     NULL,
     AskAnswered,
     AskStarted,
+    Effect,
     Event,
     FailureKind,
     FeedbackGiven,
@@ -152,6 +153,8 @@ class Pending(msgspec.Struct, frozen=True):
     call_id: str = ""
     """The attempt in flight; empty when none is."""
     attempts: int = 0
+    effect: Effect = "once"
+    """What the attempt in flight was declared to do to the world."""
     result: bytes = b""
     """The encoded `tool_result` block; empty until there is one."""
 
@@ -397,7 +400,7 @@ def _call_lost(
 
 
 def _tool_started(conversation: Conversation, event: ToolCallStarted, _: Record) -> Conversation:
-    changes = {"call_id": event.call_id, "attempts": event.attempt}
+    changes = {"call_id": event.call_id, "attempts": event.attempt, "effect": event.effect}
     return replace(conversation, pending=_changed(conversation, event.tool_use_id, changes))
 
 

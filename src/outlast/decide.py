@@ -49,6 +49,7 @@ from outlast.events import (
     AnyEvent,
     AskAnswered,
     BudgetRefused,
+    Effect,
     FeedbackGiven,
     ModelCallInDoubt,
     ModelCallStarted,
@@ -76,6 +77,9 @@ REPEATS: Final = 2
 
 MENDABLE: Final = frozenset({"auth", "spend_limit"})
 """Failures that say nothing about the run: it stops, and goes on when somebody has mended them."""
+
+CAUTION: Final[tuple[Effect, ...]] = ("read", "idempotent", "once")
+"""Effects in the order of what it would cost to repeat them wrongly."""
 
 NS: Final = 1_000_000_000
 
@@ -261,6 +265,8 @@ def _failure_step(state: RunState, ask: Conversation, failure: Failure, now: int
             f"{ask.failures} attempts came to nothing, the last one ({failure.kind}): "
             f"{failure.message}"
         )
+    if failure.at > now:
+        return None  # the clock was set back, and nobody knows by how much: waiting could be long
     until = _next_attempt(state, ask, failure)
     return Step(actions=(Sleep(until=until),)) if now < until else None
 
@@ -385,7 +391,8 @@ def _tools_step(state: RunState, agent: Agent, ask: Conversation, world: World) 
 
 
 def _lost_tool(ask: Conversation, pending: Pending, declared: Tool[..., object] | None) -> Step:
-    effect = declared.effect if declared else "once"
+    # By what it was declared when it started, or by what it is now, whichever risks less.
+    effect = max(pending.effect, declared.effect if declared else "once", key=CAUTION.index)
     again = effect == "idempotent" or (effect == "read" and pending.attempts <= REPEATS)
     unknown = (
         f"The outcome of this call of {pending.name} is unknown: it was interrupted, and it may or "

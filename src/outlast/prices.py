@@ -97,7 +97,8 @@ class Cost(msgspec.Struct, frozen=True, gc=False):
     output_tokens: int
 
 
-_Count = Annotated[int, msgspec.Meta(ge=0)]
+_Count = Annotated[int, msgspec.Meta(ge=0, le=10**10)]
+"""A count beyond ten thousand million is no count of tokens, and would not fit into a ledger."""
 
 
 class _CacheCreation(msgspec.Struct, frozen=True, gc=False):

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import math
+import re
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Final, get_args
+from typing import Any, Final, TypeVar, get_args
 
 import msgspec
 from msgspec import Raw
@@ -38,7 +39,17 @@ from outlast.models import Model, Part, Reply, Request
 from outlast.prices import exact
 from outlast.state import RunState, fold, row
 
+T = TypeVar("T")
+
 NS: Final = 1_000_000_000
+PATIENCE_S: Final = 5.0
+"""How long calls that are given up may take to end."""
+
+DEPTH: Final = 200
+"""How deeply the JSON of a reply may be nested; beyond a thousand, nobody could read it again."""
+
+LONGEST_S: Final = 10 * 365 * 86_400.0
+"""The longest wait that is believed."""
 
 
 class Watch(msgspec.Struct, frozen=True):
@@ -126,7 +137,9 @@ class _Leg:
         self._started = state.started
         self._tasks: set[asyncio.Task[Outcome]] = set()
         self._complaint: Exception | None = None
-        """What `on_part` raised: raised to the caller once what was paid for is written."""
+        """What a watcher raised first: raised to the caller when the run is at rest."""
+        self._broken: BaseException | None = None
+        """What kept a call from having an outcome: raised once its siblings' are written."""
 
     async def pump(self, loop: Loop) -> RunState:
         """Do what the loop wants until it wants nothing more."""
@@ -135,6 +148,8 @@ class _Leg:
             try:
                 wanted = loop.send(sent)
             except StopIteration as stop:
+                if self._complaint is not None:
+                    raise self._complaint from None
                 state: RunState = stop.value
                 return state
             sent = (
@@ -148,7 +163,8 @@ class _Leg:
         for task in self._tasks:
             task.cancel()
         if self._tasks:
-            await asyncio.wait(self._tasks)
+            # Not for ever: a tool may ignore that it is cancelled.
+            await asyncio.wait(self._tasks, timeout=PATIENCE_S)
 
     # ── appending ───────────────────────────────────────────────────────────────────────────────
 
@@ -167,8 +183,6 @@ class _Leg:
         except Conflict:
             return self._behind(wanted)
         self._tell(records)
-        if self._complaint is not None:
-            raise self._complaint
         return Appended()
 
     def _behind(self, wanted: Append) -> Behind:
@@ -183,23 +197,27 @@ class _Leg:
         return Behind(tuple(news), self._runner._clock())  # noqa: SLF001
 
     def _tell(self, records: Sequence[Record]) -> None:
-        if self._watch.on_record is not None:
-            for record in records:
-                self._watch.on_record(record)
+        for record in records:
+            self._watched(self._watch.on_record, record)
 
     def _show(self, part: Part) -> None:
-        # Called from inside of the model, where an exception would pass for the model's own and
-        # cost the run its reply.
-        if self._watch.on_part is None or self._complaint is not None:
+        self._watched(self._watch.on_part, part)
+
+    def _watched(self, watcher: Callable[[T], None] | None, what: T) -> None:
+        # A watcher that raises must not come between an intent and its effect, nor cost the run a
+        # reply: it is told nothing more, and its mistake is raised when the run is at rest.
+        if watcher is None or self._complaint is not None:
             return
         try:
-            self._watch.on_part(part)
-        except Exception as error:  # noqa: BLE001  (raised by the next append)
+            watcher(what)
+        except Exception as error:  # noqa: BLE001  (raised at the end)
             self._complaint = error
 
     # ── performing ──────────────────────────────────────────────────────────────────────────────
 
     async def _perform(self, wanted: Perform) -> Outcomes:
+        if self._broken is not None:
+            raise self._broken
         first = wanted.actions[0] if len(wanted.actions) == 1 else None
         if first is not None and not isinstance(first, Sleep) and not self._tasks:
             # The common case needs no task: nothing can finish beside it.
@@ -219,7 +237,15 @@ class _Leg:
         done, self._tasks = await asyncio.wait(
             self._tasks, timeout=wait_s, return_when=asyncio.FIRST_COMPLETED
         )
-        return [task.result() for task in done]
+        outcomes = []
+        for task in done:
+            if error := task.exception():
+                self._broken = error
+            else:
+                outcomes.append(task.result())
+        if self._broken is not None and not outcomes:
+            raise self._broken
+        return outcomes
 
     def _outcomes(self, events: list[Outcome]) -> Outcomes:
         return Outcomes(tuple(events), self._runner._clock())  # noqa: SLF001
@@ -285,7 +311,10 @@ def answered(call: CallModel, reply: Reply, *, latency_ms: int) -> ModelCallSucc
         _check_writable(reply)
         ids = [block.id for block in blocks(reply.content) if block.type == "tool_use"]
         cost = exact(reply.model or call.model, reply.usage)
-    except (msgspec.DecodeError, UnknownModel) as error:
+    except UnknownModel as error:
+        # Asking again would be answered by the same model, and cost as much as nobody knows.
+        raise ModelFailure("bug", f"the reply is by {reply.model!r}: {error}") from error
+    except (msgspec.DecodeError, RecursionError) as error:
         raise ModelFailure("malformed", f"the reply cannot be read: {error}") from error
     if len(ids) != len(set(ids)) or not all(ids):
         raise ModelFailure("malformed", f"the tool uses of the reply have the ids {ids}")
@@ -307,12 +336,26 @@ def answered(call: CallModel, reply: Reply, *, latency_ms: int) -> ModelCallSucc
 
 def _check_writable(reply: Reply) -> None:
     """Refuse what a journal could not be read with again: a model may be anybody's adapter."""
+    if _too_deep(bytes(reply.content)) or _too_deep(bytes(reply.extra)):
+        raise ModelFailure("malformed", f"the reply is nested more than {DEPTH} deep")
     _MEMBERS.decode(reply.extra)
     for name in (reply.stop_reason or "", reply.model, reply.request_id, reply.message_id):
         if not isinstance(name, str):
             raise ModelFailure("bug", f"the model gave names that are not strings: {name!r}")
 
 
+def _too_deep(json: bytes) -> bool:
+    if json.count(b"[") + json.count(b"{") <= DEPTH:
+        return False
+    depth = deepest = 0
+    for match in _BRACKETS.finditer(json):
+        token = match[0]
+        depth += (token in b"[{") - (token in b"]}")
+        deepest = max(deepest, depth)
+    return deepest > DEPTH
+
+
+_BRACKETS: Final = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
 _MEMBERS: Final = msgspec.json.Decoder(dict[str, Raw])
 _KINDS: Final = frozenset(get_args(FailureKind))
 
@@ -347,7 +390,7 @@ def _seconds(value: object) -> float | None:
     # JSON has no infinity, and nobody can wait for it.
     if not isinstance(value, int | float) or not math.isfinite(value):
         return None
-    return max(0.0, float(value))
+    return min(max(0.0, float(value)), LONGEST_S)
 
 
 def postings(

@@ -227,6 +227,13 @@ def _check(declared: Tool[Any, Any]) -> None:
             f"tool {declared.name!r}: max_result_bytes is {declared.max_result_bytes}, "
             "but must be at least 1"
         )
+    if inspect.isgeneratorfunction(declared.function) or inspect.isasyncgenfunction(
+        declared.function
+    ):
+        raise InvalidTool(
+            f"tool {declared.name!r}: its function is a generator, and a tool has one result; "
+            "return a list"
+        )
     for parameter in inspect.signature(declared.function).parameters.values():
         _check_parameter(declared.name, parameter)
 

@@ -1,0 +1,304 @@
+"""Mishaps around a run: watchers that raise, forks, frozen drivers, clocks, odd replies."""
+
+import asyncio
+import os
+import signal
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from msgspec import Raw
+
+import outlast
+from outlast.app import begin
+from outlast.decide import Sleep, World, decide
+from outlast.errors import Busy, StoreFull
+from outlast.events import (
+    ModelCallFailed,
+    ModelCallInDoubt,
+    ModelCallStarted,
+    ToolCallInDoubt,
+    ToolCallStarted,
+    ToolCallSucceeded,
+)
+from outlast.journal import Record, run_stream
+from outlast.models.script import tool_use
+from outlast.models.scripted import ScriptedModel
+from outlast.state import fold
+from outlast.stores import open_store
+from outlast.stores.memory import MemoryJournal
+from outlast.testing.simulation import Crash, Driver
+from outlast.testing.simulation import World as Simulated
+from stubs import Answers, agent, asking, reply
+
+TEXT = b'[{"type":"text","text":"hi"}]'
+
+
+def test_a_watcher_that_raises_comes_between_no_intent_and_its_effect() -> None:
+    """Whatever a watcher raises is raised when the run is at rest; nothing is lost to it."""
+    paid = []
+
+    @outlast.tool(effect="once")
+    async def pay() -> str:
+        """Pay."""
+        paid.append(True)
+        return "paid"
+
+    def broken(what: Any) -> None:
+        raise BrokenPipeError("nobody reads this")
+
+    for watcher in ("on_record", "on_part"):
+        paid.clear()
+        with outlast.Outlast("memory://", model=ScriptedModel(asking(tool_use("pay", {})))) as app:
+            with pytest.raises(BrokenPipeError):
+                app.run(agent(pay), "Pay.", run_id="r", **{watcher: broken})
+            run = app.get("r")
+            assert (run.status, run.turns, paid) == ("completed", 2, [True]), watcher
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
+def test_a_forked_application_says_so() -> None:
+    """In a forked child an application refuses to run, at once and in a sentence."""
+    with outlast.Outlast("memory://", model=ScriptedModel(asking())) as app:
+        assert app.run(agent(), "Go.").status == "completed"
+        reading, writing = os.pipe()
+        child = os.fork()
+        if not child:
+            signal.alarm(20)
+            try:
+                app.run(agent(), "Go again.")
+            except outlast.UsageError as error:
+                os.write(writing, str(error).encode())
+            finally:
+                os._exit(0)
+        os.waitpid(child, 0)
+        os.close(writing)
+        with os.fdopen(reading, "rb") as told:
+            assert b"make another one after the fork" in told.read()
+
+
+def test_what_was_started_as_once_stays_once() -> None:
+    """A call that was started as `once` is not repeated when the tool is a `read` by now."""
+    ran = []
+
+    def declared(effect: Any) -> outlast.Agent:
+        @outlast.tool(effect=effect)
+        def act() -> str:
+            """Act."""
+            ran.append(effect)
+            return "done"
+
+        return agent(act)
+
+    world, journal = Simulated(asking(tool_use("act", {}))), MemoryJournal()
+    begin(journal, "r", declared("once"), "Act.", at=world.tick(), nonce="n")
+    world.crash_at = frozenset({8})
+    with pytest.raises(Crash):
+        Driver(world, journal, declared("once"), "r").run()
+    assert ran == ["once"], world.trace
+    assert Driver(world, journal, declared("read"), "r").run().status == "completed"
+    assert ran == ["once"]
+    events = [record.event for record in journal.read(run_stream("r"))]
+    assert any(isinstance(event, ToolCallInDoubt) for event in events)
+
+
+def test_a_result_that_cannot_be_stored_costs_no_sibling() -> None:
+    """When one result cannot be written, those that came with it are."""
+
+    class Full(MemoryJournal):
+        def put_blob(self, data: bytes) -> str:
+            raise StoreFull("no space is left")
+
+    both = threading.Barrier(2)
+
+    @outlast.tool(effect="once", max_result_bytes=10)
+    def long() -> str:
+        """Return much."""
+        both.wait(20)
+        return "x" * 100
+
+    @outlast.tool(effect="once")
+    def short() -> str:
+        """Return little."""
+        both.wait(20)
+        return "ok"
+
+    journal = Full()
+    claude = ScriptedModel(asking(tool_use("long", {}), tool_use("short", {})))
+    app = outlast.Outlast(journal, model=claude)
+    with pytest.raises(StoreFull):
+        app.run(agent(long, short), "Go.", run_id="r")
+    events = [record.event for record in journal.read(run_stream("r"))]
+    ended = [event.call_id for event in events if isinstance(event, ToolCallSucceeded)]
+    started = [event.call_id for event in events if isinstance(event, ToolCallStarted)]
+    assert len(started) == 2
+    assert ended in ([], [started[1]])
+    again = app.resume("r", agent(long, short))
+    assert again.status == "completed"
+    app.close()
+
+
+def test_no_thread_for_a_tool(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A system that has no thread left fails the call, not the run."""
+
+    @outlast.tool(effect="read")
+    def look() -> str:
+        """Look."""
+        return "seen"
+
+    start = threading.Thread.start
+
+    def starting(thread: threading.Thread) -> None:
+        if thread.name.startswith("outlast-tool"):
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", starting)
+    claude = ScriptedModel(asking(tool_use("look", {})))
+    with outlast.Outlast("memory://", model=claude) as app:
+        assert app.run(agent(look), "Look.").status == "completed"
+    assert b"look failed with RuntimeError" in claude.calls[-1]
+
+
+def nested(depth: int) -> bytes:
+    return b'[{"type":"text","text":"hi","deep":%b1%b}]' % (b"[" * depth, b"]" * depth)
+
+
+@pytest.mark.parametrize(("depth", "status"), [(150, "completed"), (300, "stopped")])
+def test_a_reply_that_could_not_be_read_again(depth: int, status: str) -> None:
+    """A reply nested so deeply that a deeper stack could not read it is malformed at once."""
+    impatient = agent(budget=outlast.Budget(turns=1))
+    with outlast.Outlast("memory://", model=Answers(lambda request: reply(nested(depth)))) as app:
+        run = app.run(impatient, "Go.", run_id="r")
+        kinds = [r.event.kind for r in app.log("r") if isinstance(r.event, ModelCallInDoubt)]
+    assert (run.status, kinds) == (status, [] if status == "completed" else ["malformed"])
+
+
+def test_brackets_in_a_string_are_not_depth() -> None:
+    """What a text says is never taken for nesting."""
+    text = b'[{"type":"text","text":"' + b"[" * 1000 + b'\\\\\\"["}]'
+    with outlast.Outlast("memory://", model=Answers(lambda request: reply(text))) as app:
+        assert app.run(agent(), "Go.").status == "completed"
+
+
+def test_an_unpriced_reply_is_bought_once() -> None:
+    """A reply by a model without a price fails the run, naming it, instead of being asked again."""
+    answers = Answers(lambda request: reply(TEXT, model="us.claude-of-tomorrow"))
+    with outlast.Outlast("memory://", model=answers) as app:
+        run = app.run(agent(), "Go.")
+    assert run.status == "failed"
+    assert "us.claude-of-tomorrow" in run.why
+    assert len(answers.calls) == 1
+    assert run.cost_nano > 0, "in doubt is spent"
+
+
+def test_impossible_numbers_are_no_usage() -> None:
+    """Counts that fit into no ledger are malformed, and never an exception of ours."""
+    usage = Raw(b'{"input_tokens":1000000000000000000,"output_tokens":5}')
+    calls = iter([reply(TEXT, usage=usage), reply(TEXT)])
+    journal = MemoryJournal()
+    with outlast.Outlast(journal, model=Answers(lambda request: next(calls))) as app:
+        assert app.run(agent(), "Go.").status == "completed"
+
+
+def test_a_clock_that_is_set_back() -> None:
+    """A failure that lies in the future is not waited for: nobody knows how far the clock moved."""
+    world, journal = Simulated(asking()), MemoryJournal()
+    asked = agent()
+    begin(journal, "r", asked, "Go.", at=world.tick(), nonce="n")
+    state = fold(journal.read(run_stream("r")))
+    step = decide(state, asked, world.tick(), World())
+    (intent,) = step.events
+    assert isinstance(intent, ModelCallStarted)
+    lost = ModelCallFailed(
+        ask_id="ask-1", call_id=intent.call_id, kind="overloaded", message="busy"
+    )
+    later = world.now + 3_600_000_000_000
+    events = [Record("run:r", 4, 4, later, 1, intent), Record("run:r", 5, 5, later, 1, lost)]
+    failed = fold(events, state)
+    assert isinstance(decide(failed, asked, later + 1, World()).actions[0], Sleep)
+    (again,) = decide(failed, asked, world.now, World()).events
+    assert isinstance(again, ModelCallStarted)
+
+
+def test_a_generator_is_no_tool() -> None:
+    """A generator function is refused when it is declared: it would run where it must not."""
+
+    def numbers() -> Any:
+        """Count."""
+        yield 1
+
+    async def later() -> Any:
+        """Count."""
+        yield 1
+
+    for function in (numbers, later):
+        with pytest.raises(outlast.InvalidTool, match="a generator"):
+            outlast.tool(effect="read")(function)
+
+
+def test_a_fenced_driver_does_not_take_the_run_back(tmp_path: Path) -> None:
+    """A driver that was taken over lets go for good, and waits for what the other makes of it."""
+    url = f"sqlite:///{tmp_path}/s.db"
+
+    async def scene() -> tuple[outlast.Run, list[int]]:
+        asked, go_on = asyncio.Event(), asyncio.Event()
+
+        async def slow(request: Any) -> Any:
+            asked.set()
+            await go_on.wait()
+            return reply(TEXT)
+
+        with outlast.Outlast(url, model=Answers(slow)) as first:
+            driving = asyncio.create_task(first.arun(agent(), "Go.", run_id="r", wait_s=0.3))
+            await asked.wait()
+            other = open_store(url)
+            fence = other.claim(run_stream("r"), force=True)
+            go_on.set()
+            run = await driving
+            row = other.run("r")
+            other.close()
+            assert row is not None
+            return run, [fence, row.fence]
+
+    run, (fence, now) = asyncio.run(scene())
+    assert now == fence, "the fence was raised again by the one that was fenced"
+    assert run.status == "running"
+    assert "driven by another process" in run.why
+
+
+def test_a_cancellation_is_not_lost_in_a_claim() -> None:
+    """Who cancels while a run is being claimed cancels it, and the run is free again."""
+
+    class Slow(MemoryJournal):
+        def __init__(self) -> None:
+            super().__init__()
+            self.claiming, self.go_on = threading.Event(), threading.Event()
+
+        def claim(self, stream: str, *, force: bool = False) -> int:
+            self.claiming.set()
+            self.go_on.wait(20)
+            return super().claim(stream, force=force)
+
+    async def scene(journal: Slow, app: outlast.Outlast) -> None:
+        driving = asyncio.create_task(app.arun(agent(), "Go.", run_id="r"))
+        await asyncio.to_thread(journal.claiming.wait, 20)
+        driving.cancel()
+        await asyncio.sleep(0)
+        driving.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await driving
+        journal.go_on.set()
+        for _ in range(1000):
+            try:
+                journal.claim(run_stream("r"))
+            except Busy:
+                await asyncio.sleep(0.01)
+            else:
+                return
+        raise AssertionError("the claim was never let go")
+
+    journal = Slow()
+    with outlast.Outlast(journal, model=ScriptedModel(asking())) as app:
+        asyncio.run(scene(journal, app))
