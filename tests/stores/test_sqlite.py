@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import apsw
 import pytest
 
-from outlast.errors import JournalDamaged, NotAStore, StoreError, StoreFull
+from outlast.errors import Busy, JournalDamaged, NotAStore, StoreError, StoreFull
 from outlast.stores import _connect, _writer, open_store
 from outlast.stores._connect import PAGE_SIZE
 from outlast.stores._queries import queries
@@ -117,6 +117,30 @@ def test_an_empty_file_becomes_a_store(path):
     begin(journal, "a")
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     journal.close()
+
+
+def test_a_link_is_the_store_it_leads_to(tmp_path):
+    """A symbolic link opens the file behind it, there or not, with that file's one lock file."""
+    (tmp_path / "real").mkdir()
+    link = tmp_path / "link.db"
+    link.symlink_to(tmp_path / "real" / "journal.db")
+    one, two = SqliteJournal(link), SqliteJournal(tmp_path / "real" / "journal.db")
+    stream = begin(one, "a")
+    one.claim(stream)
+    with pytest.raises(Busy):
+        two.claim(stream)
+    one.close()
+    two.close()
+    assert [entry.name for entry in tmp_path.iterdir() if entry.is_file()] == ["link.db"]
+    assert one.url == f"sqlite:///{link}"
+
+
+def test_a_link_that_leads_nowhere_says_so(tmp_path):
+    """A link to itself is refused with the system's reason."""
+    link = tmp_path / "link.db"
+    link.symlink_to(link)
+    with pytest.raises(StoreError, match="symbolic links"):
+        SqliteJournal(link)
 
 
 def other_application(path):

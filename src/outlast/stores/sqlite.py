@@ -58,7 +58,7 @@ class SqliteJournal:
     """A `Journal` in a SQLite file.  Safe to use from several threads and processes.
 
     Args:
-        path: the file; it is made, with mode 0600, if it does not exist.
+        path: the file, or a symbolic link to it; it is made, with mode 0600, if it does not exist.
         url: how a user names it; default `sqlite:///PATH`.
         synchronous: `FULL` survives a power loss; `NORMAL` may lose the latest appends in one, and
             nothing when only the process dies; `OFF` may damage the file.
@@ -82,7 +82,8 @@ class SqliteJournal:
         checkpoint_bytes: int = 2 << 20,
         vfs: str | None = None,
     ) -> None:
-        self._path = Path(path).absolute()
+        # SQLite follows no link, and whoever comes by another name must find the same lock file.
+        self._path = Path(os.path.realpath(path))
         self._url = url or f"sqlite:///{os.fspath(path)}"
         self._synchronous: Synchronous = synchronous
         self._vfs = vfs
