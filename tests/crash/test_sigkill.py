@@ -197,6 +197,7 @@ def scenes() -> list[tuple[int, ...]]:
     return [*singles, *pairs, *triples] if SOAK else [*singles[::3], *pairs[::11]]
 
 
+@pytest.mark.timeout(3_600 if SOAK else 300)  # hundreds of processes, one after the other
 def test_killed_at_every_point(victims: Victims, uninterrupted: Scene) -> None:
     """Whenever its process is killed, the run goes on in another and ends as it would have."""
     for kills in scenes():

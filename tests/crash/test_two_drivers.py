@@ -3,6 +3,7 @@
 from collections import Counter
 from functools import cache
 
+import pytest
 from agents import QUESTION, Effects, agent, claude
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -50,6 +51,7 @@ class Duel:
                 driver.choices()[0]()
 
 
+@pytest.mark.timeout(900)
 @settings(max_examples=HISTORIES)
 @given(
     moves=st.lists(st.integers(min_value=0, max_value=1_000), max_size=70),
