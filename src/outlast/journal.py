@@ -211,7 +211,10 @@ class Journal(Protocol):
         ...
 
     def release(self, stream: str) -> None:
-        """Let go of what `claim` took; the fence stays where it is."""
+        """Let go of what `claim` took; the fence stays where it is.
+
+        It raises nothing, also when the store is closed or cannot be read any more.
+        """
         ...
 
     def read(self, stream: str, *, after: int = 0, limit: int | None = None) -> list[Record]:

@@ -413,6 +413,18 @@ def test_a_writer_looks_at_its_file_about_once_a_second(path, monkeypatch):
     assert len(looks) == 2
 
 
+def test_a_run_is_let_go_of_though_the_file_cannot_be_read(path, monkeypatch):
+    """`release` needs no database, so it never hides the trouble that ended a drive."""
+    journal = SqliteJournal(path)
+    stream = begin(journal, "a")
+    journal.claim(stream)
+    with monkeypatch.context() as broken:
+        broken.setattr(journal, "_reader", lambda: pytest.fail("the database was asked"))
+        journal.release(stream)
+    assert journal.claim(stream) == 2
+    journal.close()
+
+
 def test_the_row_and_the_records_must_agree(path):
     """A record that is missing at the end is noticed, because the run's row counts them."""
     journal = SqliteJournal(path)

@@ -123,8 +123,7 @@ class MemoryJournal:
 
     def release(self, stream: str) -> None:
         """Let go of what `claim` took."""
-        with self._open():
-            self._claimed.discard(stream)
+        self._claimed.discard(stream)
 
     # ── reading ────────────────────────────────────────────────────────────────────────────────
 

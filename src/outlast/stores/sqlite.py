@@ -92,6 +92,7 @@ class SqliteJournal:
         self._closed = False
         self._readers: list[apsw.Connection] = []
         self._readable: set[int] = set()
+        self._claimed: dict[str, int] = {}
         connection = self._open(busy_timeout_s)
         self._writer = Writer(
             connection,
@@ -149,16 +150,17 @@ class SqliteJournal:
             if not self._locks.take(number, self, force=force):
                 raise Busy(stream, holder=self._holder(connection, stream))
         try:
-            return self._writer.raise_fence(stream, holder=self._pid)
+            epoch = self._writer.raise_fence(stream, holder=self._pid)
         except BaseException:
             self._locks.release(number, self)
             raise
+        self._claimed[stream] = number
+        return epoch
 
     def release(self, stream: str) -> None:
-        """Let go of what `claim` took."""
-        with self._reading() as connection:
-            number = self._number(connection, stream)
-        if number is not None:
+        """Let go of what `claim` took, also when the file cannot be read any more."""
+        number = self._claimed.pop(stream, None)
+        if number is not None and os.getpid() == self._pid:
             self._locks.release(number, self)
 
     def _holder(self, connection: apsw.Connection, stream: str) -> str:

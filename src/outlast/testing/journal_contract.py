@@ -785,11 +785,13 @@ class JournalContract:
     # ── the end ────────────────────────────────────────────────────────────────────────────────
 
     def test_a_closed_journal_says_so(self, tmp_path: Path) -> None:
-        """Using a journal after `close` is an error; closing it twice is none."""
+        """Using it after `close` is an error; closing it twice, or letting go of a run, is none."""
         journal = self.open(tmp_path)
         stream = begin(journal, "a")
+        journal.claim(stream)
         journal.close()
         journal.close()
+        journal.release(stream)
         for use in (
             lambda: journal.append(note(stream)),
             lambda: journal.read(stream),
