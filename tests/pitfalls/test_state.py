@@ -12,7 +12,7 @@ import pytest
 import outlast
 from outlast.cli.shapes import event_shape, run_shape
 from outlast.errors import Busy
-from outlast.events import JOURNAL_VERSION, MessageReceived, RunStarted
+from outlast.events import JOURNAL_VERSION, MessageReceived, ModelCallSucceeded, RunStarted
 from outlast.journal import Journal, run_stream
 from outlast.models.script import Fault, faulty, once, say, tool_use
 from outlast.models.scripted import ScriptedModel
@@ -130,6 +130,36 @@ def test_1_05_two_drivers_lose_no_paid_reply(url: str) -> None:
     one, other, calls = asyncio.run(both())
     assert one.answer == other.answer == "paid"
     assert calls == 1
+
+
+def test_1_06_the_first_block_need_not_be_text(url: str) -> None:
+    """Thinking before the text, a tool use alone, or nothing at all is read for what it is."""
+    thinking = {"type": "thinking", "thinking": "hm", "signature": "sig"}
+    run, _, _ = played(url, lambda request, attempt: say(thinking, "The answer."))
+    assert run.answer == "The answer."
+    with outlast.Outlast("memory://", model=ScriptedModel(lambda r, a: say())) as app:
+        empty = app.run(agent(), QUESTION)
+    assert (empty.status, empty.answer) == ("failed", None)
+    assert "without a word" in empty.why
+
+
+def test_1_07_every_block_is_kept(url: str) -> None:
+    """All blocks of a reply are in the journal, and in the answer when they are text."""
+    zebra = {"type": "zebra", "stripes": [1]}
+    run, _, records = played(url, lambda request, attempt: say("One, ", zebra, "two."))
+    assert run.answer == "One, two."
+    (reply_,) = [r.event for r in records if isinstance(r.event, ModelCallSucceeded)]
+    types = [block["type"] for block in msgspec.json.decode(reply_.content)]
+    assert types == ["text", "zebra", "text"]
+
+
+def test_1_08_why_the_model_stopped_decides() -> None:
+    """A reply that was refused, cut off, or stopped for an unknown reason is no success."""
+    for stop_reason in ("refusal", "max_tokens", "model_context_window_exceeded", "zebra", None):
+        claude = ScriptedModel(lambda r, a, why=stop_reason: say("Some text.", stop_reason=why))
+        with outlast.Outlast("memory://", model=claude) as app:
+            run = app.run(agent(), QUESTION)
+        assert (run.status, run.answer) == ("failed", None), stop_reason
 
 
 def test_1_09_all_that_a_resume_needs_is_in_the_journal(url: str) -> None:
