@@ -40,6 +40,8 @@ from outlast.journal import (
 
 _SALT: Final = 16
 _META: Final = msgspec.json.Encoder()
+_UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What msgspec raises of bytes it cannot decode: no JSON or another shape, no UTF-8, too deep."""
 
 
 class Head:
@@ -295,11 +297,15 @@ def check_version(stream: str, kind: str, meta: bytes) -> None:
 
     Raises:
         JournalTooNew: it does.
+        JournalDamaged: what it says is not readable.
 
     """
     if kind != RUN_STARTED:
         return
-    version = msgspec.json.decode(meta, type=_Version).journal_version
+    try:
+        version = msgspec.json.decode(meta, type=_Version).journal_version
+    except _UNREADABLE as error:
+        raise JournalDamaged(stream, seq=1, why=f"its version is unreadable ({error})") from error
     if version > JOURNAL_VERSION:
         raise JournalTooNew(stream, version=version, ours=JOURNAL_VERSION)
 
@@ -315,7 +321,7 @@ def open_body(stream: str, seq: int, body: bytes | None) -> AnyEvent:
         raise JournalDamaged(stream, seq=seq, why="its body is gone")
     try:
         return decode(body)
-    except msgspec.DecodeError as error:
+    except _UNREADABLE as error:
         raise JournalDamaged(stream, seq=seq, why=f"its body is not an event ({error})") from error
 
 
