@@ -143,10 +143,12 @@ def _asked(url):
         (["--script", "nowhere:script"], "cannot load 'nowhere:script'"),
         (["--host", "0.0.0.0"], "not a loopback address"),  # noqa: S104  (refused)
         (["--port", "many"], "Invalid value for '--port'"),
+        (["--port", "99999"], "Invalid value for '--port'"),
+        (["--port", "-1"], "Invalid value for '--port'"),
     ],
 )
 def test_simulate_says_what_it_cannot(words, told):
-    """A script that cannot be loaded or a host that is not this machine is refused, exit 2."""
+    """A script that is not there, a host elsewhere or a port that is none is refused, exit 2."""
     result = typed("simulate", *words)
     assert result.exit_code == 2
     assert told in result.stderr

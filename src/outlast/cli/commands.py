@@ -210,7 +210,9 @@ def simulate(
         ),
     ] = None,
     host: Annotated[str, typer.Option("--host", help="A loopback address.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option("--port", metavar="N", help="0 takes a free one.")] = 0,
+    port: Annotated[
+        int, typer.Option("--port", metavar="N", min=0, max=65535, help="0 takes a free one.")
+    ] = 0,
     state: Annotated[
         str | None,
         typer.Option("--state", metavar="DIR", help="Where requests and the bill are written."),
