@@ -8,10 +8,14 @@ from msgspec import Raw
 from cli.test_shapes import _minimal as minimal
 from outlast.cli import words
 from outlast.cli.options import seconds
+from outlast.cli.progress import Progress
+from outlast.cli.screen import screen
 from outlast.cli.story import Reader
 from outlast.demo.session import Saved, saved
 from outlast.events import (
+    NULL,
     AnyEvent,
+    FeedbackGiven,
     ModelCallInDoubt,
     ModelCallStarted,
     ModelCallSucceeded,
@@ -139,17 +143,42 @@ def test_a_new_driver_is_seen():
 
 @pytest.mark.parametrize(
     ("content", "then"),
-    [(None, "it is called again"), (Raw(b'"unknown"'), "Claude is told that the outcome is unkno")],
+    [
+        ({}, "called again"),
+        ({"content": NULL}, "called again"),
+        ({"content": Raw(b'"unknown"')}, "Claude is told"),
+    ],
+    ids=["default", "null", "told"],
 )
-def test_doubt_is_marked(content, then):
-    """A call in doubt is marked, with what is done about it."""
-    reader = Reader()
+def test_doubt_is_marked(content, then, capsys):
+    """A call in doubt is marked, with what is done about it: in the log, and while it goes on."""
     started = ToolCallStarted(ask_id="a", call_id="c", tool_use_id="u", tool="pay", effect="read")
-    reader.take(Record("run:a", 1, 1, 0, 1, started))
-    doubt = ToolCallInDoubt(ask_id="a", call_id="c", tool_use_id="u", kind="crash", content=content)
-    told = words.plain(reader.tell(Record("run:a", 2, 2, 0, 2, doubt)))
-    assert told.startswith("IN DOUBT pay (crash)")
-    assert then in told
+    doubt = ToolCallInDoubt(ask_id="a", call_id="c", tool_use_id="u", kind="crash", **content)
+    log, live = _told(started, doubt, capsys)
+    assert log.startswith("IN DOUBT pay (crash)")
+    assert then in log
+    assert "? in doubt: pay()" in live
+    assert then in live
+
+
+def test_feedback_is_told(capsys):
+    """What outlast itself told Claude is shown with its reason."""
+    feedback = FeedbackGiven(
+        ask_id="a", why="max_tokens", content=Raw(b'[{"type":"text","text":"It was cut off."}]')
+    )
+    log, live = _told(NoteAdded(text="x"), feedback, capsys)
+    assert log == "Claude is told (max_tokens): “It was cut off.”"
+    assert "→ Claude is told: It was cut off." in live
+    assert "max_tokens" in live
+
+
+def _told(before, event, capsys):
+    """Return the sentence of the log for an event, and the lines shown while the run goes on."""
+    records = [Record("run:a", 1, 1, 0, 1, before), Record("run:a", 2, 2, 0, 2, event)]
+    progress = Progress(screen(), records[:1])
+    told = words.plain(progress.reader.tell(records[1]))
+    progress.on_record(records[1])
+    return told, capsys.readouterr().out
 
 
 # ── what a journal saved ──────────────────────────────────────────────────────────────────────

@@ -10,7 +10,9 @@ from outlast.cli.screen import Screen, Showing
 from outlast.cli.story import Reader, said, trouble
 from outlast.cli.words import Part
 from outlast.events import (
+    NULL,
     BudgetRefused,
+    FeedbackGiven,
     ModelCallFailed,
     ModelCallInDoubt,
     ModelCallStarted,
@@ -92,9 +94,12 @@ class Progress:
                 self._mark("✗", "bad", self.reader.use(event.tool_use_id), [(event.kind, "bad")])
                 self._on.line(("       ", ""), (why, "quiet"))
             case ToolCallInDoubt() as event:
-                then = "called again" if event.content is None else "Claude is told so"
+                then = "called again" if event.content == NULL else "Claude is told so"
                 told = f"in doubt: {self.reader.use(event.tool_use_id)}"
                 self._mark("?", "doubt", told, [(then, "quiet")])
+            case FeedbackGiven() as event:
+                told = words.line(words.spoken(event.content), 160)
+                self._mark("→", "doubt", f"Claude is told: {told}", [(event.why, "quiet")])
             case NoteAdded() as event:
                 self._mark("✎", "strong", f"{words.line(event.by or 'note', 60)}: {event.text}", [])
             case BudgetRefused():
