@@ -195,6 +195,20 @@ def test_two_demos_at_once_are_one(begun, monkeypatch):
     assert "being driven by another `outlast demo`" in result.stderr
 
 
+def test_an_interrupted_demo_tells_programs_so(begun, monkeypatch):
+    """With --json Ctrl-C leaves a document on stderr that says what goes on."""
+
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(session, "drive", interrupted)
+    result = typed("demo", "--json", "--store", begun)
+    assert (result.exit_code, result.stdout) == (130, "")
+    (document,) = documents(result.stderr)
+    assert document["error"]["run_id"] == "demo"
+    assert "`outlast demo` goes on" in document["error"]["message"]
+
+
 def test_a_simulated_demo_never_asks_the_real_claude(begun):
     """A run keeps the Claude it began with, whatever is typed."""
     result = typed("demo", "--live", "--store", begun, ANTHROPIC_API_KEY="any")

@@ -84,11 +84,18 @@ def test_a_log_follows_what_another_process_writes(tmp_path):
 
 
 def test_following_ends_with_an_interrupt(looked_at, tmp_path):
-    """Ctrl-C while following ends with 130 and without a traceback."""
-    follower = process("log", "queued", "--follow", "--json", "--store", looked_at, cwd=tmp_path)
-    read_until(follower, lambda line: '"message_received"' in line)
-    os.kill(follower.pid, signal.SIGINT)
-    assert finished(follower) == (130, "", "")
+    """Ctrl-C while following ends with 130, for people in silence, for programs with a document."""
+    words = ("log", "queued", "--follow", "--store", looked_at)
+    for extra in ([], ["--json"]):
+        follower = process(*words, *extra, cwd=tmp_path)
+        read_until(follower, lambda line: "message_received" in line)
+        os.kill(follower.pid, signal.SIGINT)
+        code, out, errors = finished(follower)
+        assert (code, out) == (130, "")
+        told = [document["error"] for document in documents(errors)]
+        assert [(error["type"], error["exit_code"]) for error in told] == [
+            ("Interrupted", 130) for _ in extra
+        ]
 
 
 def test_a_reader_may_leave(looked_at, tmp_path):

@@ -137,6 +137,21 @@ def test_an_interrupted_run_is_resumed(here, simulated, answering):
     assert f"counted as ${doubt['cost_nano'] / 1e9:.4f}" in typed("show", "one").stdout
 
 
+def test_an_interrupted_run_tells_programs_so(here, simulated, answering):
+    """With --json Ctrl-C leaves a document on stderr: what goes on with which run."""
+    words = ("run", "mine:finder", "Please wait for two.", "--id", "two", "--json")
+    command = process(*words, cwd=here, **simulated)
+    while "wait for two" not in str(answering.requests()):
+        assert command.poll() is None, finished(command)
+        time.sleep(0.02)
+    os.kill(command.pid, signal.SIGINT)
+    code, out, errors = finished(command)
+    assert (code, out) == (130, "")
+    ((error,),) = [document.values() for document in documents(errors)]
+    assert (error["type"], error["exit_code"], error["run_id"]) == ("Interrupted", 130, "two")
+    assert "`outlast resume two` goes on" in error["message"]
+
+
 @pytest.mark.parametrize("run", ["done", "refused"])
 def test_what_has_ended_is_not_resumed(store, run):
     """`resume` of a completed or failed run is refused, exit 2, and says what can be done."""

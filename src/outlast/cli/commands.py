@@ -28,7 +28,7 @@ class Commands(TyperGroup):
         given = sys.argv[1:] if args is None else list(args)
         as_json = "--json" in given[: given.index("--") if "--" in given else None]
         try:
-            code = super().main(given, **{**extra, "standalone_mode": False})
+            code = super().main(given, **{**extra, "standalone_mode": False, "obj": as_json})
         except typer.TyperException as error:
             _refuse(error, as_json=as_json)
         except OutlastError as error:
@@ -44,6 +44,10 @@ class Commands(TyperGroup):
             # As in `outlast log ID | head`; and nothing is left for Python to complain about.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return exits.BROKEN_PIPE
+        except KeyboardInterrupt as interrupt:
+            if not ctx.obj:
+                return exits.INTERRUPTED
+            raise exits.Interrupted from interrupt
         return code
 
 

@@ -34,10 +34,10 @@ def play(journal: Journal, run_id: str, *, pace: float, live: bool, as_json: boo
     def drive(watch: Watch) -> Run:
         return session.drive(journal, run_id, pace=pace, live=live, wait_s=WAIT_S, watch=watch)
 
-    if as_json:
-        return print_json(journal, run_id, drive)
-    on = screen()
     again = session.command(run_id, live=live)
+    if as_json:
+        return print_json(journal, run_id, drive, again=again)
+    on = screen()
     if not is_final(row_of(journal, run_id)):
         _introduce(on, journal, run_id, live=live)
     ended = watched(on, journal, run_id, drive)

@@ -27,6 +27,20 @@ WAITING: Final = 5
 INTERRUPTED: Final = 130
 BROKEN_PIPE: Final = 141
 
+
+class Interrupted(errors.OutlastError):
+    """A command was interrupted with Ctrl-C; for programs, which are told so with `--json`.
+
+    Attributes:
+        run_id: the run it was driving, empty when there was none.
+
+    """
+
+    def __init__(self, message: str = "interrupted with Ctrl-C", *, run_id: str = "") -> None:
+        super().__init__(message)
+        self.run_id = run_id
+
+
 _STATUSES: Final = {
     "completed": DONE,
     "failed": FAILED,
@@ -43,6 +57,7 @@ _ERRORS: Final[tuple[tuple[type[BaseException], int], ...]] = (
     (errors.Busy, WAITING),
     (errors.Fenced, WAITING),
     (errors.Conflict, WAITING),
+    (Interrupted, INTERRUPTED),
 )
 
 

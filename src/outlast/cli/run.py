@@ -97,7 +97,7 @@ def resume_run(
 def driven(journal: Journal, run_id: str, drive: Drive, *, as_json: bool) -> int:
     """Drive a run, show it as asked for, and return the exit code of where it came to rest."""
     if as_json:
-        return print_json(journal, run_id, drive)
+        return print_json(journal, run_id, drive, again=f"outlast resume {run_id}")
     on = screen()
     ended = watched(on, journal, run_id, drive)
     if ended is None:
@@ -109,9 +109,20 @@ def driven(journal: Journal, run_id: str, drive: Drive, *, as_json: bool) -> int
     return exits.of_status(ended.row.status)
 
 
-def print_json(journal: Journal, run_id: str, drive: Drive) -> int:
-    """Drive a run in silence, print it as JSON and return its exit code."""
-    run = drive(Watch())
+def print_json(journal: Journal, run_id: str, drive: Drive, *, again: str) -> int:
+    """Drive a run in silence, print it as JSON and return its exit code.
+
+    Raises:
+        Interrupted: Ctrl-C was pressed; it says that `again` goes on.
+
+    """
+    try:
+        run = drive(Watch())
+    except KeyboardInterrupt as interrupt:
+        raise exits.Interrupted(
+            f"interrupted with Ctrl-C; everything so far is in the journal: `{again}` goes on",
+            run_id=run_id,
+        ) from interrupt
     row = row_of(journal, run_id)
     shape = shapes.run_shape(row) | {"why": run.why or row.why}
     sys.stdout.write(shapes.encode(shape).decode() + "\n")
