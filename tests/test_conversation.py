@@ -137,6 +137,7 @@ def check_resent(contents: list[bytes], calls: list[bytes]) -> None:
     msgspec.json.decode(calls[-1])
 
 
+@settings(max_examples=2_000 if SOAK else 60)
 @given(replies())
 def test_what_is_resent_is_what_came(contents: list[bytes]) -> None:
     """Whatever Claude says is resent to the byte: unknown blocks, spelling of numbers, escapes."""
