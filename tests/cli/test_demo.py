@@ -13,6 +13,7 @@ import pytest
 
 from cli.console import documents, finished, process, read_until, typed
 from outlast.cli import demo
+from outlast.cli.screen import screen
 from outlast.demo import session
 from outlast.errors import UsageError
 from outlast.stores import open_store
@@ -128,6 +129,37 @@ def test_the_last_lines_say_what_was_saved(played):
     assert f"{saved.turns} turns not repeated, ${saved.nano / 1e9:.4f} not paid twice" in out
     assert (f"{saved.doubts} repl" in out) == (saved.doubts > 0)
     assert out.splitlines()[-1].startswith("Next: outlast log demo")
+
+
+@pytest.mark.parametrize(
+    ("saved", "told"),
+    [
+        (
+            session.Saved(drivers=1, doubts=1, doubts_nano=7_000_000),
+            [
+                "Interrupted once, and it went on where it was.",
+                "No turn was finished by then, so none had to be saved: kill it later.",
+                "1 reply was cut off by it: counted as $0.0070, the most that can have cost.",
+            ],
+        ),
+        (
+            session.Saved(drivers=2, turns=1, nano=5_000_000),
+            [
+                "Interrupted 2 times, and it went on where it was.",
+                "Saved against starting over: 1 turn not repeated, $0.0050 not paid twice.",
+            ],
+        ),
+        (
+            session.Saved(),
+            ["It was never interrupted, so nothing had to be saved: kill it next time."],
+        ),
+    ],
+    ids=["before the first turn", "after it", "never"],
+)
+def test_savings_are_told_as_they_were(saved, told, capsys):
+    """Where nothing was there to be saved yet, no zeros are praised."""
+    demo._count_savings(screen(), saved)
+    assert capsys.readouterr().out.splitlines() == told
 
 
 def test_its_log_tells_the_story(played):

@@ -78,12 +78,15 @@ def _count_savings(on: Screen, saved: session.Saved) -> None:
         return
     times = "once" if saved.drivers == 1 else f"{saved.drivers} times"
     on.line((f"Interrupted {times}, and it went on where it was.", "strong"))
-    on.line(
-        ("Saved against starting over: ", ""),
-        (f"{words.count(saved.turns, 'turn')} not repeated, ", "good"),
-        (f"{words.money(saved.nano)} not paid twice", "good"),
-        (".", ""),
-    )
+    if saved.turns:
+        on.line(
+            ("Saved against starting over: ", ""),
+            (f"{words.count(saved.turns, 'turn')} not repeated, ", "good"),
+            (f"{words.money(saved.nano)} not paid twice", "good"),
+            (".", ""),
+        )
+    else:
+        on.line(("No turn was finished by then, so none had to be saved: kill it later.", ""))
     if saved.doubts:
         were = "reply was" if saved.doubts == 1 else "replies were"
         on.line(
