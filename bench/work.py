@@ -104,16 +104,18 @@ class Gate:
     """Holds every run back at one turn until all have come there."""
 
     def __init__(self, turn: int, runs: int) -> None:
+        self.arrived = [asyncio.Event() for _ in range(runs)]
         self._turn = turn
-        self._missing = runs
+        self._come = 0
         self._open = asyncio.Event()
         self.opened_at = 0
 
     def __call__(self, turn: int) -> object:
         if turn != self._turn:
             return None
-        self._missing -= 1
-        if self._missing:
+        self.arrived[self._come].set()
+        self._come += 1
+        if self._come < len(self.arrived):
             return self._open.wait()
         self.opened()
         self._open.set()

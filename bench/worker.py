@@ -11,13 +11,20 @@ import itertools
 import json
 import os
 import shutil
+import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
+import apsw
+import peak
+import psutil
 import recording
 import work
+
+from outlast.state import fold
+from outlast.stores._queries import queries
 
 CPU_WARM = 50
 """Turns at the start of a run that are driven and not measured."""
@@ -115,7 +122,7 @@ def _drive_many(store: Path, runs: int, turns: int, recorder: recording.Recorder
     return asyncio.run(drive())
 
 
-def raw_many(folder: Path, runs: int, turns: int, join: int) -> dict[str, Any]:
+def raw_many(folder: Path, runs: int, turns: int, join: int = 1) -> dict[str, Any]:
     """Replay what many runs wrote, `join` of the recorded transactions as one."""
     transactions, marks = recording.load(folder / f"many-{runs}.pickle")
     store = folder / f"raw-{os.getpid()}.db"
@@ -132,6 +139,156 @@ def raw_many(folder: Path, runs: int, turns: int, join: int) -> dict[str, Any]:
     }
 
 
+# ── size ────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Counting(apsw.VFSFile):
+    """A file that counts what is written to it."""
+
+    written = 0
+
+    def xWrite(self, data: bytes, offset: int) -> None:  # noqa: N802  (apsw's name)
+        """Count, and write."""
+        Counting.written += len(data)
+        super().xWrite(data, offset)
+
+
+class CountingVFS(apsw.VFS):
+    """The operating system's files, counted."""
+
+    def __init__(self) -> None:
+        super().__init__("counting", base="")
+
+    def xOpen(self, name: Any, flags: list[int]) -> Counting:  # noqa: N802  (apsw's name)
+        """Open a file that counts."""
+        return Counting("", name, flags)
+
+
+def weigh(folder: Path, turns: int) -> dict[str, Any]:
+    """Drive a run and return bytes: in the file, written, in event bodies, and said."""
+    _vfs = CountingVFS()
+    store = folder / "weighed.db"
+    with work.application(store, work.Claude(turns), "FULL", vfs="counting") as app:
+        app.run(work.agent(), work.ASKED, run_id="run-0")
+        (ask,) = fold(app.journal.read("run:run-0")).asks.values()
+        said = len(ask.head) + sum(map(len, ask.messages))
+    reader = apsw.Connection(str(store))
+    bodies = reader.execute("SELECT sum(length(body)) FROM event_bodies").fetchall()[0][0]
+    reader.close()
+    size = store.stat().st_size
+    _remove(store)
+    return {"file": size, "written": Counting.written, "bodies": bodies, "said": said}
+
+
+# ── resume ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def crash(folder: Path, turns: int) -> dict[str, Any]:
+    """Drive a run and die during the call that follows the last turn."""
+    store = folder / f"crashed-{turns}.db"
+    sys.stdout.write("{}")
+    sys.stdout.flush()
+
+    def die_at(turn: int) -> None:
+        if turn > turns:
+            os._exit(0)
+
+    with work.application(store, work.Claude(turns, die_at), "OFF") as app:
+        app.run(work.agent(), work.ASKED, run_id="run-0")
+    raise AssertionError("still alive")
+
+
+def resume(folder: Path, turns: int) -> dict[str, Any]:
+    """Return how long it takes from opening the store to the next call of the model."""
+    work.warm()
+    store = _crashed(folder, turns, "ours")
+    reached: list[int] = []
+    claude = work.Claude(turns, lambda _: reached.append(time.perf_counter_ns()))
+    gc.collect()
+    began = time.perf_counter_ns()
+    with work.application(store, claude, "FULL") as app:
+        run = app.resume("run-0", work.agent())
+    assert run.status == "completed", run
+    _remove(store)
+    return {"ms": (reached[0] - began) / 1e6}
+
+
+def raw_select(folder: Path, turns: int) -> dict[str, Any]:
+    """Return how long it takes to open the file and fetch the run's rows."""
+    store = _crashed(folder, turns, "raw")
+    query = queries()["read_stream"]
+    began = time.perf_counter_ns()
+    connection = apsw.Connection(str(store))
+    rows = connection.execute(query, (1 << 24, 2 << 24, -1)).fetchall()
+    taken = time.perf_counter_ns() - began
+    assert len(rows) == 4 * turns + 4, len(rows)
+    connection.close()
+    _remove(store)
+    return {"ms": taken / 1e6}
+
+
+def _crashed(folder: Path, turns: int, name: str) -> Path:
+    """Return a copy of the store as the crash left it."""
+    crashed, store = folder / f"crashed-{turns}.db", folder / f"{name}-{os.getpid()}.db"
+    for suffix in ("", "-wal"):
+        shutil.copy(f"{crashed}{suffix}", f"{store}{suffix}")
+    return store
+
+
+# ── memory ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def memory_bare() -> dict[str, Any]:
+    """Return the peak memory of a python that does nothing."""
+    here = Path(__file__).with_name("peak.py")
+    done = subprocess.run([sys.executable, str(here)], capture_output=True, check=True)
+    return {"mb": float(done.stdout)}
+
+
+def memory_one(folder: Path, turns: int) -> dict[str, Any]:
+    """Return the peak memory of a process that drives one run."""
+    store = folder / f"ours-{os.getpid()}.db"
+    with work.application(store, work.Claude(turns), "FULL") as app:
+        app.run(work.agent(), work.ASKED, run_id="run-0")
+    _remove(store)
+    return {"mb": peak.mb()}
+
+
+def memory_live(folder: Path, runs: int) -> dict[str, Any]:
+    """Return by how much each further run that waits for Claude makes the process larger."""
+    store = folder / f"ours-{os.getpid()}.db"
+
+    async def drive() -> float:
+        gate = work.Gate(2, runs + 1)  # never opens
+        with work.application(store, work.Claude(2, gate), "OFF") as app:
+            agent, driven = work.agent(), []
+            sizes = []
+            for number in range(runs):
+                driven.append(
+                    asyncio.create_task(app.arun(agent, work.ASKED, run_id=f"r-{number}"))
+                )
+                await gate.arrived[number].wait()
+                sizes.append(psutil.Process().memory_info().rss)
+            for task in driven:
+                task.cancel()
+            await asyncio.wait(driven)
+        return (sizes[-1] - sizes[0]) / (runs - 1) / 1e6
+
+    each = asyncio.run(drive())
+    _remove(store)
+    return {"mb_each": each}
+
+
+# ── starting ────────────────────────────────────────────────────────────────────────────────────
+
+
+def start(arguments: list[str]) -> dict[str, Any]:
+    """Return how long a python with these arguments takes."""
+    began = time.perf_counter_ns()
+    subprocess.run([sys.executable, *arguments], check=True, stdout=subprocess.DEVNULL)
+    return {"ms": (time.perf_counter_ns() - began) / 1e6}
+
+
 # ── inside ──────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -146,7 +303,25 @@ def _remove(store: Path) -> None:
         path.unlink()
 
 
-TASKS = {task.__name__: task for task in (record_one, one, raw_one, record_many, many, raw_many)}
+TASKS = {
+    task.__name__: task
+    for task in (
+        record_one,
+        one,
+        raw_one,
+        record_many,
+        many,
+        raw_many,
+        weigh,
+        crash,
+        resume,
+        raw_select,
+        memory_bare,
+        memory_one,
+        memory_live,
+        start,
+    )
+}
 
 
 def main() -> None:

@@ -1,0 +1,251 @@
+"""Every figure of the table: what is measured, its gate, its goal, and how it is come by."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from pairs import Result, interleaved, middle, ratios, run
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One line of the table.
+
+    Attributes:
+        name: what is measured.
+        values: of every repeat.
+        gate: what must hold; `None` for a line that is only for orientation.
+        goal: what would be good.
+        beside: absolute values, for orientation.
+        unit: of the values.
+        more: whether more is better.
+        best: whether the best repeat counts instead of the median: where whatever else runs on the
+            machine can only add.
+
+    """
+
+    name: str
+    values: list[float]
+    gate: float | None = None
+    goal: float | None = None
+    beside: str = ""
+    unit: str = "×"
+    more: bool = False
+    best: bool = False
+
+    @property
+    def measured(self) -> float:
+        """What counts of the repeats."""
+        return min(self.values) if self.best else statistics.median(self.values)
+
+    def holds(self, bound: float) -> bool:
+        """Return whether the figure keeps to `bound`."""
+        return self.measured >= bound if self.more else self.measured <= bound
+
+    @property
+    def verdict(self) -> str:
+        """`goal`, `ok`, or `over`: the gate is missed; empty without a gate."""
+        if self.gate is None or self.goal is None:
+            return ""
+        return "goal" if self.holds(self.goal) else "ok" if self.holds(self.gate) else "over"
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much is done: `--quick` does less."""
+
+    pairs: int
+    turns: int = 1000
+    long_turns: int = 10_000
+    long_repeats: int = 3
+    many_turns: int = 40
+    starts: int = 15
+
+
+FULL_SIZE = Size(pairs=9)
+QUICK = Size(pairs=3, long_turns=3000, long_repeats=1, many_turns=20, starts=5)
+
+Progress = Callable[[str, int], Callable[[], None]]
+"""Announces a measurement of so many steps, and returns what is to be called after each."""
+
+
+def all_figures(folder: Path, size: Size, progress: Progress) -> Iterator[Figure]:
+    """Measure everything, line by line."""
+    yield from _one_run(folder, size, progress)
+    yield from _long_run(folder, size, progress)
+    yield from _many_runs(folder, size, progress)
+    yield from _bytes(folder, size, progress)
+    yield from _resume(folder, size, progress)
+    yield from _memory(folder, size, progress)
+    yield from _starts(size, progress)
+
+
+def _one_run(folder: Path, size: Size, progress: Progress) -> Iterator[Figure]:
+    run("record_one", folder=folder, turns=size.turns)
+    ours, raw = _against_raw(folder, size, "OFF", progress)
+    yield Figure(
+        "CPU per turn ÷ raw SQLite, no fsync",
+        ratios(ours, raw, "cpu_us"),
+        gate=4.0,
+        goal=2.0,
+        beside=_beside(ours, raw, "cpu_us", "µs"),
+    )
+    growth = [result["growth"] for result in ours]
+    spikes = [result["p99_us"] / result["p50_us"] for result in ours]
+    p50, p99 = middle(ours, "p50_us"), middle(ours, "p99_us")
+    ours, raw = _against_raw(folder, size, "FULL", progress)
+    yield Figure(
+        "CPU per turn ÷ raw SQLite, FULL",
+        ratios(ours, raw, "cpu_us"),
+        beside=_beside(ours, raw, "cpu_us", "µs"),
+    )
+    yield Figure(
+        "wall per turn ÷ 2 raw commits, FULL",
+        ratios(ours, raw, "wall_us"),
+        gate=1.5,
+        goal=1.15,
+        beside=_beside(ours, raw, "wall_us", "µs"),
+    )
+    yield Figure(f"growth over {size.turns:,} turns", growth, gate=1.2, goal=1.05)
+    yield Figure(
+        f"turn p99 ÷ p50, no fsync, {size.turns:,} turns",
+        spikes,
+        gate=6.0,
+        goal=3.0,
+        best=True,
+        beside=f"{p99:.0f} / {p50:.0f} µs",
+    )
+
+
+def _against_raw(
+    folder: Path, size: Size, synchronous: str, progress: Progress
+) -> tuple[list[Result], list[Result]]:
+    step = progress(f"one run against raw SQLite, synchronous={synchronous}", size.pairs)
+    mine = {"folder": folder, "turns": size.turns, "synchronous": synchronous}
+    theirs = {"folder": folder, "synchronous": synchronous}
+    ours, raw = interleaved(size.pairs, ("one", mine), ("raw_one", theirs), step=step)
+    return ours, raw
+
+
+def _long_run(folder: Path, size: Size, progress: Progress) -> Iterator[Figure]:
+    step = progress(f"a run of {size.long_turns:,} turns", size.long_repeats)
+    arguments = {"folder": folder, "turns": size.long_turns, "synchronous": "OFF"}
+    (results,) = interleaved(size.long_repeats, ("one", arguments), step=step)
+    growth = [result["growth"] for result in results]
+    yield Figure(f"growth over {size.long_turns:,} turns", growth, gate=1.2, goal=1.05)
+
+
+def _many_runs(folder: Path, size: Size, progress: Progress) -> Iterator[Figure]:
+    for runs in (50, 200):
+        shape = {"folder": folder, "runs": runs, "turns": size.many_turns}
+        run("record_many", **shape)
+        step = progress(f"{runs} runs at once against raw group commit", size.pairs)
+        tasks = ("many", shape), ("raw_many", shape)
+        ours, raw = interleaved(size.pairs, *tasks, step=step)
+        beside = _beside(ours, raw, "turns_per_s", "/s")
+        yield Figure(
+            f"turns/s ÷ raw group commit, FULL, {runs} runs",
+            ratios(ours, raw, "turns_per_s"),
+            gate=0.4,
+            goal=0.7,
+            more=True,
+            beside=f"{beside}, {middle(raw, 'turns_per_commit'):.0f} turns a commit",
+        )
+
+
+def _bytes(folder: Path, size: Size, progress: Progress) -> Iterator[Figure]:
+    step = progress("bytes in the file and bytes written", 1)
+    found = run("weigh", folder=folder, turns=size.turns)
+    step()
+    bodies, said, turns = found["bodies"], found["said"], size.turns
+    each = f"a turn: {found['file'] / turns:,.0f} in the file"
+    yield Figure(
+        "bytes in the file ÷ bodies of the events",
+        [found["file"] / bodies],
+        gate=1.5,
+        goal=1.2,
+        beside=f"{each}, {bodies / turns:,.0f} in bodies, {said / turns:,.0f} said",
+    )
+    yield Figure("bytes in the file ÷ what was said", [found["file"] / said])
+    yield Figure(
+        "bytes written ÷ bodies of the events",
+        [found["written"] / bodies],
+        gate=12.0,
+        goal=8.0,
+        beside=f"a turn: {found['written'] / turns:,.0f} written",
+    )
+    yield Figure("bytes written ÷ what was said", [found["written"] / said])
+
+
+def _resume(folder: Path, size: Size, progress: Progress) -> Iterator[Figure]:
+    for turns, repeats, gate, goal in (
+        (size.turns, size.pairs, 30.0, 10.0),
+        (size.long_turns, max(3, size.pairs // 2), 200.0, 50.0),
+    ):
+        run("crash", folder=folder, turns=turns)
+        step = progress(f"resume of a run of {turns:,} turns", repeats)
+        shape = {"folder": folder, "turns": turns}
+        tasks = ("resume", shape), ("raw_select", shape)
+        ours, raw = interleaved(repeats, *tasks, step=step)
+        each = min(result["ms"] for result in ours) * 1e3 / (4 * turns)
+        scale = turns / (1000 if turns == size.turns else 10_000)
+        yield Figure(
+            f"resume after {turns:,} turns, to the next call",
+            [result["ms"] for result in ours],
+            gate=gate * scale,
+            goal=goal * scale,
+            unit=" ms",
+            best=True,
+            beside=f"{each:.1f} µs an event; raw SELECT {min(result['ms'] for result in raw):.1f} ms",
+        )
+        yield Figure(f"resume ÷ raw SELECT, {turns:,} turns", ratios(ours, raw, "ms"))
+
+
+def _memory(folder: Path, size: Size, progress: Progress) -> Iterator[Figure]:
+    repeats = max(3, size.pairs // 2)
+    step = progress("memory", repeats)
+    one = ("memory_one", {"folder": folder, "turns": size.turns})
+    live = ("memory_live", {"folder": folder, "runs": 200})
+    ours, bare, more = interleaved(repeats, one, ("memory_bare", {}), live, step=step)
+    yield Figure(
+        f"peak memory of a run of {size.turns:,} turns",
+        [result["mb"] for result in ours],
+        gate=60.0,
+        goal=40.0,
+        unit=" MB",
+        beside=f"bare python {middle(bare, 'mb'):.0f} MB",
+    )
+    yield Figure(
+        "memory of each further live run",
+        [result["mb_each"] for result in more],
+        gate=0.3,
+        goal=0.05,
+        unit=" MB",
+    )
+
+
+def _starts(size: Size, progress: Progress) -> Iterator[Figure]:
+    step = progress("import and --help", size.starts)
+    tasks = [("start", {"arguments": arguments}) for arguments in _STARTS.values()]
+    bare, imported, helped = interleaved(size.starts, *tasks, step=step)
+    beside = f"bare python {min(result['ms'] for result in bare):.0f} ms"
+    for name, found, gate, goal in (
+        ("import outlast", imported, 120.0, 60.0),
+        ("outlast --help", helped, 350.0, 120.0),
+    ):
+        values = [result["ms"] for result in found]
+        yield Figure(name, values, gate=gate, goal=goal, unit=" ms", best=True, beside=beside)
+
+
+_STARTS = {
+    "bare": ["-c", "pass"],
+    "import": ["-c", "import outlast"],
+    "help": ["-m", "outlast", "--help"],
+}
+
+
+def _beside(ours: list[Result], raw: list[Result], key: str, unit: str) -> str:
+    return f"{middle(ours, key):,.0f} against {middle(raw, key):,.0f} {unit}"
