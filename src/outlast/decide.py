@@ -69,6 +69,33 @@ ATTEMPTS: Final = 8
 BACKOFF_S: Final = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
 """Seconds before the second, third, … attempt; up to half as much again is added as jitter."""
 
+KNOWN_BLOCKS: Final = frozenset(
+    {
+        "text",
+        "thinking",
+        "redacted_thinking",
+        "tool_use",
+        "server_tool_use",
+        "web_search_tool_result",
+        "web_fetch_tool_result",
+        "advisor_tool_result",
+        "code_execution_tool_result",
+        "bash_code_execution_tool_result",
+        "text_editor_code_execution_tool_result",
+        "tool_search_tool_result",
+        "mcp_tool_use",
+        "mcp_tool_result",
+        "mcp_tool_listing",
+        "container_upload",
+        "compaction",
+        "fallback",
+    }
+)
+"""Every block a reply may hold, as of the SDK's 2.12 (`BetaContentBlock`).
+
+Any other is carried through a conversation as it came, but is never part of an answer.
+"""
+
 CUTS: Final = 3
 """How many replies in a row may be cut off at `max_tokens` and are gone on with."""
 
@@ -290,6 +317,11 @@ def _reply_step(ask: Conversation) -> Step:
     if ask.stop_reason not in ("end_turn", "stop_sequence"):
         return _failed(_no_answer(ask))
     said = blocks(_content(ask))
+    if unknown := [block.type for block in said if block.type not in KNOWN_BLOCKS]:
+        return _failed(
+            f"Claude's last reply holds a block of type {unknown[0]!r}, which this version does "
+            "not know, so nobody can tell whether it is an answer; upgrade outlast"
+        )
     if any(block.type == "tool_use" for block in said):
         return _failed(f"Claude ended its turn ({ask.stop_reason}) with a tool use left open")
     text = ask.before + words(said)

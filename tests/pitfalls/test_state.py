@@ -145,12 +145,12 @@ def test_1_06_the_first_block_need_not_be_text(url: str) -> None:
 
 def test_1_07_every_block_is_kept(url: str) -> None:
     """All blocks of a reply are in the journal, and in the answer when they are text."""
-    zebra = {"type": "zebra", "stripes": [1]}
-    run, _, records = played(url, lambda request, attempt: say("One, ", zebra, "two."))
+    search = {"type": "server_tool_use", "id": "srvtoolu_1", "name": "web_search", "input": {}}
+    run, _, records = played(url, lambda request, attempt: say("One, ", search, "two."))
     assert run.answer == "One, two."
     (reply_,) = [r.event for r in records if isinstance(r.event, ModelCallSucceeded)]
     types = [block["type"] for block in msgspec.json.decode(reply_.content)]
-    assert types == ["text", "zebra", "text"]
+    assert types == ["text", "server_tool_use", "text"]
 
 
 def test_1_08_why_the_model_stopped_decides() -> None:

@@ -2,14 +2,18 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 import pytest
+from anthropic.types.beta import BetaContentBlock
 
 import outlast
 from outlast.conversation import flaw, opened
+from outlast.decide import KNOWN_BLOCKS
 from outlast.events import FeedbackGiven, ModelCallSucceeded
+from outlast.models.script import say
+from outlast.models.scripted import ScriptedModel
 from outlast.testing import simulator
 
 HERE = Path(__file__).parent
@@ -134,3 +138,19 @@ def test_what_could_not_be_sent_is_found_here() -> None:
     """A history that the API would refuse is found before it is sent, with the reason."""
     agent = outlast.Agent("a", model="claude-opus-5-5")
     assert flaw(opened("ask-1", agent.spec())) == "nothing was said yet"
+
+
+def test_every_block_of_the_sdk_is_known() -> None:
+    """A block is unknown only if the SDK does not know it either."""
+    union = get_args(BetaContentBlock)[0]
+    kinds = {get_args(block.model_fields["type"].annotation)[0] for block in get_args(union)}
+    assert kinds == KNOWN_BLOCKS
+
+
+def test_an_unknown_block_is_no_answer() -> None:
+    """A last reply with a block that nobody knows fails the run, naming it."""
+    claude = ScriptedModel(lambda request, attempt: say("Done.", {"type": "zebra"}))
+    with outlast.Outlast("memory://", model=claude) as app:
+        run = app.run(outlast.Agent("a", model="claude-opus-5-5"), "Well?")
+    assert (run.status, run.answer) == ("failed", None)
+    assert "'zebra'" in run.why
