@@ -162,7 +162,7 @@ def billed(scene: Scene) -> int:
     return sum(line["nano_usd"] for line in scene.victims.claude.bill() if line["key"] in ours)
 
 
-def check(scene: Scene, uninterrupted: Scene) -> None:
+def check(scene: Scene, uninterrupted: Scene, kills: int) -> None:
     """Compare a run whose processes were killed with one that was left alone."""
     ended, effects = scene.ended, scene.effects
     assert ended["status"] == "completed", ended
@@ -171,9 +171,11 @@ def check(scene: Scene, uninterrupted: Scene) -> None:
     assert effects["save"] >= 1
     assert billed(scene) <= ended["nano"], "more was billed than the journal counts as spent"
     if UNKNOWN in ended["answer"]:
-        # Only the result of `send` may differ, and only because nobody can know it.
-        assert ended["answer"].count(UNKNOWN) == 1
-        assert '"The outcome of this call of send' in ended["answer"]
+        # Only the result of `send` may differ, because nobody can know it; and that of a `read`
+        # which died with its process three times: it is repeated twice at most.
+        unknown = re.findall(r"The outcome of this call of (\w+) is unknown", ended["answer"])
+        assert unknown.count("send") <= 1
+        assert {*unknown} <= ({"send", "look_up"} if kills > 2 else {"send"})
         assert requests(scene)[:2] == requests(uninterrupted)[:2]
         assert len(requests(scene)) == len(requests(uninterrupted))
     else:
@@ -201,7 +203,7 @@ def scenes() -> list[tuple[int, ...]]:
 def test_killed_at_every_point(victims: Victims, uninterrupted: Scene) -> None:
     """Whenever its process is killed, the run goes on in another and ends as it would have."""
     for kills in scenes():
-        check(victims.play(kills), uninterrupted)
+        check(victims.play(kills), uninterrupted, len(kills))
     for kills in [(9,), (12, 3), (25,), (27, 2)]:
         tripped = victims.play(kills, word="overloaded")
         assert tripped.ended["answer"] == uninterrupted.ended["answer"] or tripped.effects["send"]
