@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
 ARGS ?=
-WORKERS ?= 0
+WORKERS ?= 2
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check lint types soak bench wheel-test clean

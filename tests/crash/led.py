@@ -1,6 +1,6 @@
 """The Claude of the killed processes: it leads them through all tools, and trips them if asked."""
 
-from agents import lead
+from agents import cut_off, lead
 
 from outlast.models.script import Fault, any_of, faulty, once
 
@@ -16,4 +16,10 @@ def _if_asked(request, attempt):
     return _TRIPS(request, attempt) if asked else None
 
 
-script = faulty(lead, _if_asked)
+def _said(request, attempt):
+    """Lead through all tools, or be cut off and pause, as the question asks."""
+    asked = request["messages"][0]["content"]
+    return (cut_off if "cut short" in asked else lead)(request, attempt)
+
+
+script = faulty(_said, _if_asked)

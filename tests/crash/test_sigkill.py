@@ -204,12 +204,18 @@ def test_killed_at_every_point(victims: Victims, uninterrupted: Scene) -> None:
     """Whenever its process is killed, the run goes on in another and ends as it would have."""
     for kills in scenes():
         check(victims.play(kills), uninterrupted, len(kills))
-    for kills in [(9,), (12, 3), (25,), (27, 2)]:
+    for kills in [(7,), (12, 3), (25,), (27, 2)]:
         tripped = victims.play(kills, word="overloaded")
         assert tripped.ended["answer"] == uninterrupted.ended["answer"] or tripped.effects["send"]
         assert billed(tripped) <= tripped.ended["nano"]
-    stopped = victims.play((22,), turns=1)
-    assert stopped.ended["status"] == "stopped"
+    for point in (7, 8, 13, 14, 19):
+        cut = victims.play((point,), word="cut short")
+        assert cut.ended["answer"] == "Part 1, And Part 4, "
+        assert not (cut.home / "effects").read_bytes(), "a call that was cut off was made"
+        assert billed(cut) <= cut.ended["nano"]
+    for point in range(11, 17):
+        stopped = victims.play((point,), turns=1)
+        assert stopped.ended["status"] == "stopped"
     known = {tag(event) for event in get_args(AnyEvent)} - {tag(NoteAdded)}
     hit = {name for point in victims.killed for name in point.split()[-1].split("+")} & known
     assert len(victims.killed) >= (400 if SOAK else 60), len(victims.killed)
