@@ -109,7 +109,7 @@ def test_every_fault_can_be_named(tmp_path, name):
     fault = f"{{{name}: {{seconds: 2}}}}" if seconds else name
     script = written(
         tmp_path,
-        f"- fault: {fault}\n- when: {{attempt: [3, 4]}}\n  fault: {fault}\n- say: Hello.\n",
+        f"- fault: {fault}\n- when: {{attempt: [0, 3, 4]}}\n  fault: {fault}\n- say: Hello.\n",
     )
     made = getattr(faults, name)(*[2] * seconds)
     assert [script(body("hi"), attempt) for attempt in (1, 3, 4)] == [made] * 3

@@ -127,7 +127,9 @@ class Claude:
         refusal = refusal or self._forged(request, identity)
         refusal = refusal or self._changed_history(request, identity)
         now = self._clock()
-        caching = NOTHING if refusal else self._caching(request, now)
+        caching = NOTHING
+        if not refusal and b"cache_control" in body:
+            caching = self._caching(request, now)
         if not refusal:
             needed = tokens(identity.size) - caching.read
             limited = self._quotas.refusal(key, request["model"], needed, now)
@@ -204,7 +206,7 @@ class Claude:
 
     def _caching(self, request: dict[str, Any], now: int) -> Caching:
         model = catalogue.find(request["model"])
-        if model is None or not prompt_cache.marks(request):
+        if model is None:
             return NOTHING
         return self._cache.look(prompt_cache.positions(request), model.cacheable, now)
 

@@ -152,7 +152,11 @@ def tokens(size: int) -> int:
 
 def marks(request: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return the breakpoints a request asks for, in the order of the prefix, its own the last."""
-    found = [mark for block in _blocks(request) for mark in _marks_of(block)]
+    found: list[dict[str, Any]] = []
+    for block in _blocks(request):
+        # Nearly none has one, and a conversation may have thousands.
+        if "cache_control" in block or block.get("type") == "tool_result":
+            found += _marks_of(block)
     automatic = request.get("cache_control")
     return found if automatic is None else [*found, automatic]
 
@@ -235,5 +239,8 @@ def _listed(content: Any) -> list[dict[str, Any]]:
 def _marks_of(block: Mapping[str, Any]) -> list[Any]:
     """Return a block's markers; one inside a tool's result counts as the result's."""
     inside = block.get("content") if block.get("type") == "tool_result" else None
-    parts = [*inside, block] if isinstance(inside, list) else [block]
-    return [mark for part in parts if (mark := part.get("cache_control")) is not None]
+    own = block.get("cache_control")
+    if not isinstance(inside, list):
+        return [] if own is None else [own]
+    marks = [part.get("cache_control") for part in (*inside, block)]
+    return [mark for mark in marks if mark is not None]

@@ -227,7 +227,7 @@ def _break_off(kept: _Kept, block: bytes, room: int) -> None:
     elif kind.endswith("tool_use"):
         given = bytes(members["input"])
         if (left := room - len(block) + len(given)) > 0:
-            kept.torn = given[: min(left, len(given) - 1)].decode(errors="ignore")
+            kept.torn = given[:left].decode(errors="ignore")
             kept.blocks.append(msgspec.json.encode(members | {"input": Raw(b"{}")}))
 
 

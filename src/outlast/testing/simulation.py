@@ -65,7 +65,7 @@ class World:
         crash_at: Iterable[int] = (),
         at: Mapping[int, Callable[[], None]] | None = None,
     ) -> None:
-        self.model = ScriptedModel(script)
+        self.model = ScriptedModel(script, clock=lambda: self.now)
         self.requests: list[bytes] = []
         self.crash_at = frozenset(crash_at)
         self.at = dict(at or {})
