@@ -7,6 +7,7 @@ nothing: no JSON, no hash, no decision.
 
 from __future__ import annotations
 
+import inspect
 import pickle
 import time
 from pathlib import Path
@@ -14,11 +15,13 @@ from typing import Any
 
 import apsw
 
+from outlast.stores.sqlite import SqliteJournal
+
 Statement = tuple[str, list[tuple[Any, ...]]]
 Transaction = list[Statement]
 
-CHECKPOINT_BYTES = 4 << 20
-"""As in `SqliteJournal`."""
+CHECKPOINT_BYTES = inspect.signature(SqliteJournal).parameters["checkpoint_bytes"].default
+"""How long the log grows before it is copied into the file: as long as ours."""
 
 
 class Recorder:

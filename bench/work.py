@@ -25,9 +25,12 @@ FOUND = ("A grant, its funder, its sum and who may apply for it. " * 20)[:1024]
 WARM_TURNS = 3
 
 _TOOL_USE = (
-    f'[{{"type":"text","text":"{SAID}"}},{{"type":"tool_use","id":"toolu_01Bench%012d","name":"look_up",'
-    '"input":{"keyword":"artificial intelligence","limit":10},"caller":{"type":"direct"}}]'
-).encode()
+    b'[{"type":"text","text":"%b"},{"type":"tool_use","id":"toolu_01Bench' % SAID.encode(),
+    (
+        b'","name":"look_up","input":{"keyword":"artificial intelligence","limit":10},'
+        b'"caller":{"type":"direct"}}]'
+    ),
+)
 _END = b'[{"type":"text","text":"%b"}]' % SAID.encode()
 _USAGE = Raw(
     b'{"input_tokens":412,"cache_creation_input_tokens":618,"cache_read_input_tokens":30112,'
@@ -77,14 +80,14 @@ class Claude:
             waits = self._on_call(turn)
             if waits is not None:
                 await waits  # type: ignore[misc]
-        ends = turn > self._turns
+        ends, number = turn > self._turns, b"%012d" % turn
         return Reply(
-            content=Raw(_END if ends else _TOOL_USE % turn),
+            content=Raw(_END if ends else number.join(_TOOL_USE)),
             stop_reason="end_turn" if ends else "tool_use",
             usage=_USAGE,
             model=MODEL,
-            request_id="req_011Bench%012d" % turn,
-            message_id="msg_01Bench%012d" % turn,
+            request_id=f"req_011Bench{turn:012}",
+            message_id=f"msg_01Bench{turn:012}",
         )
 
 
