@@ -197,8 +197,9 @@ class _Leg:
         return Behind(tuple(news), self._runner._clock())  # noqa: SLF001
 
     def _tell(self, records: Sequence[Record]) -> None:
-        for record in records:
-            self._watched(self._watch.on_record, record)
+        if self._watch.on_record is not None:
+            for record in records:
+                self._watched(self._watch.on_record, record)
 
     def _show(self, part: Part) -> None:
         self._watched(self._watch.on_part, part)

@@ -75,8 +75,15 @@ def fold(records: Iterable[Record], state: RunState | None = None) -> RunState:
 def _stretched(
     run: RunState, asks: dict[str, Conversation], spend: Spend, epoch: int, last: Record
 ) -> RunState:
-    status, why = ("running", "") if epoch else (run.status, run.why)
-    return _dated(replace(run, asks=asks, spend=spend, status=status, why=why), last)
+    return replace(
+        run,
+        asks=asks,
+        spend=spend,
+        status="running" if epoch else run.status,
+        why="" if epoch else run.why,
+        next_seq=last.seq + 1,
+        updated_at=last.at,
+    )
 
 
 def _dated(state: RunState, record: Record) -> RunState:

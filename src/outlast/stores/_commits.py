@@ -9,7 +9,6 @@ import os
 from collections.abc import Callable, Sequence
 from functools import cache
 from hashlib import sha256
-from operator import attrgetter
 from typing import Any, Final, TypeAlias
 
 import msgspec
@@ -70,11 +69,9 @@ Entry: TypeAlias = tuple[Event, str, bytes, bytes, bytes, bytes]
 
 
 @cache
-def _kind(event_type: type[Event]) -> tuple[str, tuple[str, ...], Callable[[Event], Any]]:
-    """Return the tag of an event type, the fields it keeps, and what gives their values."""
-    kept = event_type.kept
-    # Of a single field there would be no tuple, so a last one comes along that `zip` leaves out.
-    return str(event_type.__struct_config__.tag), kept, attrgetter(*kept, "kept")
+def _kind(event_type: type[Event]) -> tuple[str, tuple[str, ...]]:
+    """Return the tag of an event type and the fields it keeps."""
+    return str(event_type.__struct_config__.tag), event_type.kept
 
 
 RUN_STARTED: Final = _kind(RunStarted)[0]
@@ -85,8 +82,8 @@ def seal(events: Sequence[Event]) -> list[Entry]:
     salts = os.urandom(_SALT * len(events))
     entries: list[Entry] = []
     for at, event in enumerate(events):
-        kind, kept, values = _kind(type(event))
-        meta = _META.encode(dict(zip(kept, values(event), strict=False))) if kept else b""
+        kind, kept = _kind(type(event))
+        meta = _META.encode({name: getattr(event, name) for name in kept}) if kept else b""
         salt = salts[at * _SALT : (at + 1) * _SALT]
         body = encode(event)
         entries.append((event, kind, meta, salt, body, sha256(salt + body).digest()))
