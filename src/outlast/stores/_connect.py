@@ -25,8 +25,11 @@ PAGE_SIZE: Final = 1024
 _BUSY_MS: Final = 10_000
 
 
-def prepare(path: Path, *, vfs: str | None, synchronous: Synchronous) -> None:
-    """Make sure that `path` is an outlast store of this version.  The caller keeps others out.
+def prepare(path: Path, *, vfs: str | None, synchronous: Synchronous) -> apsw.Connection:
+    """Make sure that `path` is an outlast store of this version, and return a connection to it.
+
+    The caller keeps others out.  The connection stays open: if it were the last one, closing it
+    would copy the whole log into the file, and after a crash that takes longer than all the rest.
 
     Raises:
         NotAStore: the file is something else; it is left as it is.
@@ -40,8 +43,10 @@ def prepare(path: Path, *, vfs: str | None, synchronous: Synchronous) -> None:
     try:
         _format(connection, path)
         _migrate(connection, path)
-    finally:
+    except BaseException:
         connection.close()
+        raise
+    return connection
 
 
 def recognise(path: Path, *, vfs: str | None = None) -> None:

@@ -288,8 +288,7 @@ class SqliteJournal:
         try:
             # One process at a time, so that several may open a new store at once.
             with self._locks.turn(time.monotonic() + busy_timeout_s):
-                prepare(self._path, vfs=self._vfs, synchronous=self._synchronous)
-                return self._connect()
+                return prepare(self._path, vfs=self._vfs, synchronous=self._synchronous)
         except (OSError, apsw.Error) as error:
             self._locks.close(self)
             raise self._translated(error) from error
