@@ -32,8 +32,8 @@ _TOOL_USE = (
     ),
 )
 _END = b'[{"type":"text","text":"%b"}]' % SAID.encode()
-_USAGE = Raw(
-    b'{"input_tokens":412,"cache_creation_input_tokens":618,"cache_read_input_tokens":30112,'
+_USAGE = (
+    b'{"input_tokens":412,"cache_creation_input_tokens":618,"cache_read_input_tokens":%d,'
     b'"output_tokens":187,"service_tier":"standard",'
     b'"cache_creation":{"ephemeral_5m_input_tokens":618,"ephemeral_1h_input_tokens":0}}'
 )
@@ -65,12 +65,13 @@ def agent() -> outlast.Agent:
 class Claude:
     """A `Model` that asks for the tool `turns` times, and then ends its turn.
 
-    It never joins a request body: what a network client does with one is not what is measured.
-    `on_call` is told the number of every call, from 1, before it is answered; it may wait.
+    Its replies are made beforehand, and it never joins a request body: what a network client does
+    with either is not what is measured.  `on_call` is told the number of every call, from 1, before
+    it is answered; it may wait.
     """
 
     def __init__(self, turns: int, on_call: Callable[[int], object] | None = None) -> None:
-        self._turns = turns
+        self._replies = [_reply(turn, turn > turns) for turn in range(1, turns + 2)]
         self._on_call = on_call
 
     async def call(self, request: Request, *, on_part: Callable[[Part], None] | None) -> Reply:
@@ -80,15 +81,18 @@ class Claude:
             waits = self._on_call(turn)
             if waits is not None:
                 await waits  # type: ignore[misc]
-        ends, number = turn > self._turns, b"%012d" % turn
-        return Reply(
-            content=Raw(_END if ends else number.join(_TOOL_USE)),
-            stop_reason="end_turn" if ends else "tool_use",
-            usage=_USAGE,
-            model=MODEL,
-            request_id=f"req_011Bench{turn:012}",
-            message_id=f"msg_01Bench{turn:012}",
-        )
+        return self._replies[turn - 1]
+
+
+def _reply(turn: int, ends: bool) -> Reply:  # noqa: FBT001  (of one caller)
+    return Reply(
+        content=Raw(_END if ends else (b"%012d" % turn).join(_TOOL_USE)),
+        stop_reason="end_turn" if ends else "tool_use",
+        usage=Raw(_USAGE % (30_000 + turn)),
+        model=MODEL,
+        request_id=f"req_011Bench{turn:012}",
+        message_id=f"msg_01Bench{turn:012}",
+    )
 
 
 class Clock:
