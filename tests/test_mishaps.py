@@ -1,9 +1,11 @@
 """Mishaps around a run: watchers that raise, forks, frozen drivers, clocks, odd replies."""
 
 import asyncio
+import contextlib
 import os
 import signal
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -104,24 +106,24 @@ def test_what_was_started_as_once_stays_once() -> None:
 
 
 def test_a_result_that_cannot_be_stored_costs_no_sibling() -> None:
-    """When one result cannot be written, those that came with it are."""
+    """When one result cannot be written, those of calls that are still at work are."""
+
+    full = threading.Event()
 
     class Full(MemoryJournal):
         def put_blob(self, data: bytes) -> str:
+            full.set()
             raise StoreFull("no space is left")
-
-    both = threading.Barrier(2)
 
     @outlast.tool(effect="once", max_result_bytes=10)
     def long() -> str:
         """Return much."""
-        both.wait(20)
         return "x" * 100
 
     @outlast.tool(effect="once")
     def short() -> str:
-        """Return little."""
-        both.wait(20)
+        """Return little, after the other could not be stored."""
+        full.wait(20)
         return "ok"
 
     journal = Full()
@@ -133,7 +135,7 @@ def test_a_result_that_cannot_be_stored_costs_no_sibling() -> None:
     ended = [event.call_id for event in events if isinstance(event, ToolCallSucceeded)]
     started = [event.call_id for event in events if isinstance(event, ToolCallStarted)]
     assert len(started) == 2
-    assert ended in ([], [started[1]])
+    assert ended == [started[1]]
     again = app.resume("r", agent(long, short))
     assert again.status == "completed"
     app.close()
@@ -302,3 +304,79 @@ def test_a_cancellation_is_not_lost_in_a_claim() -> None:
     journal = Slow()
     with outlast.Outlast(journal, model=ScriptedModel(asking())) as app:
         asyncio.run(scene(journal, app))
+
+
+class Stubborn:
+    """A tool that ignores that it is cancelled, until it is let go."""
+
+    def __init__(self) -> None:
+        self.began, self.let_go = threading.Event(), threading.Event()
+        self.ran = 0
+
+    def tool(self) -> Any:
+        @outlast.tool(effect="once", timeout_s=None)
+        async def cling() -> str:
+            """Cling."""
+            self.ran += 1
+            self.began.set()
+            while not self.let_go.is_set():
+                with contextlib.suppress(asyncio.CancelledError):
+                    await asyncio.to_thread(self.let_go.wait, 0.05)
+            return "at last"
+
+        return cling
+
+
+def test_a_swallowed_cancellation_still_stops_the_run() -> None:
+    """A tool that swallows its cancellation does not make the run go on: no call follows."""
+    stubborn, claude = Stubborn(), ScriptedModel(asking(tool_use("cling", {})))
+
+    async def scene(app: outlast.Outlast) -> None:
+        driving = asyncio.create_task(app.arun(agent(stubborn.tool()), "Go.", run_id="r"))
+        await asyncio.to_thread(stubborn.began.wait, 20)
+        driving.cancel()
+        await asyncio.sleep(0)
+        stubborn.let_go.set()
+        with pytest.raises(asyncio.CancelledError):
+            await driving
+
+    with outlast.Outlast("memory://", model=claude) as app:
+        asyncio.run(scene(app))
+        assert len(claude.calls) == 1
+        assert app.resume("r", agent(stubborn.tool())).status == "completed"
+    assert stubborn.ran == 1, "a once call is in doubt, and not repeated"
+
+
+def test_a_clinging_sibling_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A driver that lets go waits for calls that ignore it for a while, and not for ever."""
+    monkeypatch.setattr("outlast.runner.PATIENCE_S", 0.05)
+    stubborn = Stubborn()
+    uses = [tool_use("cling", {}), tool_use("cling", {})]
+
+    async def scene(app: outlast.Outlast) -> bool:
+        driving = asyncio.create_task(app.arun(agent(stubborn.tool()), "Go.", run_id="r"))
+        await asyncio.to_thread(stubborn.began.wait, 20)
+        driving.cancel()
+        done, _ = await asyncio.wait({driving}, timeout=20)
+        clinging = not stubborn.let_go.is_set()
+        stubborn.let_go.set()
+        with contextlib.suppress(asyncio.CancelledError):
+            await driving
+        return bool(done) and clinging
+
+    with outlast.Outlast("memory://", model=ScriptedModel(asking(*uses))) as app:
+        assert asyncio.run(scene(app)), "the driver waited for a call that ignores it"
+
+
+def test_closing_frees_a_caller_whose_tool_clings() -> None:
+    """Closing an application lets its callers go, whatever their tools do."""
+    stubborn = Stubborn()
+    app = outlast.Outlast("memory://", model=ScriptedModel(asking(tool_use("cling", {}))))
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(app.run, agent(stubborn.tool()), "Go.", run_id="r")
+        assert stubborn.began.wait(20)
+        app.close()
+        closed = running.exception(20)
+        stubborn.let_go.set()
+    assert isinstance(closed, outlast.UsageError)
+    assert "was closed while this call was under way" in str(closed)

@@ -11,7 +11,7 @@ import gc
 import os
 import threading
 from collections.abc import Callable, Coroutine
-from concurrent.futures import CancelledError
+from concurrent.futures import CancelledError, Future, InvalidStateError
 from contextlib import suppress
 from typing import Any, Generic, TypeVar
 
@@ -28,6 +28,7 @@ class Background:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._pid = os.getpid()
+        self._waiting: set[Future[Any]] = set()
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Run `work` on the loop and return its result; an interrupt cancels it first.
@@ -51,12 +52,12 @@ class Background:
             )
         loop, call = self._started(), _Call(work)
         try:
-            return asyncio.run_coroutine_threadsafe(call.made(), loop).result()
+            future = asyncio.run_coroutine_threadsafe(call.made(), loop)
+            self._waiting.add(future)
+            future.add_done_callback(self._waiting.discard)
+            return future.result()
         except CancelledError:
-            raise UsageError(
-                "the application was closed while this call was under way; what it had written is "
-                "safe, and the same call on a new application goes on"
-            ) from None
+            raise _closed() from None
         except BaseException:
             # Ctrl-C arrives here, in the caller's thread, and the work has to end before it goes
             # on: otherwise it would start another effect.  It may arrive before there is a future.
@@ -95,6 +96,10 @@ class Background:
                 asyncio.run_coroutine_threadsafe(farewell(), loop).result(timeout=5)
         loop.call_soon_threadsafe(loop.stop)
         thread.join(timeout=5)
+        for future in list(self._waiting):
+            # What ignores that it is cancelled must not keep its caller waiting for ever.
+            with suppress(InvalidStateError):
+                future.set_exception(_closed())
 
     def _started(self) -> asyncio.AbstractEventLoop:
         with self._lock:
@@ -132,6 +137,13 @@ class _Call(Generic[T]):
         self._given_up = True
         if self._task is not None:
             self._task.cancel()
+
+
+def _closed() -> UsageError:
+    return UsageError(
+        "the application was closed while this call was under way; what it had written is safe, "
+        "and the same call on a new application goes on"
+    )
 
 
 def _serve(loop: asyncio.AbstractEventLoop) -> None:

@@ -79,6 +79,9 @@ Came: TypeAlias = tuple[Any, BaseException | None]
 
 async def _run(declared: Tool[..., Any], arguments: dict[str, Any]) -> Came:
     """Run the function; raise `TimeoutError` only when its time is over."""
+    task = asyncio.current_task()
+    assert task is not None, "a call outside of any task"  # noqa: S101
+    cancels = task.cancelling()
     async with asyncio.timeout(declared.timeout_s) as limit:
         if declared.is_async:
             came = await _awaited(declared.function, arguments)
@@ -87,6 +90,8 @@ async def _run(declared: Tool[..., Any], arguments: dict[str, Any]) -> Came:
             if inspect.isawaitable(came[0]):
                 # A plain function that hands out a coroutine, as decorators often make them.
                 came = await _awaited(lambda: came[0], {})
+    if task.cancelling() > cancels:
+        raise asyncio.CancelledError  # the function swallowed it, and the run would go on
     if limit.expired() and came[1] is not None:
         raise TimeoutError  # it was given up, and only made something else of that
     return came

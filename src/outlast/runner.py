@@ -169,15 +169,7 @@ class _Leg:
     # ── appending ───────────────────────────────────────────────────────────────────────────────
 
     async def _append(self, wanted: Append) -> Appended | Behind:
-        commit = Commit(
-            stream=self._stream,
-            events=wanted.events,
-            at=wanted.at,
-            expected_seq=wanted.expected_seq,
-            epoch=self._epoch,
-            row=row(wanted.state, self._run_id),
-            postings=postings(self._started, wanted.state, wanted.events, wanted.at),
-        )
+        commit = commit_of(wanted, self._started, run_id=self._run_id, epoch=self._epoch)
         try:
             records = await self._runner.commit(commit)
         except Conflict:
@@ -217,7 +209,7 @@ class _Leg:
     # ── performing ──────────────────────────────────────────────────────────────────────────────
 
     async def _perform(self, wanted: Perform) -> Outcomes:
-        if self._broken is not None:
+        if self._broken is not None and not self._tasks:
             raise self._broken
         first = wanted.actions[0] if len(wanted.actions) == 1 else None
         if first is not None and not isinstance(first, Sleep) and not self._tasks:
@@ -244,9 +236,12 @@ class _Leg:
                 self._broken = error
             else:
                 outcomes.append(task.result())
-        if self._broken is not None and not outcomes:
+        if outcomes or self._broken is None:
+            return outcomes
+        if not self._tasks:
             raise self._broken
-        return outcomes
+        # Siblings that are still at work may yet have an outcome that can be written.
+        return await self._next(actions)
 
     def _outcomes(self, events: list[Outcome]) -> Outcomes:
         return Outcomes(tuple(events), self._runner._clock())  # noqa: SLF001
@@ -264,16 +259,7 @@ class _Leg:
         )
 
     async def _call_model(self, call: CallModel) -> Outcome:
-        request = Request(
-            run_id=self._run_id,
-            ask_id=call.ask_id,
-            call_id=call.call_id,
-            attempt=call.attempt,
-            model=call.model,
-            max_tokens=call.max_tokens,
-            head=call.head,
-            messages=call.messages,
-        )
+        request = request_of(call, run_id=self._run_id)
         began = time.monotonic_ns()
         try:
             on_part = None if self._watch.on_part is None else self._show
@@ -299,6 +285,33 @@ class _Leg:
                 text="",
             )
         )
+
+
+def commit_of(wanted: Append, started: RunStarted, *, run_id: str, epoch: int) -> Commit:
+    """Return the commit of what the loop wants appended: events, row and roll-up together."""
+    return Commit(
+        stream=run_stream(run_id),
+        events=wanted.events,
+        at=wanted.at,
+        expected_seq=wanted.expected_seq,
+        epoch=epoch,
+        row=row(wanted.state, run_id),
+        postings=postings(started, wanted.state, wanted.events, wanted.at),
+    )
+
+
+def request_of(call: CallModel, *, run_id: str) -> Request:
+    """Return what one attempt sends."""
+    return Request(
+        run_id=run_id,
+        ask_id=call.ask_id,
+        call_id=call.call_id,
+        attempt=call.attempt,
+        model=call.model,
+        max_tokens=call.max_tokens,
+        head=call.head,
+        messages=call.messages,
+    )
 
 
 def answered(call: CallModel, reply: Reply, *, latency_ms: int) -> ModelCallSucceeded:

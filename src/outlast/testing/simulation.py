@@ -24,12 +24,11 @@ from outlast.decide import CallModel, CallTool, Sleep
 from outlast.drive import Append, Appended, Behind, Outcomes, Perform, Sent, drive
 from outlast.errors import Conflict, Fenced, ModelFailure
 from outlast.events import OUTSIDE, Outcome, tag
-from outlast.journal import Commit, Journal, run_stream
-from outlast.models import Request
+from outlast.journal import Journal, run_stream
 from outlast.models.script import Script
 from outlast.models.scripted import ScriptedModel
-from outlast.runner import answered, not_answered, postings
-from outlast.state import RunState, fold, row
+from outlast.runner import answered, commit_of, not_answered, request_of
+from outlast.state import RunState, fold
 from outlast.tools import ToolContext
 
 T = TypeVar("T")
@@ -153,15 +152,7 @@ class Driver:
         assert isinstance(wanted, Append)  # noqa: S101  (choices saw to it)
         names = "+".join(tag(event) for event in wanted.events)
         self.world.point(f"before append {names}")
-        commit = Commit(
-            stream=self.stream,
-            events=wanted.events,
-            at=wanted.at,
-            expected_seq=wanted.expected_seq,
-            epoch=self.epoch,
-            row=row(wanted.state, self.run_id),
-            postings=postings(self.started, wanted.state, wanted.events, wanted.at),
-        )
+        commit = commit_of(wanted, self.started, run_id=self.run_id, epoch=self.epoch)
         try:
             self.journal.append(commit)
         except Fenced:
@@ -217,16 +208,7 @@ class Driver:
     # ── effects ─────────────────────────────────────────────────────────────────────────────────
 
     def _model(self, call: CallModel) -> Outcome:
-        request = Request(
-            run_id=self.run_id,
-            ask_id=call.ask_id,
-            call_id=call.call_id,
-            attempt=call.attempt,
-            model=call.model,
-            max_tokens=call.max_tokens,
-            head=call.head,
-            messages=call.messages,
-        )
+        request = request_of(call, run_id=self.run_id)
         self.world.requests.append(request.body())
         try:
             reply = _at_once(self.world.model.call(request, on_part=None))
