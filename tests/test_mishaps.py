@@ -107,7 +107,6 @@ def test_what_was_started_as_once_stays_once() -> None:
 
 def test_a_result_that_cannot_be_stored_costs_no_sibling() -> None:
     """When one result cannot be written, those of calls that are still at work are."""
-
     full = threading.Event()
 
     class Full(MemoryJournal):
