@@ -90,6 +90,14 @@ def test_a_paused_turn_goes_on():
     assert "prefill" in talk.refused()
 
 
+def test_nothing_may_come_after_a_paused_turn():
+    """A pause is no end of Claude's turn, so the user has nothing to say yet."""
+    talk = Talk(lambda request, attempt: say("One moment.", stop_reason="pause_turn"))
+    talk.say()
+    talk.asked["messages"].append({"role": "user", "content": "Well?"})
+    assert "messages.2: the turn before was paused" in talk.refused()
+
+
 # ── compaction ──────────────────────────────────────────────────────────────────────────────────
 
 

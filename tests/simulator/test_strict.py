@@ -54,6 +54,7 @@ GOOD: dict[str, dict[str, Any]] = {
     "unknown block of Claude": {"messages": [HI, claude({"type": "hologram", "x": 1}), HI]},
     "empty text of Claude": {"messages": [HI, claude(text(""), text("x")), HI]},
     "compaction first": {"messages": [claude({"type": "compaction", "content": "s"}), HI]},
+    "failed compaction": {"messages": [HI, claude({"type": "compaction", "content": None})]},
     "thinking": {"max_tokens": 2_000, "thinking": {"type": "enabled", "budget_tokens": 1_024}},
     "adaptive thinking": {"thinking": {"type": "adaptive"}},
     "the limit": {"model": "claude-haiku-4-5", "max_tokens": 32_000},
@@ -99,6 +100,10 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "message member": ({"messages": [HI | {"id": 1}]}, "messages.0.id: Extra inputs"),
     "odd role": ({"messages": [{"role": "tool", "content": "x"}]}, "messages.0.role: Input"),
     "first is Claude": ({"messages": [claude(text("a")), HI]}, "first message must use the user"),
+    "first is a failed compaction": (
+        {"messages": [claude({"type": "compaction", "content": None}), HI]},
+        "first message must use the user",
+    ),
     "first is system": (
         {"messages": [{"role": "system", "content": "a"}]},
         "first message must use the user",

@@ -89,7 +89,8 @@ class Claude:
     """Answers requests from `script`, and remembers how often each came and what it said.
 
     With `check_history` an assistant message that is not what Claude said at that point of the
-    conversation is refused, as the API does where thinking is bound to it.  `clock` gives the
+    conversation is refused, as the API does where thinking is bound to it, and so is anything but
+    Claude's own words after a turn that was paused.  `clock` gives the
     time in nanoseconds since the epoch, by which the prompt cache forgets.  `quota` is what each
     key may ask for; a request beyond it is answered 429 and not counted as an attempt.
     """
@@ -250,6 +251,11 @@ class Claude:
         stop_reason: str | None = None
         for index, message in enumerate(messages):
             if message["role"] != "assistant":
+                if stop_reason == "pause_turn":
+                    return strict.invalid(
+                        f"messages.{index}: the turn before was paused (stop_reason `pause_turn`). "
+                        "Send it back as it came, with nothing after it, and Claude goes on."
+                    )
                 continue
             known = self._known(request, identity.prefixes[index], index)
             digest = content_digest(message["content"])

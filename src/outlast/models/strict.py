@@ -317,7 +317,12 @@ def _may_be_first(message: dict[str, Any]) -> bool:
         return True
     content = message["content"]
     # A compaction stands for everything before it, so it may open the conversation.
-    return isinstance(content, list) and content[0].get("type") == "compaction"
+    return isinstance(content, list) and _is_summary(content[0])
+
+
+def _is_summary(block: dict[str, Any]) -> bool:
+    """Return whether a block is a compaction that came about: one without content is a no-op."""
+    return block.get("type") == "compaction" and block.get("content") is not None
 
 
 def _check_message(message: Any, place: str) -> None:
@@ -390,7 +395,7 @@ def _check_said(block: dict[str, Any], place: str) -> None:
     kind = block["type"]
     if kind == "tool_use":
         _check_tool_use(block, place)
-    elif kind == "compaction" and place != "messages.0.content.0":
+    elif _is_summary(block) and place != "messages.0.content.0":
         raise _Wrong(
             f"{place}: a `compaction` block must be the first block of the conversation",
             code="compaction_block_misplaced",
