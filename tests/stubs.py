@@ -37,6 +37,11 @@ def results(model: ScriptedModel) -> list[Block]:
     return message["content"]
 
 
+def unmarked(body: bytes) -> bytes:
+    """Return a request without its breakpoints for the prompt cache."""
+    return body.replace(b',"cache_control":{"type":"ephemeral"}', b"")
+
+
 def reply(content: bytes, stop_reason: str | None = "end_turn", **more: Any) -> Reply:
     """Return a reply of these bytes, and a usage that costs something."""
     return Reply(content=Raw(content), stop_reason=stop_reason, **({"usage": USAGE} | more))

@@ -22,7 +22,7 @@ from outlast.models import Reply, Request
 from outlast.models.script import tool_use
 from outlast.models.scripted import ScriptedModel
 from outlast.state import fold
-from stubs import MODEL, Answers, agent, asking, reply
+from stubs import MODEL, Answers, agent, asking, reply, unmarked
 
 # ── the bytes of a reply ──────────────────────────────────────────────────────────────────────
 
@@ -130,6 +130,7 @@ def saying(contents: list[bytes]) -> Answers:
 
 def check_resent(contents: list[bytes], calls: list[bytes]) -> None:
     """Check that every request is the one before, with what came and its results at the end."""
+    calls = [unmarked(call) for call in calls]
     for content, before, now in zip(contents, calls[:-1], calls[1:], strict=True):
         assert before.endswith(b"]}")
         said = b',{"role":"assistant","content":%b},{"role":"user","content":[{"type":"tool_re'
@@ -255,7 +256,7 @@ def test_the_body_is_what_the_api_takes() -> None:
     }
     assert body(Spec(agent="a", model=MODEL, max_tokens=5)) == frame
     assert body(SPEC) == frame | {
-        "system": "Be brief.",
+        "system": [{"type": "text", "text": "Be brief."}],
         "tools": [{"name": "t", "input_schema": {"type": "object"}}],
         "temperature": 0.5,
     }

@@ -144,7 +144,8 @@ def test_a_new_run_asks() -> None:
     assert event.hold_tokens >= 100 + len(ask.head) + len(ask.messages[0])
     assert event.hold_nano > 0
     assert (action.call_id, action.hold_nano, action.model) == ("a.m1", event.hold_nano, MODEL)
-    assert (action.head, list(action.messages)) == (ask.head, [b'{"role":"user","content":"Go."}'])
+    said = b'{"role":"user","content":[{"type":"text","text":"Go."}]}'
+    assert (action.head, list(action.messages)) == (ask.head, [said])
 
 
 def test_who_waits_for_a_call_goes_on_waiting() -> None:

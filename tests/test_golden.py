@@ -19,6 +19,7 @@ from outlast.journal import GENESIS, Commit, Journal, commitment, record_hash, r
 from outlast.models.scripted import ScriptedModel
 from outlast.state import fold
 from outlast.stores import open_store
+from stubs import unmarked
 
 GOLDEN = Path(__file__).parent / "golden"
 VERSIONS = sorted(path.stem for path in GOLDEN.glob("*.jsonl"))
@@ -169,7 +170,7 @@ def test_a_run_is_gone_on_with(version: str, path: Path, run_id: str) -> None:
     with outlast.Outlast(f"sqlite:///{path}", model=model) as app:
         run = app.resume(run_id, golden.agent(None))
         assert run.result() == "It is the third one."
-        begun = msgspec.json.decode(model.calls[0])
+        begun = msgspec.json.decode(unmarked(model.calls[0]))
         made = expected(version)[run_id]
         assert begun["messages"] == [msgspec.json.decode(said) for said in made["messages"]]
         assert app.run(golden.agent(None), "A new one.").status == "completed"

@@ -6,7 +6,7 @@ import re
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import msgspec
 from msgspec import Raw
@@ -54,6 +54,8 @@ class Agent:
         tools: what Claude may call; no two of one name.
         budget: default `Budget(turns=50)`, so that nothing runs for ever.
         max_tokens: output tokens of one call at most, default 8192.
+        cache: how long the prompt cache is to keep a conversation between two requests: `"5m"` (the
+            default), `"1h"`, which costs more to write, or `None` for none.
         parameters: further members of every request, such as `{"thinking": {"type": "adaptive"}}`.
 
     Raises:
@@ -67,6 +69,7 @@ class Agent:
     tools: Sequence[Tool[..., Any]] = field(default=(), kw_only=True)
     budget: Budget = field(default=Budget(turns=50), kw_only=True)
     max_tokens: int = field(default=8192, kw_only=True)
+    cache: Literal["5m", "1h"] | None = field(default="5m", kw_only=True)
     parameters: dict[str, Any] = field(default_factory=dict, kw_only=True)
     declared_in: str = field(default="", kw_only=True, repr=False, compare=False)
     """The module it is declared in: found out by itself, and where a resume looks for it."""
@@ -105,10 +108,13 @@ class Agent:
             system=self.instructions,
             tools=Raw(msgspec.json.encode([declared.schema for declared in self.tools])),
             parameters=Raw(msgspec.json.encode(self.parameters)),
+            cache=self.cache or "",
         )
 
 
-_RESERVED: Final = frozenset({"model", "system", "tools", "max_tokens", "stream", "messages"})
+_RESERVED: Final = frozenset(
+    {"model", "system", "tools", "max_tokens", "stream", "messages", "container", "cache_control"}
+)
 _UNPRICED: Final = frozenset({"speed", "service_tier", "inference_geo"})
 """Members that change what a call costs, which what is held for it does not yet follow."""
 
@@ -135,12 +141,17 @@ def _check(agent: Agent) -> None:
             f"agent {agent.name!r}: max_tokens is {agent.max_tokens!r}, but must be a whole number "
             "of at least 1"
         )
+    if agent.cache not in (None, "5m", "1h"):
+        raise InvalidAgent(
+            f"agent {agent.name!r}: cache is {agent.cache!r}, but the prompt cache keeps things "
+            "for '5m' or '1h'; None is no caching"
+        )
     _check_tools(agent)
     _check_sendable(agent)
     if taken := _RESERVED & agent.parameters.keys():
         raise InvalidAgent(
             f"agent {agent.name!r}: parameters may not set {', '.join(sorted(taken))}; "
-            "the agent's own fields do"
+            "the agent's own fields, or the run itself, do"
         )
     if unpriced := _UNPRICED & agent.parameters.keys():
         raise InvalidAgent(

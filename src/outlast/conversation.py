@@ -20,11 +20,13 @@ import msgspec
 from msgspec import Raw
 from msgspec.structs import replace
 
+from outlast import caching
 from outlast.errors import JournalDamaged
 from outlast.events import (
     NULL,
     AskAnswered,
     AskStarted,
+    CacheMissed,
     Effect,
     Event,
     FailureKind,
@@ -159,12 +161,34 @@ class Pending(msgspec.Struct, frozen=True):
     """The encoded `tool_result` block; empty until there is one."""
 
 
+class Cached(msgspec.Struct, frozen=True, gc=False):
+    """What the prompt cache holds of a conversation."""
+
+    index: int
+    """The message up to whose end it was written."""
+    tokens: int
+    at: int
+    """When it was last used."""
+
+
+class Missed(msgspec.Struct, frozen=True, gc=False):
+    """A call that read less from the prompt cache than the call before had put there."""
+
+    call_id: str
+    model: str
+    cached: Cached
+    read: int
+    written: int
+    idle_ns: int
+
+
 class Conversation(msgspec.Struct, frozen=True):
     """One ask: what was said, what is in flight, and what is still to be done."""
 
     ask_id: str
     spec: Spec
     head: bytes
+    """The frozen members of every request, their breakpoint for the prompt cache included."""
     messages: Trail
     digest: bytes
     input_bound: int
@@ -186,16 +210,22 @@ class Conversation(msgspec.Struct, frozen=True):
     stop_details: Raw = NULL
     container: bytes = b""
     """The id, as JSON, of the container that server tools run in."""
+    called_at: int = 0
+    """When the last call was started."""
+    cached: Cached | None = None
+    """What the last reply left in the prompt cache."""
+    missed: Missed | None = None
+    """What the last reply should have found there, until somebody was told."""
     answer: Raw | None = None
 
 
 def opened(ask_id: str, spec: Spec) -> Conversation:
     """Return the conversation of an ask in which nothing was said yet."""
-    head = _head(spec)
+    head = caching.head(spec, marked=False)
     return Conversation(
         ask_id=ask_id,
         spec=spec,
-        head=head,
+        head=caching.head(spec, marked=True),
         messages=Trail(),
         digest=sha256(head).digest(),
         input_bound=input_bound(head),
@@ -206,7 +236,7 @@ def request_hash(conversation: Conversation, max_tokens: int) -> str:
     """Return the hash of the next request: hex SHA-256, rolled over the messages.
 
     It is `sha256(digest ‖ max_tokens ‖ container)`, where `digest` begins as the hash of the frozen
-    head and becomes `sha256(digest ‖ message)` with every message.
+    head without its breakpoint and becomes `sha256(digest ‖ message)` with every message.
     """
     return _request_hash(conversation.digest, max_tokens, conversation.container)
 
@@ -261,16 +291,6 @@ def rested(conversation: Conversation) -> Conversation:
     return replace(conversation, failures=0, failure=None)
 
 
-def _head(spec: Spec) -> bytes:
-    parts = [b'"model":' + _json(spec.model)]
-    if spec.system:
-        parts.append(b'"system":' + _json(spec.system))
-    if bytes(spec.tools) != b"[]":
-        parts.append(b'"tools":' + bytes(spec.tools))
-    members = bytes(spec.parameters).strip()[1:-1].strip()
-    return b",".join([*parts, members] if members else parts)
-
-
 def _json(value: str) -> bytes:
     return msgspec.json.encode(value)
 
@@ -287,8 +307,12 @@ def _said(conversation: Conversation, message: bytes, **changes: Any) -> Convers
 
 
 def _received(conversation: Conversation, event: MessageReceived, _: Record) -> Conversation:
-    role = b'{"role":"%b","content":' % event.role.encode()
-    return _said(conversation, b"".join((role, event.content, b"}")), replied=False)
+    content = bytes(event.content)
+    if content.startswith(b'"'):
+        # What a string is short for; a breakpoint for the prompt cache stands on a block.
+        content = b'[{"type":"text","text":%b}]' % content
+    message = b'{"role":"%b","content":%b}' % (event.role.encode(), content)
+    return _said(conversation, message, replied=False)
 
 
 def _told(conversation: Conversation, event: FeedbackGiven, _: Record) -> Conversation:
@@ -309,16 +333,30 @@ def _called(conversation: Conversation, event: ModelCallStarted, record: Record)
             seq=record.seq,
             why="the request rebuilt from the journal is not the one that was sent",
         )
-    return replace(conversation, call=event, calls=conversation.calls + 1, replied=False)
+    return replace(
+        conversation,
+        call=event,
+        calls=conversation.calls + 1,
+        called_at=record.at,
+        replied=False,
+    )
+
+
+def breakpoints(conversation: Conversation) -> tuple[int, ...]:
+    """Return at which messages the next request has a breakpoint for the prompt cache."""
+    last = len(conversation.messages) - 1
+    before = conversation.cached
+    return (last,) if before is None or before.index == last else (before.index, last)
 
 
 def _replied(conversation: Conversation, event: ModelCallSucceeded, _: Record) -> Conversation:
     stopped = event.stop_reason
     said = blocks(event.content) if stopped in _READ else []
     uses = [block for block in said if block.type == "tool_use"] if stopped == "tool_use" else []
+    cached, missed = _cache(conversation, event)
     if stopped == "compaction":
         # The summary stands for everything before it, and has to be the first message.
-        conversation = _emptied(conversation)
+        conversation, cached = _emptied(conversation), None
     cut = stopped in CUT
     return _said(
         conversation,
@@ -331,8 +369,36 @@ def _replied(conversation: Conversation, event: ModelCallSucceeded, _: Record) -
         pending=tuple([Pending(use.id, use.name, use.input) for use in uses]),
         before=conversation.before + words(said) if cut else _kept(conversation, stopped),
         cuts=conversation.cuts + 1 if cut else 0,
+        cached=cached,
+        missed=missed,
         **_extras(event.extra),
     )
+
+
+def _cache(
+    conversation: Conversation, event: ModelCallSucceeded
+) -> tuple[Cached | None, Missed | None]:
+    """Return what the prompt cache holds after a reply, and what of it was not found before."""
+    if not conversation.spec.cache:
+        return None, None
+    before, at = conversation.cached, conversation.called_at
+    tokens = event.cache_read + event.cache_written
+    after = Cached(len(conversation.messages) - 1, tokens, at) if tokens else None
+    if before is None or event.cache_read >= before.tokens:
+        return after, None
+    missed = Missed(
+        call_id=event.call_id,
+        model=event.model or conversation.spec.model,
+        cached=before,
+        read=event.cache_read,
+        written=event.cache_written,
+        idle_ns=at - before.at,
+    )
+    return after, missed
+
+
+def _miss_told(conversation: Conversation, _event: CacheMissed, _: Record) -> Conversation:
+    return replace(conversation, missed=None)
 
 
 CUT: Final = frozenset({"max_tokens"})
@@ -455,6 +521,7 @@ _RULES: Final[dict[type[Event], Callable[[Conversation, Any, Record], Conversati
     ModelCallSucceeded: _replied,
     ModelCallFailed: _call_lost,
     ModelCallInDoubt: _call_lost,
+    CacheMissed: _miss_told,
     ToolCallStarted: _tool_started,
     ToolCallSucceeded: _tool_succeeded,
     ToolCallFailed: _tool_failed,

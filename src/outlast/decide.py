@@ -6,6 +6,7 @@ that follows from it share one commit.
 
 | the run knows | the next step |
 |---|---|
+| a prompt that the cache did not answer, as it should | written down, with why and what it cost |
 | a model call in flight that nobody waits for | in doubt, charged in full; asked again |
 | a tool call in flight that nobody waits for | by its effect: repeated, or told as unknown |
 | a tool use that was not started | check its arguments, then call it |
@@ -31,13 +32,16 @@ from msgspec import Raw
 
 from outlast import budget
 from outlast.agent import Agent
+from outlast.caching import LIFE_NS
 from outlast.conversation import (
     CUT,
     GOES_ON,
     Conversation,
     Failure,
+    Missed,
     Pending,
     blocks,
+    breakpoints,
     flaw,
     request_hash,
     request_head,
@@ -49,6 +53,7 @@ from outlast.events import (
     AnyEvent,
     AskAnswered,
     BudgetRefused,
+    CacheMissed,
     Effect,
     FeedbackGiven,
     ModelCallInDoubt,
@@ -59,7 +64,7 @@ from outlast.events import (
     ToolCallStarted,
     ToolFailureKind,
 )
-from outlast.prices import FRAMING_TOKENS, worst_case
+from outlast.prices import FRAMING_TOKENS, rates, worst_case
 from outlast.state import RunState
 from outlast.tools import InvalidArguments, Tool
 
@@ -123,6 +128,10 @@ class CallModel(msgspec.Struct, frozen=True, kw_only=True):
     model: str
     head: bytes
     messages: Sequence[bytes]
+    cache: str
+    """How long the prompt cache is to keep it; empty is no caching."""
+    breakpoints: tuple[int, ...]
+    """The messages at whose end it is to be kept."""
 
 
 class CallTool(msgspec.Struct, frozen=True, kw_only=True):
@@ -208,6 +217,8 @@ def _may_go_on(state: RunState, agent: Agent) -> bool:
 
 
 def _ask_step(state: RunState, agent: Agent, ask: Conversation, now: int, world: World) -> Step:
+    if ask.missed is not None:
+        return _missed(ask, ask.missed)
     if ask.call is not None:
         return WAIT if ask.call.call_id in world.in_flight else _lost_call(ask.call)
     if ask.pending:
@@ -236,6 +247,23 @@ def _lost_call(call: ModelCallStarted) -> Step:
             ),
         )
     )
+
+
+def _missed(ask: Conversation, missed: Missed) -> Step:
+    """Write down that the prompt cache did not answer, why, and what that cost."""
+    lost = missed.cached.tokens - missed.read
+    tier = rates(missed.model).tier(missed.read + missed.written)
+    price = tier.cache_write_1h if ask.spec.cache == "1h" else tier.cache_write_5m
+    event = CacheMissed(
+        ask_id=ask.ask_id,
+        call_id=missed.call_id,
+        reason="expired" if missed.idle_ns > LIFE_NS[ask.spec.cache] else "evicted",
+        expected_tokens=missed.cached.tokens,
+        read_tokens=missed.read,
+        idle_ns=missed.idle_ns,
+        extra_nano=lost * (price - tier.cache_read),
+    )
+    return Step((event,))
 
 
 def _call_step(state: RunState, agent: Agent, ask: Conversation) -> Step:
@@ -268,6 +296,8 @@ def _call(ask: Conversation, intent: ModelCallStarted) -> CallModel:
         model=ask.spec.model,
         head=request_head(ask),
         messages=ask.messages,
+        cache=ask.spec.cache,
+        breakpoints=breakpoints(ask),
     )
 
 

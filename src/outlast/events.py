@@ -77,6 +77,12 @@ ToolFailureKind: TypeAlias = Literal[
 ]
 """Why a tool call came to nothing."""
 
+CacheMissReason: TypeAlias = Literal[
+    "expired",  # the run was idle for longer than the cache keeps anything
+    "evicted",  # the cache had it for less than its time, and the prompt was not changed
+]
+"""Why the prompt cache did not answer."""
+
 Effect: TypeAlias = Literal["read", "idempotent", "once"]
 """What a tool does to the world; it decides what happens to a call in doubt.
 
@@ -112,6 +118,8 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=Fal
     """The rendered tool schemas: a JSON array."""
     parameters: Raw = Raw(b"{}")
     """Further members of every request, such as `thinking`: a JSON object."""
+    cache: Literal["", "5m", "1h"] = ""
+    """How long the prompt cache is to keep what is sent; empty is no caching."""
 
 
 # ── the run ────────────────────────────────────────────────────────────────────────────────────
@@ -275,6 +283,29 @@ class ModelCallSucceeded(
     extra: Raw = Raw(b"{}")
     """Every other member of the message, such as `stop_details` or `container`: a JSON object."""
     latency_ms: int = 0
+    cache_read: int = 0
+    """Tokens of the prompt that came from the cache."""
+    cache_written: int = 0
+    """Tokens of the prompt that were put there."""
+
+
+class CacheMissed(
+    Event, frozen=True, kw_only=True, omit_defaults=True, gc=False, tag="cache_missed"
+):
+    """What the call before had put into the prompt cache was not, or not all, read from it."""
+
+    kept: ClassVar[tuple[str, ...]] = ("call_id", "reason")
+
+    ask_id: str
+    call_id: str
+    reason: CacheMissReason
+    expected_tokens: int
+    """What the call before had read and written."""
+    read_tokens: int
+    idle_ns: int
+    """From the start of the call before to the start of this one."""
+    extra_nano: int
+    """What the missing tokens cost more than reading them, in nano-dollars."""
 
 
 class ModelCallFailed(
@@ -434,6 +465,7 @@ AnyEvent: TypeAlias = (
     | ModelCallSucceeded
     | ModelCallFailed
     | ModelCallInDoubt
+    | CacheMissed
     | ToolCallStarted
     | ToolCallSucceeded
     | ToolCallFailed

@@ -16,8 +16,10 @@ from typing import Any, Final, TypeVar, get_args
 import msgspec
 from msgspec import Raw
 
+from outlast import logs
 from outlast.agent import Agent
 from outlast.budget import BILLED, posting
+from outlast.caching import marked
 from outlast.calls import call_tool, printable, words
 from outlast.conversation import blocks
 from outlast.decide import Action, CallModel, CallTool, Sleep
@@ -33,6 +35,7 @@ from outlast.events import (
     ModelCallSucceeded,
     Outcome,
     RunStarted,
+    ToolCallStarted,
 )
 from outlast.journal import Commit, Journal, Posting, Record, run_stream
 from outlast.models import Model, Part, Reply, Request
@@ -136,6 +139,8 @@ class _Leg:
         self._watch = watch
         self._started = state.started
         self._tasks: set[asyncio.Task[Outcome]] = set()
+        self._intents: dict[str, int] = {}
+        """Where the intents stand of the tool calls that were not begun yet, by `call_id`."""
         self._complaint: Exception | None = None
         """What a watcher raised first: raised to the caller when the run is at rest."""
         self._broken: BaseException | None = None
@@ -189,6 +194,10 @@ class _Leg:
         return Behind(tuple(news), self._runner._clock())  # noqa: SLF001
 
     def _tell(self, records: Sequence[Record]) -> None:
+        self._watched(logs.tell, records)  # a filter of the caller's may raise
+        for record in records:
+            if isinstance(record.event, ToolCallStarted):
+                self._intents[record.event.call_id] = record.seq
         if self._watch.on_record is not None:
             for record in records:
                 self._watched(self._watch.on_record, record)
@@ -256,6 +265,7 @@ class _Leg:
             tenant=self._started.tenant,
             deps=self._runner._deps,  # noqa: SLF001
             put_blob=self._runner._journal.put_blob,  # noqa: SLF001
+            seq=self._intents.pop(action.call_id, 0),
         )
 
     async def _call_model(self, call: CallModel) -> Outcome:
@@ -301,7 +311,12 @@ def commit_of(wanted: Append, started: RunStarted, *, run_id: str, epoch: int) -
 
 
 def request_of(call: CallModel, *, run_id: str) -> Request:
-    """Return what one attempt sends."""
+    """Return what one attempt sends: the history, with breakpoints for the prompt cache."""
+    messages = call.messages
+    if call.cache:
+        messages = list(messages)
+        for index in call.breakpoints:
+            messages[index] = marked(messages[index], call.cache)
     return Request(
         run_id=run_id,
         ask_id=call.ask_id,
@@ -310,7 +325,7 @@ def request_of(call: CallModel, *, run_id: str) -> Request:
         model=call.model,
         max_tokens=call.max_tokens,
         head=call.head,
-        messages=call.messages,
+        messages=messages,
     )
 
 
@@ -345,6 +360,8 @@ def answered(call: CallModel, reply: Reply, *, latency_ms: int) -> ModelCallSucc
         message_id=reply.message_id,
         extra=reply.extra,
         latency_ms=latency_ms,
+        cache_read=cost.cache_read_tokens,
+        cache_written=cost.cache_write_tokens,
     )
 
 

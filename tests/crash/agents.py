@@ -104,8 +104,9 @@ def _results(request: dict[str, Any]) -> list[str]:
     return [
         text_of(block["content"])
         for message in request["messages"]
-        if message["role"] == "user" and not isinstance(message["content"], str)
+        if message["role"] == "user"
         for block in message["content"]
+        if block["type"] == "tool_result"
     ]
 
 
@@ -116,6 +117,13 @@ def cut_off(request: dict[str, Any], attempt: int) -> Turn:
     if turn == 3:
         return say("And ", tool_use("send", {"text": "never"}), stop_reason="max_tokens")
     return say(f"Part {turn}, ", stop_reason=stops.get(turn, "end_turn"))
+
+
+LONG_QUESTION = "Look it up, save it, and send it. " * 600
+"""Long enough for the prompt cache."""
+
+idle = faulty(cut_off, once(2, Fault(kind="status", status=429, headers={"retry-after": "400"})))
+"""The same, with a wait that is longer than the prompt cache keeps anything."""
 
 
 def claude(*, faults: bool = True) -> Script:

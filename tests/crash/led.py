@@ -2,7 +2,7 @@
 
 from agents import cut_off, lead
 
-from outlast.models.script import Fault, any_of, faulty, once
+from outlast.models.script import Fault, any_of, faulty, once, text_of
 
 _TRIPS = any_of(
     once(1, Fault(kind="status", status=529)),
@@ -12,13 +12,13 @@ _TRIPS = any_of(
 
 def _if_asked(request, attempt):
     # Every trip costs real seconds of backoff, so only some runs ask for it.
-    asked = "overloaded" in request["messages"][0]["content"]
+    asked = "overloaded" in text_of(request["messages"][0]["content"])
     return _TRIPS(request, attempt) if asked else None
 
 
 def _said(request, attempt):
     """Lead through all tools, or be cut off and pause, as the question asks."""
-    asked = request["messages"][0]["content"]
+    asked = text_of(request["messages"][0]["content"])
     return (cut_off if "cut short" in asked else lead)(request, attempt)
 
 

@@ -7,7 +7,8 @@ from typing import get_args
 
 import msgspec
 import pytest
-from agents import QUESTION, Effects, agent, claude, cut_off
+from agents import LONG_QUESTION, QUESTION, Effects, agent, claude, cut_off
+from agents import idle as idle_script
 
 from outlast.events import AnyEvent, NoteAdded, tag
 from outlast.journal import Journal, run_stream
@@ -236,7 +237,9 @@ def test_no_event_type_is_left_out(uninterrupted: Played) -> None:
     run(stopped, open_store("memory://"), agent(Effects(), turns=2), QUESTION)
     cut = World(cut_off)
     run(cut, open_store("memory://"), agent(Effects()), QUESTION)
-    worlds = uninterrupted.world, lost.world, stopped, cut
+    idle = World(idle_script)
+    run(idle, open_store("memory://"), agent(Effects()), LONG_QUESTION)
+    worlds = uninterrupted.world, lost.world, stopped, cut, idle
     emitted = {name for world in worlds for name in world.emitted}
     known = {tag(event) for event in get_args(AnyEvent)}
     # Notes come from outside, at every point: see test_two_drivers.

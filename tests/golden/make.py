@@ -135,6 +135,9 @@ def make(journal: Journal) -> None:
     locked = World(lambda request, attempt: Fault(kind="status", status=401, message="no key"))
     run(locked, journal, agent(None), "Open the door.", run_id="locked")
     run(World(cut), journal, agent(None), "At length, please.", run_id="cut")
+    late = Fault(kind="status", status=429, headers={"retry-after": "400"})
+    idle = faulty(lead, once(2, late))
+    run(World(idle), journal, agent(None), "Take your time. " * 1_000, run_id="idle")
     begin(journal, "queued", agent(None), "Later.", tenant="acme", tags={"a": "ä"}, at=1, nonce="n")
 
 

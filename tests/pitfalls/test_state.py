@@ -18,7 +18,7 @@ from outlast.models.script import Fault, faulty, once, say, tool_use
 from outlast.models.scripted import ScriptedModel
 from outlast.state import fold
 from outlast.stores import open_store
-from stubs import Answers, agent, asking, reply
+from stubs import Answers, agent, asking, reply, unmarked
 
 QUESTION = "What foundation grants exist? PRIVATE-1234"
 
@@ -56,8 +56,9 @@ def test_1_02_a_failed_call_leaves_no_half_said_message(url: str) -> None:
     trouble = once(1, Fault(kind="status", status=529))
     run, claude, records = played(url, faulty(asking(), trouble))
     assert run.status == "completed"
-    first, second = map(msgspec.json.decode, claude.calls)
-    assert first["messages"] == second["messages"] == [{"role": "user", "content": QUESTION}]
+    first, second = map(msgspec.json.decode, map(unmarked, claude.calls))
+    asked = [{"role": "user", "content": [{"type": "text", "text": QUESTION}]}]
+    assert first["messages"] == second["messages"] == asked
     assert sum(isinstance(record.event, MessageReceived) for record in records) == 1
 
 
@@ -170,7 +171,7 @@ def test_1_09_all_that_a_resume_needs_is_in_the_journal(url: str) -> None:
     journal.close()
     (ask,) = state.asks.values()
     *before, _ = (msgspec.json.decode(message) for message in ask.messages)
-    assert msgspec.json.decode(claude.calls[-1])["messages"] == before
+    assert msgspec.json.decode(unmarked(claude.calls[-1]))["messages"] == before
     assert msgspec.json.decode(state.answer) == "done"
 
 

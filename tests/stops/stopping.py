@@ -1,6 +1,6 @@
 """A Claude that stops for the reason its question names; each once, and then it answers."""
 
-from outlast.models.script import Turn, compaction, say, text, tool_use, turn_number
+from outlast.models.script import Turn, compaction, say, text, text_of, tool_use, turn_number
 
 THINKING = {"type": "thinking", "thinking": "Let me see."}
 SEARCH = {
@@ -13,10 +13,10 @@ SEARCH = {
 
 def script(request, attempt):
     """Answer by what the first message asks for."""
-    asked = request["messages"][0]["content"]
-    if not isinstance(asked, str):  # a compaction stands for the question
+    first = request["messages"][0]
+    if first["role"] == "assistant":  # a compaction stands for the question
         return say("Compacted, and done.")
-    return _ROWS[asked](turn_number(request))
+    return _ROWS[text_of(first["content"])](turn_number(request))
 
 
 def _cut(turn):

@@ -30,6 +30,10 @@ def claude() -> Iterator[simulator.Simulator]:
         yield started
 
 
+def _unmarked(body: str) -> str:
+    return body.replace(',"cache_control":{"type":"ephemeral"}', "")
+
+
 class Played:
     """One run that asks for a row of the table."""
 
@@ -49,7 +53,7 @@ class Played:
             self.run = app.run(agent, asked, run_id="r")
             self.records = app.log("r")
         lines = claude.requests()[before:]
-        self.requests = [msgspec.json.decode(line["body"]) for line in lines]
+        self.requests = [msgspec.json.decode(_unmarked(line["body"])) for line in lines]
 
     def replies(self) -> list[Any]:
         events = [record.event for record in self.records]

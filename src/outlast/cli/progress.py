@@ -12,6 +12,7 @@ from outlast.cli.words import Part
 from outlast.events import (
     NULL,
     BudgetRefused,
+    CacheMissed,
     FeedbackGiven,
     ModelCallFailed,
     ModelCallInDoubt,
@@ -85,6 +86,8 @@ class Progress:
                     told = f"in doubt: {trouble(event)}"
                 cost = [("counted ", "quiet"), (words.money(event.cost_nano), "money")]
                 self._mark("?", "doubt", told, cost)
+            case CacheMissed():
+                self._mark("○", "doubt", words.plain(self.reader.tell(record)), [])
             case ToolCallSucceeded() as event:
                 took = words.duration(event.latency_ms * 1_000_000)
                 right = [(f"{_size(event)}  ", ""), (f"{took:>6}", "quiet")]

@@ -16,6 +16,7 @@ from outlast.events import (
     AskAnswered,
     AskStarted,
     BudgetRefused,
+    CacheMissed,
     FeedbackGiven,
     MessageReceived,
     ModelCallFailed,
@@ -132,6 +133,8 @@ class Reader:
                 return _model_failed(event)
             case ModelCallInDoubt() as event:
                 return _model_in_doubt(event)
+            case CacheMissed() as event:
+                return _cache_missed(event)
             case ToolCallStarted() as event:
                 again = f" (attempt {event.attempt})" if event.attempt > 1 else ""
                 return [(self.use(event.tool_use_id), ""), (f"  {event.effect}{again}", "quiet")]
@@ -226,6 +229,21 @@ def _model_in_doubt(event: ModelCallInDoubt) -> list[Part]:
         (", counted as ", ""),
         (words.money(event.cost_nano), "money"),
         (f": {trouble(event)}", ""),
+    ]
+
+
+_MISSED = {
+    "expired": "the run was idle for longer than the prompt cache keeps it",
+    "evicted": "the prompt cache no longer had it, though nothing was changed",
+}
+
+
+def _cache_missed(event: CacheMissed) -> list[Part]:
+    lost = event.expected_tokens - event.read_tokens
+    return [
+        (f"{words.count(lost, 'token')} sent again in full", "doubt"),
+        (f": {_MISSED.get(event.reason, event.reason)} (idle {words.duration(event.idle_ns)})", ""),
+        (f"  {words.money(event.extra_nano)} more", "quiet"),
     ]
 
 
