@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, ParamSpec, Self, TypeVar
 import msgspec
 from msgspec import Raw
 
+from outlast import logs
 from outlast.agent import Agent
 from outlast.background import Background
 from outlast.errors import (
@@ -49,9 +50,10 @@ from outlast.prices import rates
 from outlast.runner import Runner, Watch
 from outlast.state import FINAL, RunState, fold, row
 from outlast.stores import open_store
+from outlast.streaming import AsyncStream, Feed, Stream
 
 if TYPE_CHECKING:
-    from anthropic import AsyncAnthropic
+    from outlast.models.clouds import Client
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -59,6 +61,8 @@ T = TypeVar("T")
 _RUN_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@/-]{0,199}")
 _POLL_S: Final = 0.1
 _ASK: Final = "ask-1"
+_BEGINNING: Final = 3
+"""How many records `begin` writes."""
 NANO_PER_USD: Final = 1_000_000_000
 
 
@@ -125,8 +129,9 @@ class Outlast:
     Args:
         store: where runs are recorded: `sqlite:///relative.db` (the default is
             `sqlite:///outlast.db`), `sqlite:////absolute.db`, `memory://`, or a `Journal`.
-        client: a configured `anthropic.AsyncAnthropic`; by default one is made as the SDK does,
-            from `ANTHROPIC_API_KEY` and `ANTHROPIC_BASE_URL`, when the first call needs it.
+        client: a configured `anthropic.AsyncAnthropic`, or the asynchronous client for Bedrock,
+            Vertex, Foundry, AWS or Google Cloud; by default one is made as the SDK does, from
+            `ANTHROPIC_API_KEY` and `ANTHROPIC_BASE_URL`, when the first call needs it.
         model: what to ask instead of Claude: anything that has the method of `models.Model`.
         deps: whatever tools need of the application; they find it in `ToolContext.deps`.
 
@@ -139,7 +144,7 @@ class Outlast:
         self,
         store: str | Journal = "sqlite:///outlast.db",
         *,
-        client: AsyncAnthropic | None = None,
+        client: Client | None = None,
         model: Model | None = None,
         deps: Any = None,
     ) -> None:
@@ -196,7 +201,7 @@ class Outlast:
             RunConflict: the run id is taken by another input or agent.
 
         """
-        run_id = _checked_id(f"{agent.name}-{secrets.token_hex(4)}" if run_id is None else run_id)
+        run_id = _checked_id(_named(agent) if run_id is None else run_id)
         content = _checked_input(input)
         _check_text(f"run {run_id!r}", tenant, *(tags or {}).keys(), *(tags or {}).values())
         rates(agent.model)
@@ -206,6 +211,9 @@ class Outlast:
                 begin(self._journal, run_id, agent, input, tenant=tenant, tags=dict(tags or {}))
             except Conflict:
                 existing = self._journal.run(run_id)  # somebody was faster with the same id
+            else:
+                if logs.wanted():
+                    logs.tell(self._journal.read(run_stream(run_id), limit=_BEGINNING))
         if existing is not None:
             self._check_same(run_id, agent, content)
         return self.get(run_id)
@@ -307,6 +315,55 @@ class Outlast:
             raise RunEnded(run_id, status=run.status)
         return await self._drive(run_id, agent, wait_s, Watch(on_record, on_part))
 
+    # ── streaming ───────────────────────────────────────────────────────────────────────────────
+
+    def stream(
+        self,
+        agent: Agent,
+        input: str,  # noqa: A002  (what it is)
+        *,
+        run_id: str | None = None,
+        tenant: str = "",
+        tags: Mapping[str, str] | None = None,
+        wait_s: float = 30.0,
+    ) -> Stream:
+        """Run the agent on the input as `run` does, and return its parts to iterate over.
+
+        What the journal holds of the run comes first, so who comes again with the same `run_id`
+        sees the whole; of a run that is finished everything comes, without a single call.  Each
+        part names its call and attempt; one of the kind `discarded` says that this attempt came to
+        nothing, and that what was shown of it does not count.
+
+            with app.stream(agent, "Find five grants.", run_id="grants-001") as stream:
+                for part in stream:
+                    print(part.text, end="")
+            print(stream.run.status)
+
+        Nothing happens before the first part is asked for; what `run` raises is raised then, or
+        where it happens.  Leaving early stops driving the run; see `Stream`.
+        """
+        stream = self.astream(agent, input, run_id=run_id, tenant=tenant, tags=tags, wait_s=wait_s)
+        return Stream(stream, self._background)
+
+    def astream(
+        self,
+        agent: Agent,
+        input: str,  # noqa: A002  (what it is)
+        *,
+        run_id: str | None = None,
+        tenant: str = "",
+        tags: Mapping[str, str] | None = None,
+        wait_s: float = 30.0,
+    ) -> AsyncStream:
+        """Do what `stream` does, on the caller's event loop; iterate with `async for`."""
+        run_id = _named(agent) if run_id is None else run_id
+
+        async def driven(feed: Feed) -> Run:
+            await self._aside(self.start, agent, input, run_id=run_id, tenant=tenant, tags=tags)
+            return await self._drive(run_id, agent, wait_s, Watch(feed.read, feed.hear), feed)
+
+        return AsyncStream(run_id, driven)
+
     # ── looking ─────────────────────────────────────────────────────────────────────────────────
 
     def get(self, run_id: str) -> Run:
@@ -350,7 +407,8 @@ class Outlast:
         self.get(run_id)
         _check_text("the note", text, by)
         note = NoteAdded(text=text, by=by)
-        self._journal.append(Commit(stream=run_stream(run_id), events=(note,), at=time.time_ns()))
+        noted = Commit(stream=run_stream(run_id), events=(note,), at=time.time_ns())
+        logs.tell(self._journal.append(noted))
 
     # ── inside ──────────────────────────────────────────────────────────────────────────────────
 
@@ -365,16 +423,19 @@ class Outlast:
                     run_id, what="input", recorded=_short(event.content), given=_short(content)
                 )
 
-    async def _drive(self, run_id: str, agent: Agent, wait_s: float, watch: Watch) -> Run:
+    async def _drive(
+        self, run_id: str, agent: Agent, wait_s: float, watch: Watch, feed: Feed | None = None
+    ) -> Run:
         give_up_at = time.monotonic() + wait_s
         fenced = False
         while True:
             run = await self._aside(self.get, run_id)
+            await self._read_on(run_id, feed)
             if run.status == "completed" or run.status in FINAL:
                 return run
             try:
                 if not fenced:
-                    return await self._drive_claimed(run_id, agent, watch)
+                    return await self._drive_claimed(run_id, agent, watch, feed)
                 holder = "another process"
             except Busy as busy:
                 holder = busy.holder
@@ -385,16 +446,26 @@ class Outlast:
                 return _because(self.get(run_id), f"driven by {holder}")
             await asyncio.sleep(_POLL_S)
 
-    async def _drive_claimed(self, run_id: str, agent: Agent, watch: Watch) -> Run:
+    async def _drive_claimed(
+        self, run_id: str, agent: Agent, watch: Watch, feed: Feed | None
+    ) -> Run:
         await self._aside(self._check_agent, run_id, agent)
         runner = self._own if self._at_home() else self._guest
         stream = run_stream(run_id)
         epoch = await self._claimed(stream)
         try:
+            await self._read_on(run_id, feed)  # what others wrote until the run was claimed
             state = await runner.drive(run_id, agent, epoch=epoch, watch=watch)
         finally:
             self._journal.release(stream)
         return _run(row(state, run_id))
+
+    async def _read_on(self, run_id: str, feed: Feed | None) -> None:
+        """Feed what the journal holds and was not fed yet."""
+        if feed is not None:
+            stream = run_stream(run_id)
+            for record in await self._aside(self._journal.read, stream, after=feed.seq):
+                feed.read(record)
 
     def _at_home(self) -> bool:
         """Return whether this is outlast's own loop, which serves nobody else."""
@@ -476,6 +547,10 @@ def begin(  # noqa: PLR0913  (all but four are keywords with defaults)
     journal.append(
         Commit(stream=stream, events=events, at=now, expected_seq=1, row=row(fold(records), run_id))
     )
+
+
+def _named(agent: Agent) -> str:
+    return f"{agent.name}-{secrets.token_hex(4)}"
 
 
 class _Named(msgspec.Struct):

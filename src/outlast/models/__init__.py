@@ -6,14 +6,36 @@ function, for tests, the demo and the simulator.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Protocol
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+from typing import Final, Protocol
 
 import msgspec
 from msgspec import Raw
 
 from outlast.events import RETRYABLE as RETRYABLE
 from outlast.events import UNBILLED as UNBILLED
+
+UNCOUNTED: Final = frozenset(
+    {
+        "billing_policy",
+        "container",
+        "diagnostics",
+        "fallback_credit_token",
+        "fallbacks",
+        "inference_geo",
+        "max_tokens",
+        "metadata",
+        "service_tier",
+        "stop_sequences",
+        "stream",
+        "temperature",
+        "thread",
+        "top_k",
+        "top_p",
+    }
+)
+"""Members of a request that say nothing of its input, so that counting its tokens refuses them."""
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,13 +52,52 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     messages: Sequence[bytes]
     """Every message of the conversation as encoded once, oldest first."""
 
-    def body(self) -> bytes:
-        """Return the request body: JSON, streaming on."""
-        return b'{%b,"max_tokens":%d,"stream":true,"messages":[%b]}' % (
-            self.head,
-            self.max_tokens,
-            b",".join(self.messages),
-        )
+    def body(
+        self, members: bytes = b'"stream":true', *, without: frozenset[str] = frozenset()
+    ) -> bytes:
+        """Return the request body as JSON, joined from what was encoded once.
+
+        Args:
+            members: what the body has beside its head, limit and messages, without braces.
+            without: members of the head that are left out, where a client says them elsewhere.
+
+        """
+        head = thinned(self.head, without) if without else self.head
+        return _joined(head, b'"max_tokens":%d' % self.max_tokens, members, self._said())
+
+    def counted_body(self, members: bytes = b"", *, without: frozenset[str] = frozenset()) -> bytes:
+        """Return the body that asks how many tokens the input is; see `body`."""
+        return _joined(thinned(self.head, UNCOUNTED | without), members, self._said())
+
+    def _said(self) -> bytes:
+        return b'"messages":[%b]' % b",".join(self.messages)
+
+
+def _joined(*members: bytes) -> bytes:
+    return b"{%b}" % b",".join(filter(None, members))
+
+
+@lru_cache(maxsize=64)
+def thinned(head: bytes, without: frozenset[str]) -> bytes:
+    """Return a head without some of its members; the others are as they were."""
+    members = members_of(head)
+    if without.isdisjoint(members):
+        return head
+    kept = (
+        b"%b:%b" % (msgspec.json.encode(name), raw)
+        for name, raw in members.items()
+        if name not in without
+    )
+    return b",".join(kept)
+
+
+@lru_cache(maxsize=64)
+def members_of(head: bytes) -> Mapping[str, Raw]:
+    """Return the members of a head, each as it was encoded."""
+    return _MEMBERS.decode(b"{%b}" % head)
+
+
+_MEMBERS: Final = msgspec.json.Decoder(dict[str, Raw])
 
 
 class Reply(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,6 +135,19 @@ class Model(Protocol):
 
         Raises:
             ModelFailure: there is none, and why.
+
+        """
+        ...
+
+
+class TokenCounter(Protocol):
+    """A model that can say how large a request is.  Not every one can."""
+
+    async def count_tokens(self, request: Request) -> int:
+        """Return how many input tokens the API would count for `request`; nothing is billed.
+
+        Raises:
+            ModelFailure: it did not say, and why; `not_found` where nobody there can count.
 
         """
         ...

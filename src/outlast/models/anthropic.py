@@ -13,20 +13,25 @@ import inspect
 import math
 import re
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 from weakref import WeakKeyDictionary
 
+import msgspec
+
 from outlast.errors import ModelFailure, UsageError
-from outlast.models import Part, Reply, Request
+from outlast.models import Part, Reply, Request, clouds
 from outlast.models.stream import Accumulator
 
 if TYPE_CHECKING:
     from anthropic import AsyncAnthropic
 
     from outlast.events import FailureKind
+    from outlast.models.clouds import Client
+
+T = TypeVar("T")
 
 DEADLINE_S: Final = 600.0
 """How long a call may take in all.  A read timeout is none: pings reset it."""
@@ -48,6 +53,7 @@ KINDS: Final[Mapping[int | str | tuple[int, str], FailureKind]] = {
     412: "invalid_request",
     413: "too_large",
     422: "invalid_request",
+    424: "unavailable",  # Bedrock: Claude failed while it was at work
     429: "rate_limited",
     (429, "ramp_limit_exceeded"): "rate_limited",
     (429, "contract_spend_limit_reached"): "spend_limit",
@@ -117,17 +123,19 @@ _WITH_STATUS: Final = frozenset({"APIStatusError", "HTTPStatusError"})
 _LIBRARIES: Final = frozenset({"anthropic", "builtins", "httpcore2", "httpx2"})
 _KEY: Final = re.compile(r"sk-ant-[\w-]+")
 _CREDENTIALS: Final = frozenset({"authorization", "x-api-key"})
+_REQUEST_IDS: Final = ("request-id", "x-amzn-requestid", "apim-request-id", "x-request-id")
 _DRAIN_S: Final = 0.2
 _LONGEST: Final = 500  # characters of a message; a gateway may answer with a whole page
 
 
 class AnthropicModel:
-    """Asks Claude once per call, over an `anthropic.AsyncAnthropic`.
+    """Asks Claude once per call, over an asynchronous client of the `anthropic` package.
 
     Args:
-        client: whom to ask with; its own number of retries is not used.  It can serve one event
-            loop.  Without one, a client is made per event loop from the environment, as the SDK
-            does (`ANTHROPIC_API_KEY`, `ANTHROPIC_BASE_URL` and so on), when the first call is made.
+        client: whom to ask with, those for Bedrock, Vertex, Foundry, AWS and Google Cloud included;
+            its own number of retries is not used.  It can serve one event loop.  Without one, a
+            client is made per event loop from the environment, as the SDK does
+            (`ANTHROPIC_API_KEY`, `ANTHROPIC_BASE_URL` and so on), when the first call is made.
         deadline_s: how long a call may take in all; `None` leaves only the client's timeouts.
 
     Raises:
@@ -136,7 +144,7 @@ class AnthropicModel:
     """
 
     def __init__(
-        self, client: AsyncAnthropic | None = None, *, deadline_s: float | None = DEADLINE_S
+        self, client: Client | None = None, *, deadline_s: float | None = DEADLINE_S
     ) -> None:
         if client is not None and not inspect.iscoroutinefunction(client.post):
             raise UsageError(
@@ -145,9 +153,7 @@ class AnthropicModel:
             )
         self._given = client
         self._deadline_s = deadline_s
-        self._clients: WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncAnthropic] = (
-            WeakKeyDictionary()
-        )
+        self._clients: WeakKeyDictionary[asyncio.AbstractEventLoop, Client] = WeakKeyDictionary()
 
     async def call(self, request: Request, *, on_part: Callable[[Part], None] | None) -> Reply:
         """Return the whole reply to one request that is sent once.
@@ -158,17 +164,17 @@ class AnthropicModel:
             ModelFailure: there is no reply; its `kind` says why, and what that means for the bill.
 
         """
-        client = None
-        try:
-            client = await self._client()
-            async with asyncio.timeout(self._deadline_s) as deadline:
-                return await _ask(client, request, on_part)
-        except Exception as error:
-            if isinstance(error, TimeoutError) and client is not None and deadline.expired():
-                failure = ModelFailure("timeout", f"no reply within {self._deadline_s:g} s")
-            else:
-                failure = classify(error)
-            raise _cleaned(failure, _secrets(client)) from error
+        return await self._once(lambda client: _ask(client, request, on_part))
+
+    async def count_tokens(self, request: Request) -> int:
+        """Return how many input tokens the API counts for `request`; nothing is billed.
+
+        Raises:
+            ModelFailure: it did not say, and why; `not_found` where the client's cloud cannot
+                count.
+
+        """
+        return await self._once(lambda client: _count(client, request))
 
     async def aclose(self) -> None:
         """Close the connections of this event loop, unless the client was given."""
@@ -176,15 +182,30 @@ class AnthropicModel:
         if client is not None and self._given is None:
             await client.close()
 
-    async def _client(self) -> AsyncAnthropic:
+    async def _once(self, ask: Callable[[Client], Awaitable[T]]) -> T:
+        client = None
+        try:
+            client = await self._client()
+            async with asyncio.timeout(self._deadline_s) as deadline:
+                return await ask(client)
+        except Exception as error:
+            if isinstance(error, TimeoutError) and client is not None and deadline.expired():
+                failure = ModelFailure("timeout", f"no reply within {self._deadline_s:g} s")
+            else:
+                failure = classify(error)
+            raise _cleaned(failure, _secrets(client, error)) from error
+
+    async def _client(self) -> Client:
         # Connections belong to the loop they were opened in, and an app may have two.
         loop = asyncio.get_running_loop()
         if loop not in self._clients:
             # In a thread, so that other runs of this loop go on for the second it takes.
             sdk = await asyncio.to_thread(importlib.import_module, "anthropic")
-            client = self._given or sdk.AsyncAnthropic()
-            if type(client) is sdk.AsyncAnthropic:  # Bedrock, Vertex, Foundry sign in their own way
+            client: Any = self._given or sdk.AsyncAnthropic()
+            if type(client) is sdk.AsyncAnthropic:  # the clouds' clients sign in their own ways
                 _check_credentials(client)
+            else:
+                await asyncio.to_thread(clouds.check, client)
             self._clients[loop] = client.with_options(max_retries=0)
         return self._clients[loop]
 
@@ -222,16 +243,17 @@ def retry_after_s(headers: Mapping[str, str], *, now: float) -> float | None:
     return seconds if seconds is not None and seconds >= 0 else None
 
 
-async def _ask(
-    client: AsyncAnthropic, request: Request, on_part: Callable[[Part], None] | None
-) -> Reply:
+async def _ask(client: Client, request: Request, on_part: Callable[[Part], None] | None) -> Reply:
     from anthropic import AsyncStream  # noqa: PLC0415  (slow; `_client` imported it already)
 
     # As a stream of the SDK's, and not as a bare response, so that the client's middleware sees
     # what it knows; it is never iterated.
+    route = await clouds.route(
+        client, "/v1/messages", model=request.model, head=request.head, stream=True
+    )
     stream: Any = await client.post(
-        "/v1/messages",
-        content=request.body(),
+        route.path,
+        content=request.body(route.members, without=route.without),
         cast_to=object,
         stream=True,
         stream_cls=AsyncStream[object],
@@ -246,13 +268,44 @@ async def _ask(
         await stream.close()
 
 
+async def _count(client: Client, request: Request) -> int:
+    import httpx2  # noqa: PLC0415  (slow; the SDK imported it already)
+
+    route = await clouds.route(
+        client,
+        "/v1/messages/count_tokens",
+        model=request.model,
+        head=request.head,
+        stream=False,
+    )
+    response = await client.post(
+        route.path,
+        content=request.counted_body(route.members, without=route.without),
+        cast_to=httpx2.Response,
+    )
+    try:
+        return msgspec.json.decode(response.content, type=_Counted).input_tokens
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        beginning = response.content[:200].decode("utf-8", "replace")
+        raise ModelFailure(
+            "malformed",
+            f"a number of tokens was asked for, and this came: {beginning!r}",
+            status=response.status_code,
+            request_id=_request_id(response.headers),
+        ) from error
+
+
+class _Counted(msgspec.Struct):
+    input_tokens: int
+
+
 async def _read(response: Any, accumulator: Accumulator) -> Reply:
-    request_id: str = response.headers.get("request-id", "")
+    request_id = _request_id(response.headers)
     async with aclosing(response.aiter_bytes()) as chunks:
         try:
-            await _expect_events(response, chunks)
+            feed = await _feeder(response, chunks, accumulator)
             async for chunk in chunks:
-                accumulator.feed(chunk)
+                feed(chunk)
                 if accumulator.done:
                     break
             reply = accumulator.reply(request_id)
@@ -265,15 +318,27 @@ async def _read(response: Any, accumulator: Accumulator) -> Reply:
     return reply
 
 
-async def _expect_events(response: Any, chunks: AsyncIterator[bytes]) -> None:
+async def _feeder(
+    response: Any, chunks: AsyncIterator[bytes], accumulator: Accumulator
+) -> Callable[[bytes], None]:
+    """Return what takes the stream's bytes, by the framing that its content type names."""
     kind = response.headers.get("content-type", "text/event-stream")
-    if not kind.startswith("text/event-stream"):
-        beginning = (await anext(chunks, b""))[:200].decode("utf-8", "replace")
-        raise ModelFailure(
-            "malformed",
-            f"a stream was asked for, and {kind} came: {beginning!r}; "
-            "is ANTHROPIC_BASE_URL the Messages API?",
-        )
+    if kind.startswith("text/event-stream"):
+        return accumulator.feed
+    if kind.startswith(clouds.FRAMED):
+        frames = clouds.Frames()
+
+        def feed(chunk: bytes) -> None:
+            for name, data in frames.feed(chunk):
+                accumulator.event(name, data)
+
+        return feed
+    beginning = (await anext(chunks, b""))[:200].decode("utf-8", "replace")
+    raise ModelFailure(
+        "malformed",
+        f"a stream was asked for, and {kind} came: {beginning!r}; "
+        "is ANTHROPIC_BASE_URL the Messages API?",
+    )
 
 
 async def _drain(chunks: AsyncIterator[bytes]) -> None:
@@ -321,6 +386,8 @@ def _names(error: BaseException) -> list[str]:
 
 def _kind(error: BaseException) -> FailureKind:
     kind = _listed(error) or "bug"
+    if kind == "bug":
+        return clouds.unsent(error) or kind
     if "APIConnectionError" not in _names(error) or error.__cause__ is None:
         return kind
     # The client wraps whatever its transport raises before an answer begins.  Where that says
@@ -342,12 +409,11 @@ def _refused(error: Any) -> ModelFailure:
     """Return the failure of an answer with an error status."""
     response = error.response
     body = getattr(error, "body", None)
-    told = body.get("error") if isinstance(body, dict) else None
-    told = told if isinstance(told, dict) else {}
+    told = _complaint(body)
     details = told.get("details")
     code = _str(details.get("error_code")) if isinstance(details, dict) else ""
     said = _str(told.get("message")) or (body if isinstance(body, str) else "")
-    error_type = _str(told.get("type"))
+    error_type = _error_type(told, response.headers)
     message = f"HTTP {response.status_code} {error_type}".rstrip() + (f": {said}" if said else "")
     return ModelFailure(
         _of_status(response.status_code, code),
@@ -356,8 +422,29 @@ def _refused(error: Any) -> ModelFailure:
         error_type=error_type,
         error_code=code,
         retry_after_s=retry_after_s(response.headers, now=time.time()),
-        request_id=response.headers.get("request-id", ""),
+        request_id=_request_id(response.headers),
     )
+
+
+def _complaint(body: object) -> dict[str, Any]:
+    """Return the members of an error: in `error` as everywhere, in a list of one, or bare (AWS)."""
+    if isinstance(body, list) and body:
+        body = body[0]
+    if not isinstance(body, dict):
+        return {}
+    told = body.get("error", body)
+    return told if isinstance(told, dict) else {}
+
+
+def _error_type(told: dict[str, Any], headers: Mapping[str, str]) -> str:
+    """Return `type` as Anthropic has it, `status` as Google, `code` as Azure, or AWS's header."""
+    named = (_str(told.get(name)) for name in ("type", "status", "code"))
+    aws = headers.get("x-amzn-errortype", "").partition(":")[0]
+    return next(filter(None, named), aws)
+
+
+def _request_id(headers: Mapping[str, str]) -> str:
+    return next(filter(None, (headers.get(name) for name in _REQUEST_IDS)), "")
 
 
 def _sentence(error: BaseException) -> str:
@@ -379,8 +466,16 @@ def _number(text: str | None) -> float | None:
     return number if math.isfinite(number) and number >= 0 else None
 
 
-def _secrets(client: AsyncAnthropic | None) -> list[str]:
-    keys = (getattr(client, name, None) for name in ("api_key", "auth_token"))
+def _secrets(client: Client | None, error: Exception) -> list[str]:
+    """Return what must not be told: the client's keys, and the token this was sent with.
+
+    A token may be one that a function of the user's gave for this attempt alone.
+    """
+    keys = [getattr(client, name, None) for name in clouds.SECRETS]
+    # Not by attribute: an error of the transport that knows no request raises there.
+    request = vars(error).get("request")
+    if request is not None:
+        keys += [request.headers.get(name, "").rpartition(" ")[2] for name in _CREDENTIALS]
     return [key for key in keys if isinstance(key, str) and key]
 
 
