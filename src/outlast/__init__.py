@@ -23,18 +23,24 @@ if TYPE_CHECKING:
         UnknownModel,
         UsageError,
     )
+    from outlast.logs import LogContext
+    from outlast.models import Part
+    from outlast.streaming import AsyncStream, Stream
     from outlast.tools import Tool, ToolContext, tool
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Agent",
+    "AsyncStream",
     "Budget",
     "InvalidAgent",
     "InvalidInput",
     "InvalidTool",
+    "LogContext",
     "Outlast",
     "OutlastError",
+    "Part",
     "Run",
     "RunConflict",
     "RunEnded",
@@ -43,6 +49,7 @@ __all__ = [
     "RunStopped",
     "RunWithoutAnswer",
     "StoreError",
+    "Stream",
     "Tool",
     "ToolContext",
     "ToolError",
@@ -54,9 +61,13 @@ __all__ = [
 
 _HOMES = {
     "Agent": "agent",
+    "AsyncStream": "streaming",
     "Budget": "agent",
+    "LogContext": "logs",
     "Outlast": "app",
+    "Part": "models",
     "Run": "app",
+    "Stream": "streaming",
     "Tool": "tools",
     "ToolContext": "tools",
     "tool": "tools",

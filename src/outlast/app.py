@@ -317,7 +317,7 @@ class Outlast:
 
     # ── streaming ───────────────────────────────────────────────────────────────────────────────
 
-    def stream(
+    def stream(  # noqa: PLR0913  (as run)
         self,
         agent: Agent,
         input: str,  # noqa: A002  (what it is)
@@ -345,7 +345,7 @@ class Outlast:
         stream = self.astream(agent, input, run_id=run_id, tenant=tenant, tags=tags, wait_s=wait_s)
         return Stream(stream, self._background)
 
-    def astream(
+    def astream(  # noqa: PLR0913  (as run)
         self,
         agent: Agent,
         input: str,  # noqa: A002  (what it is)

@@ -26,6 +26,7 @@ from outlast.events import (
     ToolCallSucceeded,
     ToolFailureKind,
 )
+from outlast.logs import Place, placed
 from outlast.tools import MAX_RESULT_BYTES, Tool, ToolContext
 
 
@@ -37,8 +38,12 @@ async def call_tool(  # noqa: PLR0913  (what a call needs from outside)
     tenant: str,
     deps: Any,
     put_blob: Callable[[bytes], str],
+    seq: int = 0,
 ) -> ToolCallSucceeded | ToolCallFailed | ToolCallInDoubt:
-    """Run the tool and return the outcome of the call; only a cancellation is raised."""
+    """Run the tool and return the outcome of the call; only a cancellation is raised.
+
+    What it logs can be led back to `seq`, where the intent of the call stands.
+    """
     declared = agent.tool(call.tool)
     assert declared is not None, f"{call.tool} was there when the call was decided"  # noqa: S101
     began = time.monotonic()
@@ -55,7 +60,8 @@ async def call_tool(  # noqa: PLR0913  (what a call needs from outside)
         )
         arguments = {**arguments, name: context}
     try:
-        value, error = await _run(declared, arguments)
+        with placed(Place(run_id, call.ask_id, call.call_id, seq)):
+            value, error = await _run(declared, arguments)
     except TimeoutError:
         return _timed_out(call, declared)
     if error is not None:
