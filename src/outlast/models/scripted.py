@@ -145,6 +145,18 @@ class ScriptedModel:
                 on_part(_part(request, kind, shown))
         return _reply(answer.said, answer.request_id)
 
+    async def count_tokens(self, request: Request) -> int:
+        """Return how many input tokens the bill would have for `request`; nothing is billed.
+
+        Raises:
+            ModelFailure: a request that the API would refuse.
+
+        """
+        counted = self._claude.count(request.counted_body())
+        if isinstance(counted, Fault):
+            raise failure(counted, "")
+        return counted
+
 
 def failure(fault: Fault, request_id: str) -> ModelFailure:
     """Return what a client over HTTP would have made of `fault`."""
