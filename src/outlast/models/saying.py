@@ -69,7 +69,7 @@ def say_to(
     request: dict[str, Any], identity: Identity, turn: Turn, caching: Caching = NOTHING
 ) -> Said:
     """Return `turn` as it is said in that conversation."""
-    blocks = list(_completed(request, identity.conversation, turn))
+    blocks = list(_completed(request, identity, turn))
     kept = _Kept(blocks, sum(map(len, blocks)), _stop_reason(turn, blocks))
     if sequences := request.get("stop_sequences"):
         _stop(kept, sequences)
@@ -126,8 +126,9 @@ def short(seed: str, what: str) -> str:
 # ── ids and signatures ──────────────────────────────────────────────────────────────────────────
 
 
-def _completed(request: dict[str, Any], conversation: str, turn: Turn) -> Iterator[bytes]:
+def _completed(request: dict[str, Any], identity: Identity, turn: Turn) -> Iterator[bytes]:
     """Yield the blocks with everything that the script left to be filled in."""
+    conversation = bound = identity.conversation
     display = (request.get("thinking") or {}).get("display")
     called = ""
     for index, raw in enumerate(_split(turn.content)):
@@ -144,8 +145,11 @@ def _completed(request: dict[str, Any], conversation: str, turn: Turn) -> Iterat
         if kind == "server_tool_use":
             called = _text(_MEMBERS.decode(block)["id"])
         if (member := signing.SIGNED.get(kind)) and member not in members:
-            signature = signing.sign(msgspec.json.decode(block), conversation)
+            signature = signing.sign(msgspec.json.decode(block), bound)
             block = b'%b,"%b":"%b"}' % (block[:-1], member.encode(), signature.encode())
+        if kind == "compaction" and bytes(members.get("content", b"null")) != b"null":
+            # What follows is thought from the summary alone, and sent back after nothing else.
+            bound = identity.prefixes[0]
         yield block
 
 
