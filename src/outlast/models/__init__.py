@@ -65,9 +65,9 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
         head = thinned(self.head, without) if without else self.head
         return _joined(head, b'"max_tokens":%d' % self.max_tokens, members, self._said())
 
-    def counted_body(self, members: bytes = b"", *, without: frozenset[str] = frozenset()) -> bytes:
+    def counted_body(self, members: bytes = b"") -> bytes:
         """Return the body that asks how many tokens the input is; see `body`."""
-        return _joined(thinned(self.head, UNCOUNTED | without), members, self._said())
+        return _joined(thinned(self.head, UNCOUNTED), members, self._said())
 
     def _said(self) -> bytes:
         return b'"messages":[%b]' % b",".join(self.messages)

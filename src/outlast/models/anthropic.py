@@ -280,7 +280,7 @@ async def _count(client: Client, request: Request) -> int:
     )
     response = await client.post(
         route.path,
-        content=request.counted_body(route.members, without=route.without),
+        content=request.counted_body(route.members),
         cast_to=httpx2.Response,
     )
     try:
