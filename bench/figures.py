@@ -62,11 +62,21 @@ class Size:
     long_turns: int = 10_000
     long_repeats: int = 3
     many_turns: int = 40
+    http_repeats: int = 5
+    http_turns: int = 20
     starts: int = 15
 
 
 FULL_SIZE = Size(pairs=9)
-QUICK = Size(pairs=3, long_turns=3000, long_repeats=1, many_turns=20, starts=5)
+QUICK = Size(
+    pairs=3,
+    long_turns=3000,
+    long_repeats=1,
+    many_turns=20,
+    http_repeats=3,
+    http_turns=10,
+    starts=5,
+)
 
 Progress = Callable[[str, int], Callable[[], None]]
 """Announces a measurement of so many steps, and returns what is to be called after each."""
@@ -77,6 +87,7 @@ def all_figures(folder: Path, size: Size, progress: Progress) -> Iterator[Figure
     yield from _one_run(folder, size, progress)
     yield from _long_run(folder, size, progress)
     yield from _many_runs(folder, size, progress)
+    yield from _http(folder, size, progress)
     yield from _bytes(folder, size, progress)
     yield from _resume(folder, size, progress)
     yield from _memory(folder, size, progress)
@@ -154,6 +165,45 @@ def _many_runs(folder: Path, size: Size, progress: Progress) -> Iterator[Figure]
             more=True,
             beside=f"{beside}, {middle(raw, 'turns_per_commit'):.0f} turns a commit",
         )
+
+
+def _http(folder: Path, size: Size, progress: Progress) -> Iterator[Figure]:
+    step = progress("a turn over HTTP against the bare SDK", size.http_repeats)
+    task = ("over_http", {"folder": folder, "measured": size.http_turns})
+    (found,) = interleaved(size.http_repeats, task, step=step)
+    ours, create, stream = (
+        [result[side] for result in found] for side in ("ours", "create", "stream")
+    )
+    yield _http_cpu("create", "1", ours, create)
+    yield _http_cpu("create", "100", ours, create, **_HTTP)
+    yield _http_cpu("create", "1000", ours, create)
+    late, early = (ratios(ours, create, length) for length in ("1000", "100"))
+    grown = [middle(side, "1000") / middle(side, "100") for side in (ours, create)]
+    yield Figure(
+        "the same at N = 1000 ÷ at N = 100",
+        [a / b for a, b in zip(late, early, strict=True)],
+        gate=1.0,
+        goal=1.0,
+        beside=f"CPU grows {grown[0]:.2g} × against {grown[1]:.2g} ×",
+    )
+    yield _http_cpu("stream", "100", ours, stream)
+    yield _http_cpu("stream", "paced 100", ours, stream, **_HTTP)
+    yield _http_cpu("create", "paced 100", ours, create)
+
+
+_HTTP = {"gate": 0.5, "goal": 0.2}
+
+
+def _http_cpu(
+    bare: str, case: str, ours: list[Result], theirs: list[Result], **bounds: float
+) -> Figure:
+    events, length = ("", case) if case.isdigit() else ("event by event, ", case.split()[1])
+    return Figure(
+        f"CPU per turn over HTTP, {events}N = {length} ÷ bare {bare}",
+        ratios(ours, theirs, case),
+        beside=_beside(ours, theirs, case, "µs"),
+        **bounds,
+    )
 
 
 def _bytes(folder: Path, size: Size, progress: Progress) -> Iterator[Figure]:

@@ -84,11 +84,21 @@ class Claude:
         return self._replies[turn - 1]
 
 
+def content(turn: int) -> bytes:
+    """Return the blocks of the reply of a turn that asks for the tool, as JSON."""
+    return (b"%012d" % turn).join(_TOOL_USE)
+
+
+def usage(turn: int) -> bytes:
+    """Return the counts of the reply of a turn, as JSON."""
+    return _USAGE % (30_000 + turn)
+
+
 def _reply(turn: int, ends: bool) -> Reply:  # noqa: FBT001  (of one caller)
     return Reply(
-        content=Raw(_END if ends else (b"%012d" % turn).join(_TOOL_USE)),
+        content=Raw(_END if ends else content(turn)),
         stop_reason="end_turn" if ends else "tool_use",
-        usage=Raw(_USAGE % (30_000 + turn)),
+        usage=Raw(usage(turn)),
         model=MODEL,
         request_id=f"req_011Bench{turn:012}",
         message_id=f"msg_01Bench{turn:012}",

@@ -279,6 +279,16 @@ def memory_live(folder: Path, runs: int) -> dict[str, Any]:
     return {"mb_each": each}
 
 
+# ── over HTTP ───────────────────────────────────────────────────────────────────────────────────
+
+
+def over_http(folder: Path, measured: int) -> dict[str, Any]:
+    """Return what a turn over HTTP takes, side by side and case by case; see `turns.turns`."""
+    import turns  # noqa: PLC0415  (takes a second, which no other task should)
+
+    return dict(turns.turns(folder, measured))
+
+
 # ── starting ────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -319,6 +329,7 @@ TASKS = {
         memory_bare,
         memory_one,
         memory_live,
+        over_http,
         start,
     )
 }
