@@ -30,7 +30,7 @@ _LENGTH = re.compile(rb"content-length: *(\d+)", re.IGNORECASE)
 _STREAMED = re.compile(rb'"stream": ?true')
 _HEADERS = (
     b"HTTP/1.1 200 OK\r\n"
-    b"request-id: req_011Bench%012d\r\n"
+    b"request-id: req_%b\r\n"
     b"anthropic-organization-id: bench\r\n"
     b"anthropic-ratelimit-requests-limit: 4000\r\n"
     b"anthropic-ratelimit-requests-remaining: 3999\r\n"
@@ -46,8 +46,14 @@ _EVENTS = (
 )
 
 
-def message(number: int) -> dict[str, Any]:
-    """Return the reply to request `number`: a text and one tool use."""
+def message(number: int, read: int = 0) -> dict[str, Any]:
+    """Return the reply to request `number`: a text and one tool use.
+
+    Args:
+        number: of the request; makes the ids unique.
+        read: tokens of the prompt that were in the cache.
+
+    """
     return {
         "model": work.MODEL,
         "id": f"msg_01Bench{number:012}",
@@ -57,13 +63,12 @@ def message(number: int) -> dict[str, Any]:
         "stop_reason": "tool_use",
         "stop_sequence": None,
         "stop_details": None,
-        "usage": json.loads(work.usage(number % FIRST)),
+        "usage": json.loads(work.usage(read)),
     }
 
 
-def events(number: int) -> list[bytes]:
-    """Return the same reply as server-sent events."""
-    whole = message(number)
+def events(whole: dict[str, Any]) -> list[bytes]:
+    """Return a reply as server-sent events."""
     usage = whole["usage"] | {"output_tokens": 1}
     begun = whole | {"content": [], "stop_reason": None, "usage": usage}
     ended = {"stop_reason": "tool_use", "stop_sequence": None, "stop_details": None}
@@ -124,20 +129,22 @@ class Server:
                 body = await reader.readexactly(int(found[1]) if found else 0)
                 # Near either end, as the members before and after the messages are short.
                 streamed = _STREAMED.search(body[:4096]) or _STREAMED.search(body[-4096:])
-                await self._answer(writer, streamed=streamed is not None)
+                # More than any turn before has read and written.
+                reply = message(next(self._numbers), read=len(body) // 2)
+                await self._answer(writer, reply, streamed=streamed is not None)
         except (asyncio.IncompleteReadError, ConnectionError):
             writer.close()
 
-    async def _answer(self, writer: asyncio.StreamWriter, *, streamed: bool) -> None:
-        number = next(self._numbers)
-        head = _HEADERS % number
-        if not streamed:
-            whole = json.dumps(message(number)).encode()
-            writer.write(head + _JSON % len(whole) + whole)
-            await writer.drain()
-            return
-        chunks = [b"%x\r\n%b\r\n" % (len(event), event) for event in events(number)]
-        parts = [head + _EVENTS, *chunks, b"0\r\n\r\n"]
+    async def _answer(
+        self, writer: asyncio.StreamWriter, reply: dict[str, Any], *, streamed: bool
+    ) -> None:
+        head = _HEADERS % reply["id"].encode()
+        if streamed:
+            chunks = [b"%x\r\n%b\r\n" % (len(event), event) for event in events(reply)]
+            parts = [head + _EVENTS, *chunks, b"0\r\n\r\n"]
+        else:
+            whole = json.dumps(reply).encode()
+            parts = [head + _JSON % len(whole) + whole]
         for part in parts if self._pace_s else [b"".join(parts)]:
             writer.write(part)
             await asyncio.sleep(self._pace_s)

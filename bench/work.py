@@ -23,6 +23,8 @@ ASKED = "Find five grants for nonprofits that work on artificial intelligence."
 SAID = ("Here is what I know so far, and what I am going to look up next. " * 8)[:500]
 FOUND = ("A grant, its funder, its sum and who may apply for it. " * 20)[:1024]
 WARM_TURNS = 3
+WRITTEN = 618
+"""Tokens that every turn adds to the prompt in Claude's cache."""
 
 _TOOL_USE = (
     b'[{"type":"text","text":"%b"},{"type":"tool_use","id":"toolu_01Bench' % SAID.encode(),
@@ -33,9 +35,9 @@ _TOOL_USE = (
 )
 _END = b'[{"type":"text","text":"%b"}]' % SAID.encode()
 _USAGE = (
-    b'{"input_tokens":412,"cache_creation_input_tokens":618,"cache_read_input_tokens":%d,'
+    b'{"input_tokens":412,"cache_creation_input_tokens":%d,"cache_read_input_tokens":%d,'
     b'"output_tokens":187,"service_tier":"standard",'
-    b'"cache_creation":{"ephemeral_5m_input_tokens":618,"ephemeral_1h_input_tokens":0}}'
+    b'"cache_creation":{"ephemeral_5m_input_tokens":%d,"ephemeral_1h_input_tokens":0}}'
 )
 
 
@@ -89,16 +91,19 @@ def content(turn: int) -> bytes:
     return (b"%012d" % turn).join(_TOOL_USE)
 
 
-def usage(turn: int) -> bytes:
-    """Return the counts of the reply of a turn, as JSON."""
-    return _USAGE % (30_000 + turn)
+def usage(read: int) -> bytes:
+    """Return the counts of a reply to a prompt of which so many tokens were in Claude's cache.
+
+    Where they are fewer than the turn before has written and read, a miss is journalled.
+    """
+    return _USAGE % (WRITTEN, read, WRITTEN)
 
 
 def _reply(turn: int, ends: bool) -> Reply:  # noqa: FBT001  (of one caller)
     return Reply(
         content=Raw(_END if ends else content(turn)),
         stop_reason="end_turn" if ends else "tool_use",
-        usage=Raw(usage(turn)),
+        usage=Raw(usage(WRITTEN * (turn - 1))),
         model=MODEL,
         request_id=f"req_011Bench{turn:012}",
         message_id=f"msg_01Bench{turn:012}",
