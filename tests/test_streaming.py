@@ -211,6 +211,19 @@ def test_what_is_told_live_is_what_is_replayed(
     assert not any(part.kind == "discarded" for part in parts_of(records))
 
 
+def test_what_nobody_can_show_is_skipped() -> None:
+    """Blocks whose text or name is none are carried by the journal, and have no part."""
+    content = (
+        b'[{"type":"thinking","thinking":null},{"type":"text","text":""},{"type":"text"},'
+        b'{"type":"mcp_tool_use","name":7},{"type":"new","text":"x"},{"type":"text","text":"y"}]'
+    )
+    (started, ended, _) = events_of(1, Raw(content), [], "unheard")
+    assert not isinstance(started, Part)
+    assert not isinstance(ended, Part)
+    records = [Record("run:r", 1, 0, 0, 0, started), Record("run:r", 2, 0, 0, 0, ended)]
+    assert [(part.kind, part.text) for part in parts_of(records)] == [("text", "y")]
+
+
 def everything(request: dict[str, Any], attempt: int) -> Turn:
     """Think, search and look first; then answer."""
     if turn_number(request) == 1:
@@ -339,10 +352,11 @@ def test_a_finished_run_is_replayed_without_a_call(url: str) -> None:
     """Streaming a run that is finished tells all of it, and asks nobody."""
     model = ScriptedModel(everything)
     with outlast.Outlast(url, model=model) as app:
-        run = app.run(LOOKING, "Owls?", run_id="r")
+        live = list(app.stream(LOOKING, "Owls?", run_id="r"))
         with app.stream(LOOKING, "Owls?", run_id="r") as stream:
             parts = list(stream)
-        assert stream.run == run
+        assert stream.run == app.get("r")
+    assert told(parts) == told(live)
     assert said(parts) == "I will look at owls.I found OWLS in 3 places."
     assert len(model.calls) == 2
 
