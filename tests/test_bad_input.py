@@ -65,18 +65,30 @@ def test_an_unknown_model(app: outlast.Outlast, model: ScriptedModel, name: str,
     assert model.calls == []
 
 
-@pytest.mark.parametrize("text", ["", "  \n\t ", None, 5, b"Go.", ["Go."]])
-def test_an_empty_prompt(app: outlast.Outlast, text: Any) -> None:
-    """Claude cannot be asked nothing, nor what is no text."""
+@pytest.mark.parametrize("text", ["", "  \n\t "])
+def test_an_empty_prompt(app: outlast.Outlast, text: str) -> None:
+    """Claude cannot be asked nothing."""
     said = sentence(outlast.InvalidInput, lambda: app.run(AGENT, text, run_id="r"))
     assert said == f"the input is {text!r}, and Claude cannot be asked nothing; give it a question"
+    assert app.runs() == []
+
+
+@pytest.mark.parametrize("text", [None, 5, b"Go.", ["Go.", 5]])
+def test_a_prompt_that_is_no_text(app: outlast.Outlast, text: Any) -> None:
+    """What is neither text nor a content block cannot be asked."""
+    said = sentence(outlast.InvalidInput, lambda: app.run(AGENT, text, run_id="r"))
+    wrong = text[1] if isinstance(text, list) else text
+    assert said == (
+        f"the input holds {type(wrong).__name__} {str(wrong)!r}; "
+        "give text, an Image, a Document, a File or a content block"
+    )
     assert app.runs() == []
 
 
 def test_a_prompt_that_cannot_be_written(app: outlast.Outlast) -> None:
     """Half a surrogate pair cannot be sent to anybody."""
     said = sentence(outlast.InvalidInput, lambda: app.run(AGENT, "half \ud800", run_id="r"))
-    assert said.startswith("the input cannot be written as UTF-8: ")
+    assert said.startswith("the input cannot be written as JSON in UTF-8: ")
     assert app.runs() == []
 
 

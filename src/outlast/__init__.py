@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from outlast.agent import Agent, Budget
     from outlast.app import Outlast, Run
+    from outlast.content import Document, File, Image
     from outlast.errors import (
         InvalidAgent,
         InvalidInput,
@@ -34,6 +35,9 @@ __all__ = [
     "Agent",
     "AsyncStream",
     "Budget",
+    "Document",
+    "File",
+    "Image",
     "InvalidAgent",
     "InvalidInput",
     "InvalidTool",
@@ -63,6 +67,9 @@ _HOMES = {
     "Agent": "agent",
     "AsyncStream": "streaming",
     "Budget": "agent",
+    "Document": "content",
+    "File": "content",
+    "Image": "content",
     "LogContext": "logs",
     "Outlast": "app",
     "Part": "models",

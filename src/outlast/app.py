@@ -20,6 +20,7 @@ from msgspec import Raw
 from outlast import logs
 from outlast.agent import Agent
 from outlast.background import Background
+from outlast.content import Input, rendered, same
 from outlast.errors import (
     Busy,
     Conflict,
@@ -134,6 +135,9 @@ class Outlast:
             `ANTHROPIC_API_KEY` and `ANTHROPIC_BASE_URL`, when the first call needs it.
         model: what to ask instead of Claude: anything that has the method of `models.Model`.
         deps: whatever tools need of the application; they find it in `ToolContext.deps`.
+        redact: what every text from outside goes through before it is journalled and before Claude
+            sees it: inputs, results and errors of tools, and notes.  It has to give the same for
+            the same text.  What Claude says is kept as it came, and so are images and PDFs.
 
     Raises:
         StoreError: the store cannot be opened.
@@ -147,7 +151,9 @@ class Outlast:
         client: Client | None = None,
         model: Model | None = None,
         deps: Any = None,
+        redact: Callable[[str], str] | None = None,
     ) -> None:
+        self._redact = redact or same
         self._journal = open_store(store) if isinstance(store, str) else store
         self._farewell: Callable[[], Coroutine[Any, Any, None]] | None = None
         if model is None:
@@ -156,8 +162,10 @@ class Outlast:
             model = AnthropicModel(client)
             self._farewell = model.aclose
         self._background = Background()
-        self._own = Runner(self._journal, model, deps=deps, inline=True)
-        self._guest = Runner(self._journal, model, deps=deps, inline=False)
+        self._own, self._guest = (
+            Runner(self._journal, model, deps=deps, inline=inline, redact=self._redact)
+            for inline in (True, False)
+        )
 
     @property
     def journal(self) -> Journal:
@@ -185,7 +193,7 @@ class Outlast:
     def start(
         self,
         agent: Agent,
-        input: str,  # noqa: A002  (what it is)
+        input: Input,  # noqa: A002  (what it is)
         *,
         run_id: str | None = None,
         tenant: str = "",
@@ -202,13 +210,13 @@ class Outlast:
 
         """
         run_id = _checked_id(_named(agent) if run_id is None else run_id)
-        content = _checked_input(input)
+        content = rendered(input, put=self._journal.put_blob, redact=self._redact)
         _check_text(f"run {run_id!r}", tenant, *(tags or {}).keys(), *(tags or {}).values())
         rates(agent.model)
         existing = self._journal.run(run_id)
         if existing is None:
             try:
-                begin(self._journal, run_id, agent, input, tenant=tenant, tags=dict(tags or {}))
+                begin(self._journal, run_id, agent, content, tenant=tenant, tags=dict(tags or {}))
             except Conflict:
                 existing = self._journal.run(run_id)  # somebody was faster with the same id
             else:
@@ -221,7 +229,7 @@ class Outlast:
     def run(  # noqa: PLR0913  (all but two are keywords with safe defaults)
         self,
         agent: Agent,
-        input: str,  # noqa: A002  (what it is)
+        input: Input,  # noqa: A002  (what it is)
         *,
         run_id: str | None = None,
         tenant: str = "",
@@ -237,7 +245,8 @@ class Outlast:
 
         Args:
             agent: the agent.
-            input: what to ask it.
+            input: what to ask it: text, or a list of texts, images, documents, files and content
+                blocks as the API takes them.
             run_id: the run's name; by default one is made.
             tenant: for whom the run is.
             tags: whatever should be found with the run later.
@@ -266,7 +275,7 @@ class Outlast:
     async def arun(  # noqa: PLR0913  (as run)
         self,
         agent: Agent,
-        input: str,  # noqa: A002  (what it is)
+        input: Input,  # noqa: A002  (what it is)
         *,
         run_id: str | None = None,
         tenant: str = "",
@@ -320,7 +329,7 @@ class Outlast:
     def stream(  # noqa: PLR0913  (as run)
         self,
         agent: Agent,
-        input: str,  # noqa: A002  (what it is)
+        input: Input,  # noqa: A002  (what it is)
         *,
         run_id: str | None = None,
         tenant: str = "",
@@ -348,7 +357,7 @@ class Outlast:
     def astream(  # noqa: PLR0913  (as run)
         self,
         agent: Agent,
-        input: str,  # noqa: A002  (what it is)
+        input: Input,  # noqa: A002  (what it is)
         *,
         run_id: str | None = None,
         tenant: str = "",
@@ -406,7 +415,7 @@ class Outlast:
         """
         self.get(run_id)
         _check_text("the note", text, by)
-        note = NoteAdded(text=text, by=by)
+        note = NoteAdded(text=self._redact(text), by=by)
         noted = Commit(stream=run_stream(run_id), events=(note,), at=time.time_ns())
         logs.tell(self._journal.append(noted))
 
@@ -512,7 +521,7 @@ def begin(  # noqa: PLR0913  (all but four are keywords with defaults)
     journal: Journal,
     run_id: str,
     agent: Agent,
-    text: str,
+    asked: Input | Raw,
     *,
     tenant: str = "",
     tags: dict[str, str] | None = None,
@@ -521,10 +530,22 @@ def begin(  # noqa: PLR0913  (all but four are keywords with defaults)
 ) -> None:
     """Write the first records of a run: that it exists, and what it was asked.
 
+    Args:
+        journal: where.
+        run_id: the run's name, which is checked already.
+        agent: whom it is for.
+        asked: what it is asked, or that as `content.rendered` returned it.
+        tenant: for whom it is.
+        tags: what it is to be found with.
+        at: when it begins, in nanoseconds since the epoch; by default now.
+        nonce: what its idempotency keys are made of; by default random.
+
     Raises:
         Conflict: there is a run of that id.
+        InvalidInput: the API would not take what is asked.
 
     """
+    content = asked if isinstance(asked, Raw) else rendered(asked, put=journal.put_blob)
     started = RunStarted(
         journal_version=JOURNAL_VERSION,
         agent=agent.name,
@@ -539,7 +560,7 @@ def begin(  # noqa: PLR0913  (all but four are keywords with defaults)
     events: tuple[AnyEvent, ...] = (
         started,
         AskStarted(ask_id=_ASK),
-        MessageReceived(ask_id=_ASK, content=_checked_input(text)),
+        MessageReceived(ask_id=_ASK, content=content),
     )
     now = time.time_ns() if at is None else at
     stream = run_stream(run_id)
@@ -596,17 +617,6 @@ def _checked_id(run_id: str) -> str:
             "and begins with a letter or digit"
         )
     return run_id
-
-
-def _checked_input(text: str) -> Raw:
-    if not isinstance(text, str) or not text.strip():
-        raise InvalidInput(
-            f"the input is {text!r}, and Claude cannot be asked nothing; give it a question"
-        )
-    try:
-        return Raw(msgspec.json.encode(text))
-    except UnicodeEncodeError as error:
-        raise InvalidInput(f"the input cannot be written as UTF-8: {error}") from error
 
 
 def _check_text(what: str, *values: object) -> None:

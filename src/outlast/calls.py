@@ -18,6 +18,7 @@ import msgspec
 from msgspec import Raw
 
 from outlast.agent import Agent
+from outlast.content import Content, Medium, Put, Redact, holds_media, rendered, same
 from outlast.decide import CallTool
 from outlast.errors import ToolError
 from outlast.events import (
@@ -37,7 +38,8 @@ async def call_tool(  # noqa: PLR0913  (what a call needs from outside)
     run_id: str,
     tenant: str,
     deps: Any,
-    put_blob: Callable[[bytes], str],
+    put_blob: Put,
+    redact: Redact = same,
     seq: int = 0,
 ) -> ToolCallSucceeded | ToolCallFailed | ToolCallInDoubt:
     """Run the tool and return the outcome of the call; only a cancellation is raised.
@@ -65,18 +67,31 @@ async def call_tool(  # noqa: PLR0913  (what a call needs from outside)
     except TimeoutError:
         return _timed_out(call, declared)
     if error is not None:
-        return failed_call(call, error, latency_ms=_ms(began))
-    return succeeded_call(call, declared, value, latency_ms=_ms(began), put_blob=put_blob)
+        return failed_call(call, error, latency_ms=_ms(began), redact=redact)
+    return succeeded_call(
+        call, declared, value, latency_ms=_ms(began), put_blob=put_blob, redact=redact
+    )
 
 
-def failed_call(call: CallTool, error: BaseException, *, latency_ms: int) -> ToolCallFailed:
+def failed_call(
+    call: CallTool, error: BaseException, *, latency_ms: int, redact: Redact = same
+) -> ToolCallFailed:
     """Return the outcome of a function that raised: only a `ToolError` is told in its words."""
     told = f"{call.tool} failed with {type(error).__name__}. The call has no result."
     if isinstance(error, ToolError):
         # Claude's API refuses an error without a word, and with it the whole conversation.
-        said = words(error)
-        return _failed(call, "refused", said if said.strip() else told, error, latency_ms)
-    return _failed(call, "raised", told, error, latency_ms)
+        said = _redacted(words(error), redact)
+        said = said if said.strip() else told
+        return _failed(call, "refused", said, error, latency_ms, redact)
+    return _failed(call, "raised", told, error, latency_ms, redact)
+
+
+def _redacted(text: str, redact: Redact) -> str:
+    """Return what may be kept of an error's text: nothing, where that cannot be told."""
+    try:
+        return str(redact(text))
+    except Exception as error:  # noqa: BLE001  (a user's function)
+        return f"[withheld: redact= raised {type(error).__name__}]"
 
 
 Came: TypeAlias = tuple[Any, BaseException | None]
@@ -158,24 +173,28 @@ def _settle(future: asyncio.Future[Came], came: Came) -> None:
         future.set_result(came)
 
 
-def succeeded_call(
+def succeeded_call(  # noqa: PLR0913  (all but three are keywords)
     call: CallTool,
     declared: Tool[..., Any],
     value: Any,
     *,
     latency_ms: int,
-    put_blob: Callable[[bytes], str],
+    put_blob: Put,
+    redact: Redact = same,
 ) -> ToolCallSucceeded | ToolCallFailed:
     """Return the outcome of a function that returned `value`; one too long goes to a blob."""
     try:
-        text = value if isinstance(value, str) else _json_text(value)
+        if holds_media(value):
+            content = _shown(value, put_blob, redact, declared.max_result_bytes)
+            return _succeeded(call, content, "", latency_ms)
+        text = redact(value if isinstance(value, str) else _json_text(value))
         whole = text.encode()
     except Exception as error:  # noqa: BLE001  (the effect happened; only its result is unreadable)
         told = (
             f"{call.tool} was called and returned, but its result ({type(value).__name__}) cannot "
             "be written as JSON, so it is not known what it said."
         )
-        return _failed(call, "bad_result", told, error, latency_ms)
+        return _failed(call, "bad_result", told, error, latency_ms, redact)
     blob = ""
     if len(whole) > declared.max_result_bytes:
         blob = put_blob(whole)
@@ -184,11 +203,27 @@ def succeeded_call(
             f"{kept}\n[truncated: these are the first {declared.max_result_bytes} of "
             f"{len(whole)} bytes; ask for less at a time]"
         )
+    return _succeeded(call, Raw(msgspec.json.encode(text)), blob, latency_ms)
+
+
+def _shown(value: Any, put: Put, redact: Redact, limit: int) -> Raw:
+    """Return a result that holds images or documents as content blocks."""
+    pieces = value if isinstance(value, list | tuple) else [value]
+    shown: list[Content] = [
+        piece if isinstance(piece, Medium | str) else _json_text(piece) for piece in pieces
+    ]
+    content = rendered([piece for piece in shown if piece != ""], put=put, redact=redact)
+    if len(bytes(content)) > limit:
+        raise ValueError(f"its texts come to {len(bytes(content))} bytes, the limit is {limit}")
+    return content
+
+
+def _succeeded(call: CallTool, content: Raw, blob: str, latency_ms: int) -> ToolCallSucceeded:
     return ToolCallSucceeded(
         ask_id=call.ask_id,
         call_id=call.call_id,
         tool_use_id=call.tool_use_id,
-        content=Raw(msgspec.json.encode(text)),
+        content=content,
         blob=blob,
         latency_ms=latency_ms,
     )
@@ -200,8 +235,13 @@ def _json_text(value: Any) -> str:
     return to_json(value).decode()
 
 
-def _failed(
-    call: CallTool, kind: ToolFailureKind, told: str, error: BaseException, latency_ms: int
+def _failed(  # noqa: PLR0913, PLR0917  (the fields of the event)
+    call: CallTool,
+    kind: ToolFailureKind,
+    told: str,
+    error: BaseException,
+    latency_ms: int,
+    redact: Redact,
 ) -> ToolCallFailed:
     return ToolCallFailed(
         ask_id=call.ask_id,
@@ -209,7 +249,7 @@ def _failed(
         tool_use_id=call.tool_use_id,
         kind=kind,
         content=_text(told),
-        error=printable(f"{type(error).__name__}: {words(error)}"),
+        error=printable(_redacted(f"{type(error).__name__}: {words(error)}", redact)),
         latency_ms=latency_ms,
     )
 

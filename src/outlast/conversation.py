@@ -20,7 +20,7 @@ import msgspec
 from msgspec import Raw
 from msgspec.structs import replace
 
-from outlast import caching
+from outlast import caching, media
 from outlast.errors import JournalDamaged
 from outlast.events import (
     NULL,
@@ -37,11 +37,14 @@ from outlast.events import (
     ModelCallStarted,
     ModelCallSucceeded,
     Spec,
+    TokensCounted,
     ToolCallFailed,
     ToolCallInDoubt,
     ToolCallStarted,
     ToolCallSucceeded,
+    tag,
 )
+from outlast.history import misfit
 from outlast.journal import Record
 from outlast.prices import input_bound
 
@@ -216,6 +219,14 @@ class Conversation(msgspec.Struct, frozen=True):
     """What the last reply left in the prompt cache."""
     missed: Missed | None = None
     """What the last reply should have found there, until somebody was told."""
+    attached: tuple[int, ...] = ()
+    """The messages whose images and documents are blobs."""
+    uncounted: bool = False
+    """There is a document in it whose tokens only the API can count."""
+    counts: int = 0
+    """How often that was done; the number names the next one."""
+    misfit: str = ""
+    """Why the API would take no request any more, and since which event."""
     answer: Raw | None = None
 
 
@@ -261,6 +272,8 @@ def flaw(conversation: Conversation) -> str:
     """
     if not conversation.messages:
         return "nothing was said yet"
+    if conversation.misfit:
+        return conversation.misfit
     if conversation.pending:
         return f"{len(conversation.pending)} tool uses of the last reply have no result yet"
     last = conversation.messages[-1]
@@ -306,18 +319,43 @@ def _said(conversation: Conversation, message: bytes, **changes: Any) -> Convers
     )
 
 
-def _received(conversation: Conversation, event: MessageReceived, _: Record) -> Conversation:
+def _received(conversation: Conversation, event: MessageReceived, record: Record) -> Conversation:
     content = bytes(event.content)
     if content.startswith(b'"'):
         # What a string is short for; a breakpoint for the prompt cache stands on a block.
         content = b'[{"type":"text","text":%b}]' % content
     message = b'{"role":"%b","content":%b}' % (event.role.encode(), content)
-    return _said(conversation, message, replied=False)
+    return _entered(conversation, message, record)
 
 
-def _told(conversation: Conversation, event: FeedbackGiven, _: Record) -> Conversation:
+def _told(conversation: Conversation, event: FeedbackGiven, record: Record) -> Conversation:
     message = b"".join((b'{"role":"user","content":', event.content, b"}"))
-    return _said(conversation, message, replied=False)
+    return _entered(conversation, message, record)
+
+
+def _entered(conversation: Conversation, message: bytes, record: Record) -> Conversation:
+    """Return the conversation with a message that is neither a reply nor made of results."""
+    before = conversation.messages[-1] if conversation.messages else None
+    wrong = misfit(message, before, conversation.stop_reason)
+    if wrong and not conversation.misfit:
+        wrong = f"the message of event {record.seq} ({tag(record.event)}) does not fit: {wrong}"
+    return _told_more(conversation, message, misfit=conversation.misfit or wrong)
+
+
+def _told_more(conversation: Conversation, message: bytes, **changes: Any) -> Conversation:
+    """Return the conversation with a message for Claude, whatever it holds beside text."""
+    tokens, known = media.bound(message)
+    if tokens or not known:
+        changes["uncounted"] = conversation.uncounted or not known
+        conversation = replace(conversation, input_bound=conversation.input_bound + tokens)
+    if media.has_references(message):
+        changes["attached"] = (*conversation.attached, len(conversation.messages))
+    return _said(conversation, message, replied=False, **changes)
+
+
+def _counted(conversation: Conversation, event: TokensCounted, _: Record) -> Conversation:
+    bound = event.tokens + event.tokens // media.COUNTED_MARGIN
+    return replace(conversation, input_bound=bound, uncounted=False, counts=conversation.counts + 1)
 
 
 def _answered(conversation: Conversation, event: AskAnswered, _: Record) -> Conversation:
@@ -354,7 +392,7 @@ def _replied(conversation: Conversation, event: ModelCallSucceeded, _: Record) -
     said = blocks(event.content) if stopped in _READ else []
     uses = [block for block in said if block.type == "tool_use"] if stopped == "tool_use" else []
     cached, missed = _cache(conversation, event)
-    if stopped == "compaction":
+    if _summarises(event.content):
         # The summary stands for everything before it, and has to be the first message.
         conversation, cached = _emptied(conversation), None
     cut = stopped in CUT
@@ -440,6 +478,19 @@ def _extras(extra: Raw) -> dict[str, Any]:
     return changes
 
 
+class _Opening(msgspec.Struct, gc=False):
+    type: str
+    content: Raw = NULL
+
+
+def _summarises(content: Raw) -> bool:
+    """Return whether a reply begins with a compaction; one without content failed, and is none."""
+    if b'"compaction"' not in bytes(content):
+        return False
+    first = msgspec.json.decode(_EACH.decode(content)[0], type=_Opening)
+    return first.type == "compaction" and first.content != NULL
+
+
 def _emptied(conversation: Conversation) -> Conversation:
     fresh = opened(conversation.ask_id, conversation.spec)
     return replace(
@@ -447,6 +498,8 @@ def _emptied(conversation: Conversation) -> Conversation:
         messages=fresh.messages,
         digest=fresh.digest,
         input_bound=fresh.input_bound,
+        attached=(),
+        uncounted=False,
     )
 
 
@@ -499,7 +552,7 @@ def _tool_answered(
         return replace(conversation, pending=pending)
     # All results in one message, in the order Claude asked, whatever order they came in.
     message = b'{"role":"user","content":[%b]}' % b",".join(results)
-    return _said(conversation, message, pending=(), replied=False)
+    return _told_more(conversation, message, pending=())
 
 
 def _changed(
@@ -522,6 +575,7 @@ _RULES: Final[dict[type[Event], Callable[[Conversation, Any, Record], Conversati
     ModelCallFailed: _call_lost,
     ModelCallInDoubt: _call_lost,
     CacheMissed: _miss_told,
+    TokensCounted: _counted,
     ToolCallStarted: _tool_started,
     ToolCallSucceeded: _tool_succeeded,
     ToolCallFailed: _tool_failed,

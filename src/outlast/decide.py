@@ -18,6 +18,7 @@ that follows from it share one commit.
 | a reply that paused, or compacted what was before | sent again as it is |
 | a reply that was cut off at `max_tokens` | its tools never run; Claude is asked for the rest |
 | a reply that stopped for any other reason | the run fails, naming the reason |
+| a document that only the API can count | have it counted |
 | otherwise | ask the model, if the budget has a turn left |
 """
 
@@ -132,6 +133,22 @@ class CallModel(msgspec.Struct, frozen=True, kw_only=True):
     """How long the prompt cache is to keep it; empty is no caching."""
     breakpoints: tuple[int, ...]
     """The messages at whose end it is to be kept."""
+    attached: tuple[int, ...]
+    """The messages whose images and documents are blobs."""
+
+
+class CountTokens(msgspec.Struct, frozen=True, kw_only=True):
+    """Let the API count a prompt; the outcome is a `TokensCounted` event with this `call_id`.
+
+    It costs nothing and changes nothing, so there is no intent: after a crash it is done again.
+    """
+
+    ask_id: str
+    call_id: str
+    model: str
+    head: bytes
+    messages: Sequence[bytes]
+    attached: tuple[int, ...]
 
 
 class CallTool(msgspec.Struct, frozen=True, kw_only=True):
@@ -161,7 +178,7 @@ class Sleep(msgspec.Struct, frozen=True, kw_only=True):
     until: int
 
 
-Action: TypeAlias = CallModel | CallTool | Sleep
+Action: TypeAlias = CallModel | CountTokens | CallTool | Sleep
 
 
 class World(msgspec.Struct, frozen=True, kw_only=True):
@@ -216,7 +233,9 @@ def _may_go_on(state: RunState, agent: Agent) -> bool:
     return state.status == "stopped" and not budget.refusal(state.spend, agent.budget.turns)
 
 
-def _ask_step(state: RunState, agent: Agent, ask: Conversation, now: int, world: World) -> Step:
+def _ask_step(  # noqa: PLR0911  (the rows of the table)
+    state: RunState, agent: Agent, ask: Conversation, now: int, world: World
+) -> Step:
     if ask.missed is not None:
         return _missed(ask, ask.missed)
     if ask.call is not None:
@@ -227,6 +246,8 @@ def _ask_step(state: RunState, agent: Agent, ask: Conversation, now: int, world:
         return _reply_step(ask)
     if ask.failure is not None and (step := _failure_step(state, ask, ask.failure, now)):
         return step
+    if ask.uncounted:
+        return _count_step(ask, world)
     return _call_step(state, agent, ask)
 
 
@@ -266,9 +287,27 @@ def _missed(ask: Conversation, missed: Missed) -> Step:
     return Step((event,))
 
 
+def _count_step(ask: Conversation, world: World) -> Step:
+    if wrong := flaw(ask):
+        return _unsendable(wrong)
+    count = CountTokens(
+        ask_id=ask.ask_id,
+        call_id=f"{ask.ask_id}.c{ask.counts + 1}",
+        model=ask.spec.model,
+        head=request_head(ask),
+        messages=ask.messages,
+        attached=ask.attached,
+    )
+    return WAIT if count.call_id in world.in_flight else Step(actions=(count,))
+
+
+def _unsendable(why: str) -> Step:
+    return _failed(f"the conversation cannot be sent to Claude: {why}")
+
+
 def _call_step(state: RunState, agent: Agent, ask: Conversation) -> Step:
     if wrong := flaw(ask):
-        return _failed(f"the conversation cannot be sent to Claude: {wrong}")
+        return _unsendable(wrong)
     if (refused := budget.refusal(state.spend, agent.budget.turns)) is not None:
         return _refused(ask, *refused, used=state.spend.turns)
     max_tokens = ask.spec.max_tokens
@@ -298,6 +337,7 @@ def _call(ask: Conversation, intent: ModelCallStarted) -> CallModel:
         messages=ask.messages,
         cache=ask.spec.cache,
         breakpoints=breakpoints(ask),
+        attached=ask.attached,
     )
 
 

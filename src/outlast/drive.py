@@ -17,7 +17,7 @@ from typing import Final, TypeAlias
 import msgspec
 
 from outlast.agent import Agent
-from outlast.decide import Action, Step, World, decide
+from outlast.decide import Action, Sleep, Step, World, decide
 from outlast.events import AnyEvent, Outcome, RunFinished
 from outlast.journal import Record
 from outlast.state import RunState, evolve, fold
@@ -128,7 +128,8 @@ def _plan(
         step: Step = decide(state, agent, place.now, World(in_flight=in_flight))
         actions += step.actions
         if not step.events:
-            return _Plan(events, actions, state, in_flight, step.rest)
+            begun = [action.call_id for action in step.actions if not isinstance(action, Sleep)]
+            return _Plan(events, actions, state, in_flight.union(begun), step.rest)
         state = _folded(state, step.events, place)
         events += step.events
         if isinstance(events[-1], RunFinished):  # the leg is over, whatever the next one may do

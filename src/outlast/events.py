@@ -308,6 +308,19 @@ class CacheMissed(
     """What the missing tokens cost more than reading them, in nano-dollars."""
 
 
+class TokensCounted(
+    Event, frozen=True, kw_only=True, omit_defaults=True, gc=False, tag="tokens_counted"
+):
+    """The API counted a prompt, because something in it cannot be counted here, such as a PDF."""
+
+    ask_id: str
+    call_id: str
+    tokens: int
+    """Of the whole prompt; where the API would not count, the model's context window."""
+    why: str = ""
+    """Why the API did not count; empty when it did."""
+
+
 class ModelCallFailed(
     Event,
     frozen=True,
@@ -466,6 +479,7 @@ AnyEvent: TypeAlias = (
     | ModelCallFailed
     | ModelCallInDoubt
     | CacheMissed
+    | TokensCounted
     | ToolCallStarted
     | ToolCallSucceeded
     | ToolCallFailed
@@ -475,6 +489,7 @@ AnyEvent: TypeAlias = (
 
 Outcome: TypeAlias = (
     ModelCallSucceeded
+    | TokensCounted
     | ModelCallFailed
     | ModelCallInDoubt
     | ToolCallSucceeded

@@ -232,6 +232,21 @@ def known(model: str) -> bool:
     return True
 
 
+_WIDEST: Final = 1_000_000
+"""Tokens of the widest context that any model has, for those whose own is not told."""
+
+
+def context_window(model: str) -> int:
+    """Return how many tokens a prompt of `model` can have at most.
+
+    Raises:
+        UnknownModel: see `rates`.
+
+    """
+    window = _listed()[rates(model).model].context_window
+    return window or _WIDEST
+
+
 @cache
 def rates(model: str, speed: str = "") -> Rates:
     """Return the prices of `model`, an id of the API: plain, dated or `-latest`.

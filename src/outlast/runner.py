@@ -11,7 +11,7 @@ import math
 import re
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Final, TypeVar, get_args
+from typing import Any, Final, TypeAlias, TypeVar, get_args
 
 import msgspec
 from msgspec import Raw
@@ -21,8 +21,9 @@ from outlast.agent import Agent
 from outlast.budget import BILLED, posting
 from outlast.caching import marked
 from outlast.calls import call_tool, printable, words
+from outlast.content import Redact, encoded, same
 from outlast.conversation import blocks
-from outlast.decide import Action, CallModel, CallTool, Sleep
+from outlast.decide import Action, CallModel, CallTool, CountTokens, Sleep
 from outlast.drive import Append, Appended, Behind, Loop, Outcomes, Perform, Sent, drive
 from outlast.errors import Conflict, ModelFailure, UnknownModel
 from outlast.events import (
@@ -35,11 +36,13 @@ from outlast.events import (
     ModelCallSucceeded,
     Outcome,
     RunStarted,
+    TokensCounted,
     ToolCallStarted,
 )
 from outlast.journal import Commit, Journal, Posting, Record, run_stream
+from outlast.media import expanded
 from outlast.models import Model, Part, Reply, Request
-from outlast.prices import exact
+from outlast.prices import context_window, exact
 from outlast.state import RunState, fold, row
 
 T = TypeVar("T")
@@ -72,10 +75,11 @@ class Runner:
         inline: whether an append may block the loop while this run is the only one; saves two
             thread hops a commit where nothing else runs on the loop.
         clock: nanoseconds since the epoch, UTC.
+        redact: what every text of a tool's result goes through before it is kept.
 
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  (all but two are keywords with defaults)
         self,
         journal: Journal,
         model: Model,
@@ -83,12 +87,14 @@ class Runner:
         deps: Any = None,
         inline: bool = False,
         clock: Callable[[], int] = time.time_ns,
+        redact: Redact = same,
     ) -> None:
         self._journal = journal
         self._model = model
         self._deps = deps
         self._inline = inline
         self._clock = clock
+        self._redact = redact
         self._live = 0
 
     async def drive(self, run_id: str, agent: Agent, *, epoch: int, watch: Watch) -> RunState:
@@ -255,9 +261,11 @@ class _Leg:
     def _outcomes(self, events: list[Outcome]) -> Outcomes:
         return Outcomes(tuple(events), self._runner._clock())  # noqa: SLF001
 
-    async def _call(self, action: CallModel | CallTool) -> Outcome:
+    async def _call(self, action: CallModel | CountTokens | CallTool) -> Outcome:
         if isinstance(action, CallModel):
             return await self._call_model(action)
+        if isinstance(action, CountTokens):
+            return await self._count(action)
         return await call_tool(
             action,
             self._agent,
@@ -265,13 +273,26 @@ class _Leg:
             tenant=self._started.tenant,
             deps=self._runner._deps,  # noqa: SLF001
             put_blob=self._runner._journal.put_blob,  # noqa: SLF001
+            redact=self._runner._redact,  # noqa: SLF001
             seq=self._intents.pop(action.call_id, 0),
         )
 
-    async def _call_model(self, call: CallModel) -> Outcome:
-        request = request_of(call, run_id=self._run_id)
-        began = time.monotonic_ns()
+    async def _count(self, count: CountTokens) -> TokensCounted:
+        counter = getattr(self._runner._model, "count_tokens", None)  # noqa: SLF001
+        if counter is None:
+            return uncounted(count, "the model has no count_tokens")
+        blob = self._runner._journal.blob  # noqa: SLF001
         try:
+            request = counting(count, run_id=self._run_id, blob=blob)
+            return counted(count, await counter(request))
+        except Exception as error:  # noqa: BLE001  (an upper bound is known without it)
+            return uncounted(count, f"{type(error).__name__}: {words(error)}")
+
+    async def _call_model(self, call: CallModel) -> Outcome:
+        began = time.monotonic_ns()
+        blob = self._runner._journal.blob  # noqa: SLF001
+        try:
+            request = request_of(call, run_id=self._run_id, blob=blob)
             on_part = None if self._watch.on_part is None else self._show
             reply = await self._runner._model.call(request, on_part=on_part)  # noqa: SLF001
             return answered(call, reply, latency_ms=(time.monotonic_ns() - began) // 1_000_000)
@@ -281,16 +302,16 @@ class _Leg:
             event = not_answered(
                 call, ModelFailure("bug", f"{type(error).__name__}: {words(error)}")
             )
-        self._discard(request)
+        self._discard(call)
         return event
 
-    def _discard(self, request: Request) -> None:
+    def _discard(self, call: CallModel) -> None:
         self._show(
             Part(
-                run_id=request.run_id,
-                ask_id=request.ask_id,
-                call_id=request.call_id,
-                attempt=request.attempt,
+                run_id=self._run_id,
+                ask_id=call.ask_id,
+                call_id=call.call_id,
+                attempt=call.attempt,
                 kind="discarded",
                 text="",
             )
@@ -310,9 +331,22 @@ def commit_of(wanted: Append, started: RunStarted, *, run_id: str, epoch: int) -
     )
 
 
-def request_of(call: CallModel, *, run_id: str) -> Request:
-    """Return what one attempt sends: the history, with breakpoints for the prompt cache."""
-    messages = call.messages
+Blob: TypeAlias = Callable[[str], bytes | None]
+
+
+def request_of(call: CallModel, *, run_id: str, blob: Blob) -> Request:
+    """Return what one attempt sends: the history, with its images and its breakpoints.
+
+    Args:
+        call: what is to be sent.
+        run_id: the run it belongs to.
+        blob: what the journal keeps under a digest.
+
+    Raises:
+        ModelFailure: the journal has lost a blob, and nothing was sent.
+
+    """
+    messages = _filled(call, blob)
     if call.cache:
         messages = list(messages)
         for index in call.breakpoints:
@@ -326,6 +360,63 @@ def request_of(call: CallModel, *, run_id: str) -> Request:
         max_tokens=call.max_tokens,
         head=call.head,
         messages=messages,
+    )
+
+
+def _filled(call: CallModel | CountTokens, blob: Blob) -> Sequence[bytes]:
+    """Return the messages of a call with their images and documents in them."""
+    if not call.attached:
+        return call.messages
+    messages = list(call.messages)
+    for index in call.attached:
+        messages[index] = expanded(messages[index], lambda digest: _base64(digest, blob))
+    return messages
+
+
+def _base64(digest: str, blob: Blob) -> bytes:
+    data = blob(digest)
+    if data is None:
+        raise ModelFailure(
+            "invalid_request",
+            f"the journal has no blob {digest}, which the conversation holds an image or a "
+            "document of; restore the store from a backup that has it",
+        )
+    return encoded(data)
+
+
+def counting(count: CountTokens, *, run_id: str, blob: Blob) -> Request:
+    """Return the request whose input is to be counted.
+
+    Raises:
+        ModelFailure: the journal has lost a blob.
+
+    """
+    return Request(
+        run_id=run_id,
+        ask_id=count.ask_id,
+        call_id=count.call_id,
+        attempt=1,
+        model=count.model,
+        max_tokens=1,
+        head=count.head,
+        messages=_filled(count, blob),
+    )
+
+
+def counted(count: CountTokens, tokens: int) -> TokensCounted:
+    """Return the outcome of a count."""
+    if not isinstance(tokens, int) or isinstance(tokens, bool) or tokens < 1:
+        return uncounted(count, f"the model counted {tokens!r} tokens")
+    return TokensCounted(ask_id=count.ask_id, call_id=count.call_id, tokens=tokens)
+
+
+def uncounted(count: CountTokens, why: str) -> TokensCounted:
+    """Return the outcome of a count that did not come: no prompt is longer than the context."""
+    return TokensCounted(
+        ask_id=count.ask_id,
+        call_id=count.call_id,
+        tokens=context_window(count.model),
+        why=printable(why),
     )
 
 

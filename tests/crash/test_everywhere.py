@@ -10,6 +10,7 @@ import pytest
 from agents import LONG_QUESTION, QUESTION, Effects, agent, claude, cut_off
 from agents import idle as idle_script
 
+import outlast
 from outlast.events import AnyEvent, NoteAdded, tag
 from outlast.journal import Journal, run_stream
 from outlast.state import fold
@@ -239,7 +240,9 @@ def test_no_event_type_is_left_out(uninterrupted: Played) -> None:
     run(cut, open_store("memory://"), agent(Effects()), QUESTION)
     idle = World(idle_script)
     run(idle, open_store("memory://"), agent(Effects()), LONG_QUESTION)
-    worlds = uninterrupted.world, lost.world, stopped, cut, idle
+    shown = World(cut_off)
+    run(shown, open_store("memory://"), agent(Effects()), [outlast.Document(b"%PDF-1.7"), "Read."])
+    worlds = uninterrupted.world, lost.world, stopped, cut, idle, shown
     emitted = {name for world in worlds for name in world.emitted}
     known = {tag(event) for event in get_args(AnyEvent)}
     # Notes come from outside, at every point: see test_two_drivers.

@@ -138,6 +138,8 @@ def make(journal: Journal) -> None:
     late = Fault(kind="status", status=429, headers={"retry-after": "400"})
     idle = faulty(lead, once(2, late))
     run(World(idle), journal, agent(None), "Take your time. " * 1_000, run_id="idle")
+    shown = outlast.Document(b"%PDF-1.7 /Type /Page"), outlast.Image(b"GIF89a"), "What is it?"
+    run(World(lead), journal, agent(None), shown, run_id="shown")
     begin(journal, "queued", agent(None), "Later.", tenant="acme", tags={"a": "ä"}, at=1, nonce="n")
 
 

@@ -26,6 +26,7 @@ from outlast.events import (
     NoteAdded,
     RunFinished,
     RunStarted,
+    TokensCounted,
     ToolCallFailed,
     ToolCallInDoubt,
     ToolCallStarted,
@@ -133,6 +134,8 @@ class Reader:
                 return _model_failed(event)
             case ModelCallInDoubt() as event:
                 return _model_in_doubt(event)
+            case TokensCounted() as event:
+                return _tokens_counted(event)
             case CacheMissed() as event:
                 return _cache_missed(event)
             case ToolCallStarted() as event:
@@ -230,6 +233,13 @@ def _model_in_doubt(event: ModelCallInDoubt) -> list[Part]:
         (words.money(event.cost_nano), "money"),
         (f": {trouble(event)}", ""),
     ]
+
+
+def _tokens_counted(event: TokensCounted) -> list[Part]:
+    if not event.why:
+        return [(words.count(event.tokens, "token"), ""), (" in the prompt", "quiet")]
+    told = f"not counted, so {words.count(event.tokens, 'token')} are held: "
+    return [(told, "doubt"), (words.line(event.why, 200), "")]
 
 
 _MISSED = {

@@ -8,6 +8,8 @@ the client itself, because only some answers name it.
 
 from __future__ import annotations
 
+import base64
+import re
 from collections.abc import Sequence
 from hashlib import sha256
 from typing import Any, Final
@@ -27,7 +29,7 @@ class Identity(msgspec.Struct, frozen=True):
     Attributes:
         key: of the whole request, `cache_control`, `stream` and `metadata` aside.
         prefixes: of system, tools and the first n messages, for n from 0 to all of them.
-        size: UTF-8 bytes of system, tools and messages in canonical form.
+        size: UTF-8 bytes of system, tools and messages in canonical form; see `weight`.
 
     """
 
@@ -57,7 +59,7 @@ def identify(body: dict[str, Any]) -> Identity:
         said = canonical(_message(message))
         rolling.update(sha256(said).digest())
         prefixes.append(rolling.hexdigest())
-        size += len(said)
+        size += weight(message, said)
     asked = {k: v for k, v in body.items() if k not in _NOT_ASKED and k not in (*_SAID, "messages")}
     rolling.update(canonical(asked))
     return Identity(rolling.hexdigest(), tuple(prefixes), size)
@@ -66,6 +68,48 @@ def identify(body: dict[str, Any]) -> Identity:
 def content_digest(content: str | Sequence[Any]) -> str:
     """Return the hash that the same content has, however a client dumped it."""
     return sha256(canonical(plain_blocks(content))).hexdigest()
+
+
+IMAGE_BYTES: Final = 6_400
+"""What an image counts, whatever its size: as much as 1,600 tokens of text."""
+
+PAGE_BYTES: Final = 12_000
+"""What a page of a PDF counts: as much as 3,000 tokens of text, image and all."""
+
+PAGES_ELSEWHERE: Final = 10
+"""How many pages a PDF has that is not in the request."""
+
+_PAGE: Final = re.compile(rb"/Type\s*/Page\b")
+
+
+def weight(content: Any, encoded: bytes) -> int:
+    """Return how many bytes of text something counts like, given its canonical JSON.
+
+    Images and PDFs do not count by their bytes: an image like `IMAGE_BYTES`, a page like
+    `PAGE_BYTES`.
+    """
+    return len(encoded) + (_media(content) if b'"source"' in encoded else 0)
+
+
+def _media(value: Any) -> int:
+    if isinstance(value, list):
+        return sum(map(_media, value))
+    if not isinstance(value, dict):
+        return 0
+    source = value.get("source")
+    if value.get("type") not in ("image", "document") or not isinstance(source, dict):
+        return sum(map(_media, value.values()))
+    if source.get("type") in ("text", "content"):
+        return _media(source.get("content"))
+    data = source.get("data", "")
+    return _pages(value["type"], data) - len(data)
+
+
+def _pages(kind: str, data: str) -> int:
+    if kind == "image":
+        return IMAGE_BYTES
+    pages = len(_PAGE.findall(base64.b64decode(data))) if data else PAGES_ELSEWHERE
+    return max(1, pages) * PAGE_BYTES
 
 
 def canonical(value: Any) -> bytes:

@@ -24,7 +24,7 @@ from typing import Any, Final
 import msgspec
 
 from outlast.models import catalogue
-from outlast.models.identity import canonical, plain_blocks
+from outlast.models.identity import canonical, plain_blocks, weight
 
 BYTES_PER_TOKEN: Final = 4
 
@@ -192,7 +192,7 @@ def positions(request: Mapping[str, Any]) -> list[Position]:
         for block in _listed(content):
             plain = canonical(plain_blocks([block])[0])
             rolling.update(b"%d:%b" % (len(plain), plain))
-            size += len(plain) + 1
+            size += weight(block, plain) + 1
             found.append((block, rolling.copy().hexdigest(), size))
 
     def end(whole: int) -> None:
@@ -209,7 +209,8 @@ def positions(request: Mapping[str, Any]) -> list[Position]:
     for message in request["messages"]:
         start = size
         add(message["role"].encode(), message["content"])
-        end(start + len(canonical(message | {"content": plain_blocks(message["content"])})))
+        said = canonical(message | {"content": plain_blocks(message["content"])})
+        end(start + weight(message, said))
     return list(_marked(found, request.get("cache_control")))
 
 

@@ -217,8 +217,8 @@ def _shown(said: Said) -> list[tuple[str, str]]:
         kind = block["type"]
         if kind in ("text", "thinking"):
             shown.append((kind, block[kind]))
-        elif kind == "tool_use":
-            shown.append((kind, block["name"]))
+        elif kind.endswith("tool_use"):
+            shown.append(("tool_use", block["name"]))
     return shown
 
 

@@ -7,6 +7,7 @@ wrongly.  Blocks of Claude's own are taken back as they are: they may be of a ty
 
 from __future__ import annotations
 
+import base64
 import re
 from collections.abc import Iterator
 from typing import Any, Final
@@ -74,6 +75,24 @@ USER_BLOCKS: Final[dict[str, frozenset[str] | None]] = {
     "mid_conv_system": None,
 }
 """Blocks that a user may send, and their members beside type and cache_control where checked."""
+
+_IMAGES: Final = frozenset({"image/jpeg", "image/png", "image/gif", "image/webp"})
+
+SOURCES: Final[dict[str, dict[str, tuple[str, frozenset[str]]]]] = {
+    "image": {
+        "base64": ("data", _IMAGES),
+        "url": ("url", frozenset()),
+        "file": ("file_id", frozenset()),
+    },
+    "document": {
+        "base64": ("data", frozenset({"application/pdf"})),
+        "text": ("data", frozenset({"text/plain"})),
+        "content": ("content", frozenset()),
+        "url": ("url", frozenset()),
+        "file": ("file_id", frozenset()),
+    },
+}
+"""Where an image or a document comes from: the member that says so, and the media types."""
 
 RESULT_BLOCKS: Final = frozenset(
     {"text", "image", "document", "search_result", "tool_reference", "browser_state"}
@@ -380,6 +399,38 @@ def _check_user_block(block: dict[str, Any], place: str) -> None:
         _check_tool_result(block, f"{place}.tool_result")
     else:
         _check_members(block, place)
+        if kind in SOURCES:
+            _check_source(block, f"{place}.{kind}.source")
+
+
+def _check_source(block: dict[str, Any], place: str) -> None:
+    source: Any = block.get("source")
+    _need(isinstance(source, dict), f"{place}: Field required")
+    kind = source.get("type")
+    allowed = SOURCES[block["type"]]
+    _need(
+        kind in allowed,
+        f"{place}: Input tag {kind!r} found using 'type' does not match any of the expected tags: "
+        f"{', '.join(sorted(allowed))}",
+    )
+    member, media_types = allowed[kind]
+    _need(
+        _is_text(source.get(member)) or kind == "content",
+        f"{place}.{kind}.{member}: Input should be a valid string",
+    )
+    _need(
+        not media_types or source.get("media_type") in media_types,
+        f"{place}.{kind}.media_type: Input should be {' or '.join(sorted(media_types))}",
+    )
+    if kind == "base64":
+        _need(_is_base64(source["data"]), f"{place}.base64.data: Input should be valid base64")
+
+
+def _is_base64(data: str) -> bool:
+    try:
+        return bool(base64.b64decode(data, validate=True))
+    except ValueError:
+        return False
 
 
 def _check_members(block: dict[str, Any], place: str) -> None:
@@ -433,6 +484,8 @@ def _check_tool_result(block: dict[str, Any], place: str) -> None:
         _need(kind in RESULT_BLOCKS, f"{at}: Input tag {kind!r} is not allowed in a tool result")
         if kind == "text":
             _check_text_block(part, at)
+        elif kind in SOURCES:
+            _check_source(part, f"{at}.{kind}.source")
 
 
 # ── every call has one result, in the next message, before anything else ────────────────────────

@@ -20,14 +20,15 @@ import msgspec
 from outlast.agent import Agent
 from outlast.app import begin
 from outlast.calls import failed_call, succeeded_call
-from outlast.decide import CallModel, CallTool, Sleep
+from outlast.content import Input
+from outlast.decide import CallModel, CallTool, CountTokens, Sleep
 from outlast.drive import Append, Appended, Behind, Outcomes, Perform, Sent, drive
 from outlast.errors import Conflict, Fenced, ModelFailure
 from outlast.events import OUTSIDE, Outcome, tag
 from outlast.journal import Journal, run_stream
 from outlast.models.script import Script
 from outlast.models.scripted import ScriptedModel
-from outlast.runner import answered, commit_of, not_answered, request_of
+from outlast.runner import answered, commit_of, counted, counting, not_answered, request_of
 from outlast.state import RunState, fold
 from outlast.tools import ToolContext
 
@@ -112,7 +113,7 @@ class Driver:
         state = fold(journal.read(self.stream))
         assert state.started is not None, "a run without its first event"  # noqa: S101
         self.started = state.started
-        self.flying: list[tuple[CallModel | CallTool, Outcome | None]] = []
+        self.flying: list[tuple[CallModel | CountTokens | CallTool, Outcome | None]] = []
         self.sleeps: list[Sleep] = []
         self.state: RunState | None = None
         self.fenced = False
@@ -176,7 +177,7 @@ class Driver:
         action, _ = self.flying[number]
         name = action.call_id
         self.world.point(f"before {name}")
-        outcome = self._model(action) if isinstance(action, CallModel) else self._tool(action)
+        outcome = self._outcome(action)
         self.flying[number] = (action, outcome)
         self.world.point(f"after {name}")
 
@@ -205,16 +206,29 @@ class Driver:
             self.sleeps = [a for a in wanted.actions if isinstance(a, Sleep)]
             self.flying += [(a, None) for a in wanted.actions if not isinstance(a, Sleep)]
 
+    def _outcome(self, action: CallModel | CountTokens | CallTool) -> Outcome:
+        match action:
+            case CallModel():
+                return self._model(action)
+            case CountTokens():
+                return self._count(action)
+            case CallTool():
+                return self._tool(action)
+
     # ── effects ─────────────────────────────────────────────────────────────────────────────────
 
     def _model(self, call: CallModel) -> Outcome:
-        request = request_of(call, run_id=self.run_id)
+        request = request_of(call, run_id=self.run_id, blob=self.journal.blob)
         self.world.requests.append(request.body())
         try:
             reply = _at_once(self.world.model.call(request, on_part=None))
             return answered(call, reply, latency_ms=0)
         except ModelFailure as failure:
             return not_answered(call, failure)
+
+    def _count(self, count: CountTokens) -> Outcome:
+        request = counting(count, run_id=self.run_id, blob=self.journal.blob)
+        return counted(count, _at_once(self.world.model.count_tokens(request)))
 
     def _tool(self, call: CallTool) -> Outcome:
         declared = self.agent.tool(call.tool)
@@ -238,7 +252,7 @@ def run(  # noqa: PLR0913  (a simulation is told everything)
     world: World,
     journal: Journal,
     agent: Agent,
-    question: str,
+    question: Input,
     *,
     run_id: str = "r",
     reopen: Callable[[Journal], Journal] = lambda journal: journal,
