@@ -322,6 +322,14 @@ def test_at_info_only_what_matters_is_logged() -> None:
         "run_finished",
     ]
     assert {line.levelno for line in lines} == {logging.INFO}
+    assert {tag(kind) for kind in logs.NOTABLE} == {
+        "run_started",
+        "run_finished",
+        "model_call_failed",
+        "model_call_in_doubt",
+        "tool_call_failed",
+        "tool_call_in_doubt",
+    }
 
 
 def test_what_others_write_meanwhile_is_a_line_too() -> None:
