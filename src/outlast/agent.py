@@ -146,6 +146,7 @@ def _check(agent: Agent) -> None:
             f"agent {agent.name!r}: cache is {agent.cache!r}, but the prompt cache keeps things "
             "for '5m' or '1h'; None is no caching"
         )
+    _check_thinking(agent)
     _check_tools(agent)
     _check_sendable(agent)
     if taken := _RESERVED & agent.parameters.keys():
@@ -157,6 +158,17 @@ def _check(agent: Agent) -> None:
         raise InvalidAgent(
             f"agent {agent.name!r}: parameters set {', '.join(sorted(unpriced))}, which changes "
             "the price of a call; this version cannot hold that, so leave it out"
+        )
+
+
+def _check_thinking(agent: Agent) -> None:
+    """Refuse a budget for thinking that a call has no room for: every request would be a 400."""
+    thinking = agent.parameters.get("thinking")
+    budget = thinking.get("budget_tokens") if isinstance(thinking, dict) else None
+    if isinstance(budget, int) and budget >= agent.max_tokens:
+        raise InvalidAgent(
+            f"agent {agent.name!r}: thinking has budget_tokens={budget}, which has to be less than "
+            f"max_tokens={agent.max_tokens}; raise max_tokens or lower the budget"
         )
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from decimal import Decimal
+from hashlib import sha256
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, Self, TypeVar
 
@@ -48,7 +49,7 @@ from outlast.events import (
 from outlast.journal import Commit, Journal, Record, RunRow, run_stream
 from outlast.models import Model, Part
 from outlast.prices import rates
-from outlast.runner import Runner, Watch
+from outlast.runner import Runner, Watch, first_request
 from outlast.state import FINAL, RunState, fold, row
 from outlast.stores import open_store
 from outlast.streaming import AsyncStream, Feed, Stream
@@ -183,10 +184,32 @@ class Outlast:
     ) -> None:
         self.close()
 
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
     def close(self) -> None:
         """Stop driving and close the store; runs stay where their journal is."""
         self._background.close(self._farewell)
         self._journal.close()
+
+    async def aclose(self) -> None:
+        """Do what `close` does, and close the connections of the caller's event loop, too.
+
+        What still runs on that loop is the caller's to end first.
+        """
+        try:
+            if self._farewell is not None:
+                await self._farewell()
+        finally:
+            await asyncio.to_thread(self.close)
 
     # ── running ─────────────────────────────────────────────────────────────────────────────────
 
@@ -323,6 +346,33 @@ class Outlast:
         if run.status == "completed" or run.status in FINAL:
             raise RunEnded(run_id, status=run.status)
         return await self._drive(run_id, agent, wait_s, Watch(on_record, on_part))
+
+    # ── counting ────────────────────────────────────────────────────────────────────────────────
+
+    def count_tokens(self, agent: Agent, input: Input) -> int:  # noqa: A002  (what it is)
+        """Return how many tokens the first request of such a run would have, as the API counts.
+
+        It costs nothing, and nothing is written.
+
+        Raises:
+            InvalidInput: the API would not take the input.
+            ModelFailure: the API did not count, or the model cannot.
+
+        """
+        return self._background.run(self.acount_tokens(agent, input))
+
+    async def acount_tokens(self, agent: Agent, input: Input) -> int:  # noqa: A002  (what it is)
+        """Do what `count_tokens` does, on the caller's event loop."""
+        blobs: dict[str, bytes] = {}
+
+        def put(data: bytes) -> str:
+            digest = sha256(data).hexdigest()
+            blobs[digest] = data
+            return digest
+
+        content = rendered(input, put=put, redact=self._redact)
+        runner = self._own if self._at_home() else self._guest
+        return await runner.count(first_request(agent.spec(), content, blobs.get))
 
     # ── streaming ───────────────────────────────────────────────────────────────────────────────
 

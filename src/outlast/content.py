@@ -130,6 +130,18 @@ Content: TypeAlias = str | Medium | Mapping[str, Any]
 Input: TypeAlias = Content | Sequence[Content]
 
 
+def attachment(path: str | Path) -> Image | Document:
+    """Return a file as what it is: an image, a PDF or a text.
+
+    Raises:
+        InvalidInput: it cannot be read, or it is none of these.
+
+    """
+    data = _bytes(path)
+    is_image = data.startswith(tuple(_IMAGES)) or data[8:12] == b"WEBP"
+    return Image(path) if is_image else Document(path, title=Path(path).name)
+
+
 def same(text: str) -> str:
     """Return the text as it is: what redacts nothing."""
     return text

@@ -22,7 +22,7 @@ from outlast.budget import BILLED, posting
 from outlast.caching import marked
 from outlast.calls import call_tool, printable, words
 from outlast.content import Redact, encoded, same
-from outlast.conversation import blocks
+from outlast.conversation import blocks, evolve, opened
 from outlast.decide import Action, CallModel, CallTool, CountTokens, Sleep
 from outlast.drive import Append, Appended, Behind, Loop, Outcomes, Perform, Sent, drive
 from outlast.errors import Conflict, ModelFailure, UnknownModel
@@ -31,17 +31,19 @@ from outlast.events import (
     UNBILLED,
     AnyEvent,
     FailureKind,
+    MessageReceived,
     ModelCallFailed,
     ModelCallInDoubt,
     ModelCallSucceeded,
     Outcome,
     RunStarted,
+    Spec,
     TokensCounted,
     ToolCallStarted,
 )
 from outlast.journal import Commit, Journal, Posting, Record, run_stream
 from outlast.media import expanded
-from outlast.models import Model, Part, Reply, Request
+from outlast.models import Model, Part, Reply, Request, TokenCounter
 from outlast.prices import context_window, exact
 from outlast.state import RunState, fold, row
 
@@ -117,6 +119,17 @@ class Runner:
             loop.close()
             await leg.abandon()
 
+    async def count(self, request: Request) -> int:
+        """Let the model count the tokens of a request's input.
+
+        Raises:
+            ModelFailure: it did not, or cannot.
+
+        """
+        if not isinstance(self._model, TokenCounter):
+            raise ModelFailure("not_found", f"{type(self._model).__name__} has no count_tokens")
+        return await self._model.count_tokens(request)
+
     async def commit(self, commit: Commit) -> tuple[Record, ...]:
         """Append: at once where nobody else would be kept waiting, else with those of others."""
         if self._inline and self._live <= 1:
@@ -185,6 +198,7 @@ class _Leg:
             records = await self._runner.commit(commit)
         except Conflict:
             return self._behind(wanted)
+        self._watched(logs.tell, records)  # a filter of the caller's may raise
         self._tell(records)
         return Appended()
 
@@ -200,7 +214,6 @@ class _Leg:
         return Behind(tuple(news), self._runner._clock())  # noqa: SLF001
 
     def _tell(self, records: Sequence[Record]) -> None:
-        self._watched(logs.tell, records)  # a filter of the caller's may raise
         for record in records:
             if isinstance(record.event, ToolCallStarted):
                 self._intents[record.event.call_id] = record.seq
@@ -278,13 +291,10 @@ class _Leg:
         )
 
     async def _count(self, count: CountTokens) -> TokensCounted:
-        counter = getattr(self._runner._model, "count_tokens", None)  # noqa: SLF001
-        if counter is None:
-            return uncounted(count, "the model has no count_tokens")
         blob = self._runner._journal.blob  # noqa: SLF001
         try:
             request = counting(count, run_id=self._run_id, blob=blob)
-            return counted(count, await counter(request))
+            return counted(count, await self._runner.count(request))
         except Exception as error:  # noqa: BLE001  (an upper bound is known without it)
             return uncounted(count, f"{type(error).__name__}: {words(error)}")
 
@@ -401,6 +411,21 @@ def counting(count: CountTokens, *, run_id: str, blob: Blob) -> Request:
         head=count.head,
         messages=_filled(count, blob),
     )
+
+
+def first_request(spec: Spec, content: Raw, blob: Blob) -> Request:
+    """Return the request that a run begins with whose input is `content`, to be counted."""
+    asked = MessageReceived(ask_id="ask-1", content=content)
+    ask = evolve(opened("ask-1", spec), Record("", 1, 0, 0, 0, asked))
+    count = CountTokens(
+        ask_id=ask.ask_id,
+        call_id="count",
+        model=spec.model,
+        head=ask.head,
+        messages=ask.messages,
+        attached=ask.attached,
+    )
+    return counting(count, run_id="", blob=blob)
 
 
 def counted(count: CountTokens, tokens: int) -> TokensCounted:

@@ -1,5 +1,6 @@
 """`run` and `resume`, over HTTP with the real SDK, against a simulated Claude."""
 
+import json
 import os
 import signal
 import sys
@@ -64,6 +65,21 @@ def test_a_run_is_shown_as_it_goes(here, simulated):
     assert lines[10] == "journal: run one in sqlite:///outlast.db"
     assert lines[11] == "Next: outlast log one"
     assert "\x1b" not in result.stdout
+
+
+def test_files_are_attached(here, simulated, answering):
+    """`--attach` gives Claude a file as what it is, and says where one cannot be read."""
+    (here / "page.pdf").write_bytes(b"%PDF-1.7 /Type /Page")
+    (here / "dot.gif").write_bytes(b"GIF89a")
+    given = ["--attach", "page.pdf", "--attach", "dot.gif"]
+    result = typed("run", "mine:finder", "What is there?", *given, "--id", "shown", **simulated)
+    assert result.exit_code == 0, result.output
+    sent = json.loads(answering.requests()[-1]["body"])["messages"][0]["content"]
+    assert [block["type"] for block in sent] == ["document", "image", "text"]
+    assert sent[0]["title"] == "page.pdf"
+    missing = typed("run", "mine:finder", "What?", "--attach", "gone.png", **simulated)
+    assert missing.exit_code == 2
+    assert "'gone.png' cannot be read" in missing.stderr
 
 
 def test_the_same_id_again_asks_nothing(here, simulated):

@@ -338,3 +338,31 @@ def test_a_redaction_that_fails_keeps_everything_back() -> None:
     told = msgspec.json.decode(model.calls[-1])["messages"][2]["content"]
     assert "cannot be written" in told[0]["content"]
     assert told[1]["content"] == "[withheld: redact= raised LookupError]"
+
+
+# ── counting ────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_prompt_is_counted_before_it_is_asked(app: outlast.Outlast, model: ScriptedModel) -> None:
+    """`count_tokens` tells what the first request will be metered at, and writes nothing."""
+    reader = agent(photograph, model=MODEL, instructions="Read it. " * 200)
+    asked = [outlast.Document(PDF), outlast.Image(PNG), "What is it?"]
+    tokens = app.count_tokens(reader, asked)
+    assert app.runs() == []
+    app.run(reader, asked, run_id="r").result()
+    used = model.bill[0].usage
+    billed = ("input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
+    assert tokens == sum(used[name] for name in billed)
+
+
+def test_a_model_that_cannot_count(model: ScriptedModel) -> None:
+    """A model without `count_tokens` says so, rather than to guess."""
+
+    class Uncounting:
+        call = model.call
+
+    with outlast.Outlast("memory://", model=Uncounting()) as app:
+        with pytest.raises(outlast.OutlastError, match="Uncounting has no count_tokens"):
+            app.count_tokens(agent(), "How long is this?")
+        assert app.run(agent(), outlast.Document(PDF), run_id="r").status == "completed"
+        assert events(app, TokensCounted)[0].why.endswith("Uncounting has no count_tokens")

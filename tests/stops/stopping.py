@@ -1,6 +1,16 @@
 """A Claude that stops for the reason its question names; each once, and then it answers."""
 
-from outlast.models.script import Turn, compaction, say, text, text_of, tool_use, turn_number
+from outlast.models.script import (
+    Turn,
+    compaction,
+    say,
+    server_tool_result,
+    server_tool_use,
+    text,
+    text_of,
+    tool_use,
+    turn_number,
+)
 
 THINKING = {"type": "thinking", "thinking": "Let me see."}
 SEARCH = {
@@ -45,6 +55,10 @@ def _container(turn):
     return say("Contained.")
 
 
+def _thinking(turn):
+    return say(THINKING, "Yes.") if turn > 1 else say(THINKING, tool_use("send", {"text": "a"}))
+
+
 _ROWS = {
     "end_turn": lambda turn: say("Yes."),
     "stop_sequence": lambda turn: say("Yes", stop_reason="stop_sequence"),
@@ -62,8 +76,17 @@ _ROWS = {
     ),
     "null": lambda turn: say("Hm.", tool_use("send", {"text": "a"}), stop_reason=None),
     "zebra": lambda turn: say("Hm.", tool_use("send", {"text": "a"}), stop_reason="zebra"),
-    "thinking": lambda turn: (
-        say(THINKING, "Yes.") if turn > 1 else say(THINKING, tool_use("send", {"text": "a"}))
-    ),
+    "thinking": _thinking,
     "container": _container,
+    "thinking enabled": _thinking,
+    "structured": lambda turn: say('{"ok":true}'),
+    "server tools": lambda turn: (
+        say("Found it.")
+        if turn > 1
+        else say(
+            server_tool_use("web_search", {"query": "grants"}),
+            server_tool_result("web_search", []),
+            tool_use("send", {"text": "a"}),
+        )
+    ),
 }

@@ -64,6 +64,20 @@ class Played:
         ]
 
 
+PARAMETERS: dict[str, dict[str, Any]] = {
+    "thinking": {"thinking": {"type": "adaptive"}},
+    "thinking enabled": {"thinking": {"type": "enabled", "budget_tokens": 1024}},
+    "structured": {
+        "output_config": {
+            "format": {
+                "type": "json_schema",
+                "schema": {"type": "object", "properties": {"ok": {"type": "boolean"}}},
+            }
+        }
+    },
+}
+
+
 @pytest.mark.parametrize(
     ("asked", "answer", "sent"),
     [
@@ -75,13 +89,15 @@ class Played:
         ("max_tokens", "One, two and three.", []),
         ("max_tokens in a call", "Sent.", ["b"]),
         ("thinking", "Yes.", ["a"]),
+        ("thinking enabled", "Yes.", ["a"]),
+        ("structured", '{"ok":true}', []),
+        ("server tools", "Found it.", ["a"]),
         ("container", "Contained.", ["a"]),
     ],
 )
 def test_goes_on(claude: simulator.Simulator, asked: str, answer: str, sent: list[str]) -> None:
     """A stop that is not the end is gone on with as the table says, and ends in an answer."""
-    more = {"parameters": {"thinking": {"type": "adaptive"}}} if asked == "thinking" else {}
-    played = Played(claude, asked, **more)
+    played = Played(claude, asked, parameters=PARAMETERS.get(asked, {}))
     assert played.run.status == "completed", played.run.why
     assert played.run.answer == answer
     assert played.sent == sent
@@ -130,6 +146,24 @@ def test_a_cut_call_never_runs(claude: simulator.Simulator) -> None:
     assert told[0]["tool_use_id"] == played.replies()[0][1]["id"]
     (feedback,) = [r.event for r in played.records if isinstance(r.event, FeedbackGiven)]
     assert feedback.why == "max_tokens"
+
+
+def test_thinking_is_sent_back_as_it_came(claude: simulator.Simulator) -> None:
+    """Thinking, signature and all, is sent back before the results of the tools it led to."""
+    for asked in ("thinking", "thinking enabled"):
+        played = Played(claude, asked, parameters=PARAMETERS[asked])
+        said = played.requests[1]["messages"][1]["content"]
+        assert said == played.replies()[0]
+        assert (said[0]["type"], said[1]["type"]) == ("thinking", "tool_use")
+        assert said[0]["signature"]
+
+
+def test_blocks_of_server_tools_are_carried_through(claude: simulator.Simulator) -> None:
+    """What a server tool was asked and found is sent back beside the results of our own."""
+    played = Played(claude, "server tools")
+    said = played.requests[1]["messages"][1]["content"]
+    assert said == played.replies()[0]
+    assert [b["type"] for b in said] == ["server_tool_use", "web_search_tool_result", "tool_use"]
 
 
 def test_a_container_is_kept(claude: simulator.Simulator) -> None:

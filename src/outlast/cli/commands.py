@@ -120,6 +120,10 @@ def run(  # noqa: PLR0913, PLR0917  (the options of a command)
     run_id: Annotated[
         str | None, typer.Option("--id", metavar="ID", help="The run's id; default: a new one.")
     ] = None,
+    attach: Annotated[
+        list[str] | None,
+        typer.Option("--attach", metavar="FILE", help="An image, a PDF or a text; repeatable."),
+    ] = None,
     wait: Wait = 30.0,
     tenant: Annotated[str, typer.Option("--tenant", metavar="NAME", help="For whom.")] = "",
     store: Store = DEFAULT_STORE,
@@ -127,8 +131,12 @@ def run(  # noqa: PLR0913, PLR0917  (the options of a command)
 ) -> int:
     """Run an agent on an input, or go on with that --id."""
     from outlast.cli.run import run_agent
+    from outlast.content import attachment
 
-    return run_agent(store, agent, text, run_id=run_id, tenant=tenant, wait_s=wait, as_json=as_json)
+    given = [*map(attachment, attach), text] if attach else text
+    return run_agent(
+        store, agent, given, run_id=run_id, tenant=tenant, wait_s=wait, as_json=as_json
+    )
 
 
 @app.command()

@@ -19,6 +19,7 @@ from outlast.cli.screen import Screen, screen
 from outlast.cli.show import next_step, print_answer
 from outlast.cli.stores import opened, row_of
 from outlast.cli.story import STATUS_TONES
+from outlast.content import Input
 from outlast.demo.session import is_simulated
 from outlast.errors import RunEnded, UsageError
 from outlast.events import RunStarted
@@ -48,7 +49,7 @@ class Ended:
 def run_agent(  # noqa: PLR0913  (the options of a command)
     store: str,
     location: str,
-    text: str,
+    text: Input,
     *,
     run_id: str | None,
     tenant: str,
@@ -233,7 +234,7 @@ def _agent_of(run_id: str, started: RunStarted, location: str | None) -> Agent:
         ) from error
 
 
-def _rehearse(agent: Agent, text: str, run_id: str) -> None:
+def _rehearse(agent: Agent, text: Input, run_id: str) -> None:
     """Start the run in memory, so that what cannot start leaves nothing behind."""
     with Outlast("memory://") as nowhere:
         nowhere.start(agent, text, run_id=run_id)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
-from typing import Final, Protocol
+from typing import Final, Protocol, runtime_checkable
 
 import msgspec
 from msgspec import Raw
@@ -140,6 +140,7 @@ class Model(Protocol):
         ...
 
 
+@runtime_checkable
 class TokenCounter(Protocol):
     """A model that can say how large a request is.  Not every one can."""
 
