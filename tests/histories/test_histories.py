@@ -13,8 +13,8 @@ from played import Played
 from conftest import SOAK
 from outlast.events import AnyEvent, NoteAdded, tag
 
-PORTION = 2_000
-PORTIONS = 10 if SOAK else 1
+PORTION = 1_250
+PORTIONS = 16 if SOAK else 1
 CONTAINED = {
     "drivers": ["before an append", "after an append", "crash", "cancel", "overtaken", "mended"],
     "ended": ["completed", "failed", "stopped"],
