@@ -40,7 +40,9 @@ def main() -> int:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Measure speed and size against raw SQLite.")
+    parser = argparse.ArgumentParser(
+        description="Measure speed and size against raw SQLite and the bare SDK."
+    )
     parser.add_argument("--quick", action="store_true", help="fewer repeats, shorter runs")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
     parser.add_argument("--dir", type=Path, help="where the stores are made; default: temporary")
