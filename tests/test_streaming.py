@@ -242,18 +242,24 @@ cut_short = faulty(everything, once(2, Fault(kind="cut", after_events=6)))
 """A Claude whose last answer breaks off the first time, for the simulator's process."""
 
 
-def test_over_http_a_run_is_told_as_it_is_replayed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Thinking, tools, a cut attempt: what came live over HTTP is what the journal replays."""
+@pytest.fixture
+def claude(monkeypatch: pytest.MonkeyPatch) -> Iterator[simulator.Simulator]:
+    """Start a Claude over HTTP that every application finds, as the SDK finds the real one."""
     with simulator.start("test_streaming:cut_short", path=[Path(__file__).parent]) as claude:
         monkeypatch.setenv("ANTHROPIC_BASE_URL", claude.url)
         monkeypatch.setenv("ANTHROPIC_API_KEY", "simulated")
-        with outlast.Outlast("memory://") as app:
-            live = list(app.stream(LOOKING, "Owls?", run_id="r"))
-            requests = len(claude.requests())
-            again = list(app.stream(LOOKING, "Owls?", run_id="r"))
-            assert len(claude.requests()) == requests == 3
-            assert told(live) == told(again)
-            assert again == list(parts_of(app.log("r")))
+        yield claude
+
+
+def test_over_http_a_run_is_told_as_it_is_replayed(claude: simulator.Simulator) -> None:
+    """Thinking, tools, a cut attempt: what came live over HTTP is what the journal replays."""
+    with outlast.Outlast("memory://") as app:
+        live = list(app.stream(LOOKING, "Owls?", run_id="r"))
+        requests = len(claude.requests())
+        again = list(app.stream(LOOKING, "Owls?", run_id="r"))
+        assert len(claude.requests()) == requests == 3
+        assert told(live) == told(again)
+        assert again == list(parts_of(app.log("r")))
     kinds = [part.kind for part in again]
     assert kinds == ["thinking", "text", "tool_use", "tool_use", "text"]
     assert [part.text for part in again][2:] == ["web_search", "look", "I found OWLS in 3 places."]
@@ -261,6 +267,23 @@ def test_over_http_a_run_is_told_as_it_is_replayed(monkeypatch: pytest.MonkeyPat
     (gone,) = (part for part in live if part.kind == "discarded")
     assert any(part.call_id == gone.call_id and part.text for part in live)
     assert live[-1].attempt == gone.attempt + 1 == 2
+
+
+def test_connections_of_both_loops_are_closed(claude: simulator.Simulator) -> None:
+    """`async with Outlast(…)` leaves no connection open: not outlast's own, nor the caller's."""
+
+    async def main() -> None:
+        async with outlast.Outlast("memory://") as app:
+            first = said(app.stream(LOOKING, "Owls?"))
+            assert first == said([part async for part in app.astream(LOOKING, "Owls?")])
+            model: Any = app._guest._model
+            clients = [*model._clients.values()]
+            assert [client.is_closed() for client in clients] == [False] * 2
+        assert [client.is_closed() for client in clients] == [True] * 2
+        with pytest.raises(StoreError, match="is closed"):
+            app.runs()
+
+    asyncio.run(main())
 
 
 # ── a Claude that speaks when it is told to ───────────────────────────────────────────────────
