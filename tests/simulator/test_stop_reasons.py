@@ -133,6 +133,17 @@ def test_a_compaction_is_known_after_a_restart():
     assert talk.say()["content"] == [text("I remember: owls, mostly")]
 
 
+def test_thinking_after_a_compaction_follows_from_the_summary_alone():
+    """It is signed over what stands before it when it is sent back, which is nothing else."""
+    blocks = [{"type": "compaction", "content": "owls"}, {"type": "thinking", "thinking": "Hm."}]
+    talk = Talk(
+        lambda request, attempt: say(*blocks, tool_use("look", {})), model="claude-opus-5-5"
+    )
+    (*_, use) = talk.say()["content"]
+    talk.asked["messages"] = talk.asked["messages"][-1:]
+    talk.say([{"type": "tool_result", "tool_use_id": use["id"], "content": "an owl"}])
+
+
 @pytest.mark.parametrize("check_history", [True, False])
 def test_a_changed_compaction_is_refused(check_history):
     """The summary is signed, so nobody else can have written it."""
