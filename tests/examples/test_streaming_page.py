@@ -53,7 +53,7 @@ def test_the_logging_of_the_page_works(capsys: pytest.CaptureFixture[str]) -> No
 def test_the_page_names_the_parts() -> None:
     """The page lists every kind of part, and the attributes of a part in their order."""
     kinds = re.findall(r"^\| `(\w+)` \|", PAGE, re.MULTILINE)
-    assert kinds == ["text", "thinking", "tool_use", "discarded"]
+    assert kinds == ["kind", "text", "thinking", "tool_use", "discarded"]
     assert f"outlast.Part({', '.join(Part.__struct_fields__)})" in PAGE
 
 

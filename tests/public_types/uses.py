@@ -50,9 +50,19 @@ def main() -> None:
         assert_type(run.cost_usd, Decimal)
         for other in app.runs(status="completed"):
             assert_type(other.id, str)
+        with app.stream(researcher, "Find five grants.") as stream:
+            assert_type(stream, outlast.Stream)
+            for part in stream:
+                assert_type(part, outlast.Part)
+        assert_type(stream.run, outlast.Run)
 
 
 async def amain(app: outlast.Outlast) -> None:
     """Do the same in an event loop."""
     await send("the funder", outlast.ToolContext(run_id="r", call_id="c", idempotency_key="k"))
     assert_type(await app.arun(researcher, "Find five grants."), outlast.Run)
+    async with app.astream(researcher, "Find five grants.") as stream:
+        assert_type(stream, outlast.AsyncStream)
+        async for part in stream:
+            assert_type(part, outlast.Part)
+    assert_type(stream.run, outlast.Run)
