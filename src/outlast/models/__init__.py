@@ -63,18 +63,20 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
 
         """
         head = thinned(self.head, without) if without else self.head
-        return _joined(head, b'"max_tokens":%d' % self.max_tokens, members, self._said())
+        return _joined(self.messages, head, b'"max_tokens":%d' % self.max_tokens, members)
 
     def counted_body(self, members: bytes = b"") -> bytes:
         """Return the body that asks how many tokens the input is; see `body`."""
-        return _joined(thinned(self.head, UNCOUNTED), members, self._said())
-
-    def _said(self) -> bytes:
-        return b'"messages":[%b]' % b",".join(self.messages)
+        return _joined(self.messages, thinned(self.head, UNCOUNTED), members)
 
 
-def _joined(*members: bytes) -> bytes:
-    return b"{%b}" % b",".join(filter(None, members))
+def _joined(messages: Sequence[bytes], *members: bytes) -> bytes:
+    """Return a body, joined at once: each copy of a long one costs as much as a whole commit."""
+    opening = b'{%b,"messages":[' % b",".join(filter(None, members))
+    pieces = list(messages) or [b""]
+    pieces[0] = opening + pieces[0]
+    pieces[-1] += b"]}"
+    return b",".join(pieces)
 
 
 @lru_cache(maxsize=64)
