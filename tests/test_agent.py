@@ -7,8 +7,8 @@ import msgspec
 import pytest
 
 import outlast
-from outlast.app import code_location
 from outlast.events import RunStarted, decode, encode
+from outlast.starting import code_location
 from stubs import MODEL, agent
 
 

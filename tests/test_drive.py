@@ -11,8 +11,7 @@ from msgspec import Raw
 
 import outlast
 from conftest import SOAK
-from outlast.app import begin
-from outlast.decide import Action, CallModel, Sleep
+from outlast.actions import Action, CallModel, Sleep
 from outlast.drive import Append, Appended, Behind, Loop, Outcomes, Perform, Sent, drive
 from outlast.events import (
     Event,
@@ -28,6 +27,7 @@ from outlast.events import (
 )
 from outlast.journal import GENESIS, Commit, Record, commitment, record_hash
 from outlast.models.script import Fault, Script, Turn, say, tool_use, turn_number
+from outlast.starting import begin
 from outlast.state import RunState, fold
 from outlast.stores import open_store
 from outlast.testing.simulation import World, run

@@ -7,7 +7,6 @@ import pytest
 from msgspec import Raw
 
 import outlast
-from outlast.app import begin
 from outlast.conversation import flaw
 from outlast.events import AnyEvent, FeedbackGiven, MessageReceived, ModelCallStarted
 from outlast.history import misfit
@@ -15,6 +14,7 @@ from outlast.journal import Commit, Journal, run_stream
 from outlast.models.script import say, tool_use
 from outlast.models.scripted import ScriptedModel
 from outlast.models.strict import refusal
+from outlast.starting import begin
 from outlast.state import fold
 from outlast.stores import open_store
 from stubs import agent, asking

@@ -13,8 +13,8 @@ import pytest
 from msgspec import Raw
 
 import outlast
-from outlast.app import begin
-from outlast.decide import Sleep, World, decide
+from outlast.actions import Sleep, World
+from outlast.decide import decide
 from outlast.errors import Busy, StoreFull
 from outlast.events import (
     ModelCallFailed,
@@ -27,6 +27,7 @@ from outlast.events import (
 from outlast.journal import Record, run_stream
 from outlast.models.script import tool_use
 from outlast.models.scripted import ScriptedModel
+from outlast.starting import begin
 from outlast.state import fold
 from outlast.stores import open_store
 from outlast.stores.memory import MemoryJournal

@@ -10,7 +10,6 @@ import pytest
 from msgspec import Raw
 
 import outlast
-from outlast.app import begin
 from outlast.decide import ATTEMPTS, BACKOFF_S
 from outlast.errors import Conflict, Fenced, ModelFailure, StoreFull
 from outlast.events import (
@@ -28,6 +27,7 @@ from outlast.models import Model, Part, Reply, Request
 from outlast.models.script import Fault, Turn, faulty, once, say, tool_use
 from outlast.models.scripted import ScriptedModel
 from outlast.runner import Runner, Watch
+from outlast.starting import begin
 from outlast.state import RunState, fold
 from outlast.stores.memory import MemoryJournal
 from stubs import Answers, agent, asking, reply

@@ -6,13 +6,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from outlast.agent import Agent, Budget
-    from outlast.app import Outlast, Run
+    from outlast.app import Outlast
     from outlast.content import Document, File, Image
     from outlast.errors import (
+        AskFailed,
+        FlowChanged,
+        IllegalPhase,
         InvalidAgent,
+        InvalidFlow,
         InvalidInput,
         InvalidTool,
         ModelFailure,
+        NameRequired,
         OutlastError,
         RunConflict,
         RunEnded,
@@ -20,13 +25,17 @@ if TYPE_CHECKING:
         RunNotFound,
         RunStopped,
         RunWithoutAnswer,
+        StepFailed,
         StoreError,
         ToolError,
         UnknownModel,
         UsageError,
+        VersionChanged,
     )
+    from outlast.flow import Flow, flow
     from outlast.logs import LogContext
     from outlast.models import Part
+    from outlast.run import Run
     from outlast.streaming import AsyncStream, Stream
     from outlast.tools import Tool, ToolContext, tool
 
@@ -34,16 +43,22 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Agent",
+    "AskFailed",
     "AsyncStream",
     "Budget",
     "Document",
     "File",
+    "Flow",
+    "FlowChanged",
+    "IllegalPhase",
     "Image",
     "InvalidAgent",
+    "InvalidFlow",
     "InvalidInput",
     "InvalidTool",
     "LogContext",
     "ModelFailure",
+    "NameRequired",
     "Outlast",
     "OutlastError",
     "Part",
@@ -54,6 +69,7 @@ __all__ = [
     "RunNotFound",
     "RunStopped",
     "RunWithoutAnswer",
+    "StepFailed",
     "StoreError",
     "Stream",
     "Tool",
@@ -61,7 +77,9 @@ __all__ = [
     "ToolError",
     "UnknownModel",
     "UsageError",
+    "VersionChanged",
     "__version__",
+    "flow",
     "tool",
 ]
 
@@ -75,7 +93,9 @@ _HOMES = {
     "LogContext": "logs",
     "Outlast": "app",
     "Part": "models",
-    "Run": "app",
+    "Flow": "flow",
+    "flow": "flow",
+    "Run": "run",
     "Stream": "streaming",
     "Tool": "tools",
     "ToolContext": "tools",

@@ -11,11 +11,11 @@ from typing import Any, Final, Literal
 import msgspec
 from msgspec import Raw
 
-from outlast.errors import InvalidAgent
+from outlast.errors import InvalidAgent, ToolError
 from outlast.events import Spec
-from outlast.tools import Tool
+from outlast.tools import Tool, ToolContext
 
-_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
 def _is_count(value: object) -> bool:
@@ -94,6 +94,31 @@ class Agent:
                 return declared
         return None
 
+    def as_tool(self, *, name: str | None = None, description: str | None = None) -> Tool[..., Any]:
+        """Return a tool by which another agent asks this one.
+
+        Each call is a run of its own, a child of the run that makes it: with its own journal, its
+        own budget of turns, and the same again after a crash.
+
+        Args:
+            name: what Claude calls the tool by; by default `ask_` and the agent's name.
+            description: what Claude is told of it; by default that it asks this agent.
+
+        """
+        told = description or f"Ask {self.name}, an agent of its own, and get its answer."
+        named = name or "ask_" + re.sub(r"[^a-zA-Z0-9_-]", "_", self.name)
+
+        async def ask(question: str, context: ToolContext) -> Any:
+            if context.spawn is None:
+                raise ToolError(f"{named} can only be called by an agent")
+            return await context.spawn(self, question)
+
+        ask.__doc__ = f"{told}\n\nArgs:\n    question: everything it needs to know.\n"
+        ask.__qualname__ = f"{self.name}.as_tool"
+        tool = Tool(ask, effect="idempotent", name=named, timeout_s=None)
+        tool.is_agent = True
+        return tool
+
     def spec(self) -> Spec:
         """Return what the model sees of this agent, rendered once.
 
@@ -120,7 +145,7 @@ _UNPRICED: Final = frozenset({"speed", "service_tier", "inference_geo"})
 
 
 def _check(agent: Agent) -> None:
-    if not isinstance(agent.name, str) or not _NAME.fullmatch(agent.name):
+    if not isinstance(agent.name, str) or not NAME.fullmatch(agent.name):
         raise InvalidAgent(
             f"agent {agent.name!r}: a name is 1 to 128 letters, digits, '.', '_' or '-', "
             "and begins with a letter or digit"

@@ -1,56 +1,52 @@
-"""`Outlast`: an application's way to its journal; and `Run`, what a run looks like from outside."""
+"""`Outlast`: an application's way to its journal, and to the runs in it."""
 
 from __future__ import annotations
 
 import asyncio
+import math
 import re
 import secrets
-import sys
 import time
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
-from decimal import Decimal
+from functools import partial
 from hashlib import sha256
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, ParamSpec, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Literal, ParamSpec, Self, TypeVar
 
-import msgspec
 from msgspec import Raw
 
 from outlast import logs
 from outlast.agent import Agent
 from outlast.background import Background
 from outlast.content import Input, rendered, same
+from outlast.conversation import Conversation
 from outlast.errors import (
     Busy,
     Conflict,
     Fenced,
     InvalidInput,
-    RunCancelled,
-    RunConflict,
     RunEnded,
-    RunFailed,
     RunNotFound,
-    RunRejected,
-    RunStopped,
-    RunWithoutAnswer,
     StoreError,
     UsageError,
 )
-from outlast.events import (
-    JOURNAL_VERSION,
-    AnyEvent,
-    AskStarted,
-    MessageReceived,
-    NoteAdded,
-    RunStarted,
-)
-from outlast.journal import Commit, Journal, Record, RunRow, run_stream
+from outlast.events import NoteAdded
+from outlast.journal import Commit, Journal, Record, run_stream
 from outlast.models import Model, Part
-from outlast.prices import rates
+from outlast.run import Run, run_of
 from outlast.runner import Runner, Watch, first_request
-from outlast.state import FINAL, RunState, fold, row
+from outlast.starting import (
+    Who,
+    begin,
+    check_ask,
+    check_same,
+    check_who,
+    input_of,
+    located,
+    question,
+)
+from outlast.state import FINAL, fold, row
 from outlast.stores import open_store
 from outlast.streaming import AsyncStream, Feed, Stream
 
@@ -62,67 +58,8 @@ T = TypeVar("T")
 
 _RUN_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@/-]{0,199}")
 _POLL_S: Final = 0.1
-_ASK: Final = "ask-1"
 _BEGINNING: Final = 3
 """How many records `begin` writes."""
-NANO_PER_USD: Final = 1_000_000_000
-
-
-@dataclass(frozen=True, kw_only=True)
-class Run:
-    """A run as it was when it was looked at.
-
-    Attributes:
-        id: its name.
-        agent: the agent's name.
-        status: `queued`, `running`, `completed`, `failed` or `stopped`.
-        answer: the reply's text; `None` unless the run completed.
-        cost_nano: nano-dollars spent, calls in doubt included.
-        tokens: tokens used, calls in doubt included.
-        turns: calls of the model, calls in doubt included.
-        why: a sentence that says why the run is not completed; may be empty.
-        created_at: nanoseconds since the epoch, UTC.
-        updated_at: nanoseconds since the epoch, UTC, of its last event.
-
-    """
-
-    id: str
-    agent: str
-    status: str
-    answer: Any = None
-    cost_nano: int = 0
-    tokens: int = 0
-    turns: int = 0
-    why: str = ""
-    created_at: int = 0
-    updated_at: int = 0
-
-    @property
-    def cost_usd(self) -> Decimal:
-        """What the run cost in US dollars, exact to the nano-dollar."""
-        return Decimal(self.cost_nano) / NANO_PER_USD
-
-    def result(self) -> Any:
-        """Return the answer.
-
-        Raises:
-            RunFailed, RunStopped, RunRejected, RunCancelled: the run ended without one.
-            RunWithoutAnswer: the run has not ended.
-
-        """
-        if self.status == "completed":
-            return self.answer
-        raise _WITHOUT_ANSWER.get(self.status, RunWithoutAnswer)(
-            self.id, status=self.status, why=self.why or "it has not ended"
-        )
-
-
-_WITHOUT_ANSWER: Final[dict[str, type[RunWithoutAnswer]]] = {
-    "failed": RunFailed,
-    "stopped": RunStopped,
-    "rejected": RunRejected,
-    "cancelled": RunCancelled,
-}
 
 
 class Outlast:
@@ -139,13 +76,16 @@ class Outlast:
         redact: what every text from outside goes through before it is journalled and before Claude
             sees it: inputs, results and errors of tools, and notes.  It has to give the same for
             the same text.  What Claude says is kept as it came, and so are images and PDFs.
+        on_change: what happens to a run whose agent or flow was changed since it was started:
+            `recorded` (the default) goes on with what the model saw then and the functions of now,
+            and notes the change in the journal; `refuse` raises `VersionChanged`.
 
     Raises:
         StoreError: the store cannot be opened.
 
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  (all but one are keywords with defaults)
         self,
         store: str | Journal = "sqlite:///outlast.db",
         *,
@@ -153,8 +93,13 @@ class Outlast:
         model: Model | None = None,
         deps: Any = None,
         redact: Callable[[str], str] | None = None,
+        on_change: Literal["recorded", "refuse"] = "recorded",
     ) -> None:
+        if on_change not in {"recorded", "refuse"}:
+            raise UsageError(f"on_change={on_change!r}: give 'recorded' or 'refuse'")
         self._redact = redact or same
+        self._on_change = on_change
+        self._seen: dict[str, Who] = {}
         self._journal = open_store(store) if isinstance(store, str) else store
         self._farewell: Callable[[], Coroutine[Any, Any, None]] | None = None
         if model is None:
@@ -164,7 +109,14 @@ class Outlast:
             self._farewell = model.aclose
         self._background = Background()
         self._own, self._guest = (
-            Runner(self._journal, model, deps=deps, inline=inline, redact=self._redact)
+            Runner(
+                self._journal,
+                model,
+                deps=deps,
+                inline=inline,
+                redact=self._redact,
+                spawn=self._spawned,
+            )
             for inline in (True, False)
         )
 
@@ -215,8 +167,8 @@ class Outlast:
 
     def start(
         self,
-        agent: Agent,
-        input: Input,  # noqa: A002  (what it is)
+        agent: Who,
+        input: Any = None,  # noqa: A002  (what it is)
         *,
         run_id: str | None = None,
         tenant: str = "",
@@ -233,26 +185,30 @@ class Outlast:
 
         """
         run_id = _checked_id(_named(agent) if run_id is None else run_id)
-        content = rendered(input, put=self._journal.put_blob, redact=self._redact)
         _check_text(f"run {run_id!r}", tenant, *(tags or {}).keys(), *(tags or {}).values())
-        rates(agent.model)
+        return self._started(run_id, agent, input, tenant=tenant, tags=dict(tags or {}))
+
+    def _started(self, run_id: str, who: Who, given: Any, **more: Any) -> Run:
+        """Write a run into the journal, or find that it is there."""
+        content = input_of(who, given, put=self._journal.put_blob, redact=self._redact)
+        self._seen[who.name] = who
         existing = self._journal.run(run_id)
         if existing is None:
             try:
-                begin(self._journal, run_id, agent, content, tenant=tenant, tags=dict(tags or {}))
+                begin(self._journal, run_id, who, content, **more)
             except Conflict:
                 existing = self._journal.run(run_id)  # somebody was faster with the same id
             else:
                 if logs.wanted():
                     logs.tell(self._journal.read(run_stream(run_id), limit=_BEGINNING))
         if existing is not None:
-            self._check_same(run_id, agent, content)
+            check_same(self._journal, run_id, who, content)
         return self.get(run_id)
 
     def run(  # noqa: PLR0913  (all but two are keywords with safe defaults)
         self,
-        agent: Agent,
-        input: Input,  # noqa: A002  (what it is)
+        agent: Who,
+        input: Any = None,  # noqa: A002  (what it is)
         *,
         run_id: str | None = None,
         tenant: str = "",
@@ -297,8 +253,8 @@ class Outlast:
 
     async def arun(  # noqa: PLR0913  (as run)
         self,
-        agent: Agent,
-        input: Input,  # noqa: A002  (what it is)
+        agent: Who,
+        input: Any = None,  # noqa: A002  (what it is)
         *,
         run_id: str | None = None,
         tenant: str = "",
@@ -314,7 +270,7 @@ class Outlast:
     def resume(
         self,
         run_id: str,
-        agent: Agent,
+        agent: Who,
         *,
         wait_s: float = 30.0,
         on_record: Callable[[Record], None] | None = None,
@@ -335,7 +291,7 @@ class Outlast:
     async def aresume(
         self,
         run_id: str,
-        agent: Agent,
+        agent: Who,
         *,
         wait_s: float = 30.0,
         on_record: Callable[[Record], None] | None = None,
@@ -378,8 +334,8 @@ class Outlast:
 
     def stream(  # noqa: PLR0913  (as run)
         self,
-        agent: Agent,
-        input: Input,  # noqa: A002  (what it is)
+        agent: Who,
+        input: Any = None,  # noqa: A002  (what it is)
         *,
         run_id: str | None = None,
         tenant: str = "",
@@ -406,8 +362,8 @@ class Outlast:
 
     def astream(  # noqa: PLR0913  (as run)
         self,
-        agent: Agent,
-        input: Input,  # noqa: A002  (what it is)
+        agent: Who,
+        input: Any = None,  # noqa: A002  (what it is)
         *,
         run_id: str | None = None,
         tenant: str = "",
@@ -435,14 +391,14 @@ class Outlast:
         found = self._journal.run(run_id)
         if found is None:
             raise RunNotFound(run_id, store=self._journal.url)
-        return _run(found)
+        return run_of(found)
 
     def runs(
         self, *, status: str | None = None, agent: str | None = None, limit: int | None = None
     ) -> list[Run]:
         """Return the runs of the store, newest first."""
         return [
-            _run(found) for found in self._journal.runs(status=status, agent=agent, limit=limit)
+            run_of(found) for found in self._journal.runs(status=status, agent=agent, limit=limit)
         ]
 
     def log(self, run_id: str, *, after: int = 0) -> list[Record]:
@@ -471,30 +427,33 @@ class Outlast:
 
     # ── inside ──────────────────────────────────────────────────────────────────────────────────
 
-    def _check_same(self, run_id: str, agent: Agent, content: Raw) -> None:
-        records = self._journal.read(run_stream(run_id), limit=3)
-        for record in records:
-            event = record.event
-            if isinstance(event, RunStarted) and event.agent != agent.name:
-                raise RunConflict(run_id, what="agent", recorded=event.agent, given=agent.name)
-            if isinstance(event, MessageReceived) and event.content != content:
-                raise RunConflict(
-                    run_id, what="input", recorded=_short(event.content), given=_short(content)
-                )
-
-    async def _drive(
-        self, run_id: str, agent: Agent, wait_s: float, watch: Watch, feed: Feed | None = None
+    async def _drive(  # noqa: PLR0913, PLR0917  (what a drive is of, and who is told)
+        self,
+        run_id: str,
+        who: Who,
+        wait_s: float,
+        watch: Watch,
+        feed: Feed | None = None,
+        more: Raw | None = None,
     ) -> Run:
         give_up_at = time.monotonic() + wait_s
         fenced = False
         while True:
             run = await self._aside(self.get, run_id)
             await self._read_on(run_id, feed)
-            if run.status == "completed" or run.status in FINAL:
+            if run.status in FINAL or (run.status == "completed" and more is None):
                 return run
+            if run.wake_at is not None and (left_s := _left_s(run)) > 0:
+                if left_s > wait_s:
+                    return run
+                await asyncio.sleep(left_s)
             try:
                 if not fenced:
-                    return await self._drive_claimed(run_id, agent, watch, feed)
+                    run = await self._drive_claimed(run_id, who, watch, feed, more)
+                    more = None
+                    if run.status != "parked" or _left_s(run) > wait_s:
+                        return run
+                    continue
                 holder = "another process"
             except Busy as busy:
                 holder = busy.holder
@@ -506,18 +465,139 @@ class Outlast:
             await asyncio.sleep(_POLL_S)
 
     async def _drive_claimed(
-        self, run_id: str, agent: Agent, watch: Watch, feed: Feed | None
+        self, run_id: str, who: Who, watch: Watch, feed: Feed | None, more: Raw | None
     ) -> Run:
-        await self._aside(self._check_agent, run_id, agent)
+        self._seen[who.name] = who
+        await self._aside(check_who, self._journal, run_id, who, self._on_change)
         runner = self._own if self._at_home() else self._guest
         stream = run_stream(run_id)
         epoch = await self._claimed(stream)
         try:
+            if more is not None:
+                await self._aside(self._say, run_id, more, epoch)
             await self._read_on(run_id, feed)  # what others wrote until the run was claimed
-            state = await runner.drive(run_id, agent, epoch=epoch, watch=watch)
+            check = partial(self._check_ask, run_id)
+            state = await runner.drive(run_id, who, epoch=epoch, watch=watch, check=check)
         finally:
             self._journal.release(stream)
-        return _run(row(state, run_id))
+        return run_of(row(state, run_id))
+
+    def _check_ask(self, run_id: str, ask: Conversation, agent: Agent, version: str) -> None:
+        check_ask(self._journal, run_id, ask, agent, version, self._on_change)
+
+    async def _spawned(  # noqa: PLR0913  (what a child is of)
+        self, run_id: str, who: Who, given: Any, *, parent: str, root: str, tenant: str
+    ) -> Run:
+        """Drive a child run to its end, from wherever its journal ends."""
+        more = {"parent": parent, "root": root, "tenant": tenant}
+        await self._aside(partial(self._started, run_id, who, given, **more))
+        return await self._drive(run_id, who, math.inf, Watch())
+
+    # ── talking on ──────────────────────────────────────────────────────────────────────────────
+
+    def send(  # noqa: PLR0913  (all but two are keywords with defaults)
+        self,
+        run_id: str,
+        input: Input,  # noqa: A002  (what it is)
+        *,
+        agent: Agent | None = None,
+        wait_s: float = 30.0,
+        on_record: Callable[[Record], None] | None = None,
+        on_part: Callable[[Part], None] | None = None,
+    ) -> Run:
+        """Say something more to the agent of a run, drive it to rest, and return the run.
+
+        The conversation goes on with its whole history.  Where the last question has no answer
+        yet, as after a crash or a refused key, the same input again is that question: it is asked
+        once.
+
+        Args:
+            run_id: the run.
+            input: what to say: as for `run`.
+            agent: the run's agent; by default the one this application knows by its name, or else
+                imported from where it was declared.
+            wait_s: as for `run`.
+            on_record: as for `run`.
+            on_part: as for `run`.
+
+        Raises:
+            RunNotFound: there is no such run.
+            RunEnded: it failed, was rejected or cancelled.
+            UsageError: it is a flow's, or its last question is another one and has no answer yet.
+            InvalidInput: the API would not take the input.
+
+        """
+        return self._background.run(
+            self.asend(
+                run_id, input, agent=agent, wait_s=wait_s, on_record=on_record, on_part=on_part
+            )
+        )
+
+    async def asend(  # noqa: PLR0913  (as send)
+        self,
+        run_id: str,
+        input: Input,  # noqa: A002  (what it is)
+        *,
+        agent: Agent | None = None,
+        wait_s: float = 30.0,
+        on_record: Callable[[Record], None] | None = None,
+        on_part: Callable[[Part], None] | None = None,
+    ) -> Run:
+        """Do what `send` does, on the caller's event loop."""
+        run = await self._aside(self.get, run_id)
+        if run.status in FINAL:
+            raise RunEnded(run_id, status=run.status)
+        who: Who = agent or await self._aside(self._agent_of, run_id)
+        content = await self._aside(
+            partial(input_of, who, input, put=self._journal.put_blob, redact=self._redact)
+        )
+        return await self._drive(run_id, who, wait_s, Watch(on_record, on_part), None, content)
+
+    def _agent_of(self, run_id: str) -> Agent:
+        started = fold(self._journal.read(run_stream(run_id), limit=1)).started
+        assert started is not None, "a run without its first event"  # noqa: S101
+        if started.kind == "flow":
+            raise UsageError(
+                f"run {run_id!r} is of flow {started.agent!r}, which says itself what it asks; "
+                "`send` is for the run of an agent"
+            )
+        who = self._seen.get(started.agent) or located(run_id, started)
+        assert isinstance(who, Agent), "an agent's run is of an agent"  # noqa: S101
+        return who
+
+    def _say(self, run_id: str, content: Raw, epoch: int) -> None:
+        """Open another question in a claimed run, unless its last one is the same and open."""
+        stream = run_stream(run_id)
+        state = fold(self._journal.read(stream))
+        last = list(state.asks.values())[-1]
+        if last.answer is None:
+            if last.asked == content:
+                return
+            raise UsageError(
+                f"run {run_id!r} has not answered {_short(last.asked)} yet, so nothing more can be "
+                "said; go on with `resume`, and then say it"
+            )
+        events = question(f"ask-{len(state.asks) + 1}", content, continues=last.ask_id)
+        now = time.time_ns()
+        after = fold(
+            [
+                Record(stream, state.next_seq + n, 0, now, epoch, event)
+                for n, event in enumerate(events)
+            ],
+            state,
+        )
+        logs.tell(
+            self._journal.append(
+                Commit(
+                    stream=stream,
+                    events=events,
+                    at=now,
+                    expected_seq=state.next_seq,
+                    epoch=epoch,
+                    row=row(after, run_id),
+                )
+            )
+        )
 
     async def _read_on(self, run_id: str, feed: Feed | None) -> None:
         """Feed what the journal holds and was not fed yet."""
@@ -550,108 +630,14 @@ class Outlast:
             with suppress(StoreError):
                 self._journal.release(stream)
 
-    def _check_agent(self, run_id: str, agent: Agent) -> None:
-        state: RunState = fold(self._journal.read(run_stream(run_id), limit=1))
-        started = state.started
-        assert started is not None, "a run without its first event"  # noqa: S101
-        if started.agent != agent.name:
-            raise UsageError(
-                f"run {run_id!r} was started with agent {started.agent!r}, not {agent.name!r}; "
-                "give the agent it was started with"
-            )
-        known = msgspec.json.decode(started.spec.tools, type=list[_Named])
-        if missing := [tool.name for tool in known if agent.tool(tool.name) is None]:
-            raise UsageError(
-                f"run {run_id!r} was started with tools that agent {agent.name!r} no longer has: "
-                f"{', '.join(missing)}. Give them back, or start a new run."
-            )
+
+def _named(who: Who) -> str:
+    return f"{getattr(who, 'name', 'run')}-{secrets.token_hex(4)}"
 
 
-def begin(  # noqa: PLR0913  (all but four are keywords with defaults)
-    journal: Journal,
-    run_id: str,
-    agent: Agent,
-    asked: Input | Raw,
-    *,
-    tenant: str = "",
-    tags: dict[str, str] | None = None,
-    at: int | None = None,
-    nonce: str | None = None,
-) -> None:
-    """Write the first records of a run: that it exists, and what it was asked.
-
-    Args:
-        journal: where.
-        run_id: the run's name, which is checked already.
-        agent: whom it is for.
-        asked: what it is asked, or that as `content.rendered` returned it.
-        tenant: for whom it is.
-        tags: what it is to be found with.
-        at: when it begins, in nanoseconds since the epoch; by default now.
-        nonce: what its idempotency keys are made of; by default random.
-
-    Raises:
-        Conflict: there is a run of that id.
-        InvalidInput: the API would not take what is asked.
-
-    """
-    content = asked if isinstance(asked, Raw) else rendered(asked, put=journal.put_blob)
-    started = RunStarted(
-        journal_version=JOURNAL_VERSION,
-        agent=agent.name,
-        nonce=nonce or secrets.token_hex(16),
-        spec=agent.spec(),
-        code=code_location(agent),
-        tenant=tenant,
-        root=run_id,
-        tags=tags or {},
-        turns=agent.budget.turns,
-    )
-    events: tuple[AnyEvent, ...] = (
-        started,
-        AskStarted(ask_id=_ASK),
-        MessageReceived(ask_id=_ASK, content=content),
-    )
-    now = time.time_ns() if at is None else at
-    stream = run_stream(run_id)
-    records = [Record(stream, n, 0, now, 0, event) for n, event in enumerate(events, start=1)]
-    journal.append(
-        Commit(stream=stream, events=events, at=now, expected_seq=1, row=row(fold(records), run_id))
-    )
-
-
-def _named(agent: Agent) -> str:
-    return f"{agent.name}-{secrets.token_hex(4)}"
-
-
-class _Named(msgspec.Struct):
-    name: str
-
-
-def code_location(agent: Agent) -> str:
-    """Return where the agent can be imported from, as `module:attribute`; empty if nowhere."""
-    module = sys.modules.get(agent.declared_in)
-    if module is None or agent.declared_in == "__main__":
-        return ""
-    for name, value in vars(module).items():
-        if value is agent:
-            return f"{agent.declared_in}:{name}"
-    return ""
-
-
-def _run(found: RunRow) -> Run:
-    return Run(
-        id=found.id,
-        agent=found.agent,
-        status=found.status,
-        answer=None if found.answer is None else msgspec.json.decode(found.answer),
-        cost_nano=found.cost_nano,
-        tokens=found.tokens,
-        turns=found.turns,
-        why=found.why,
-        created_at=found.created_at,
-        updated_at=found.updated_at,
-    )
+def _left_s(run: Run) -> float:
+    """Return for how long a run is still parked."""
+    return 0.0 if run.wake_at is None else (run.wake_at - time.time_ns()) / 1_000_000_000
 
 
 def _because(run: Run, why: str) -> Run:

@@ -96,9 +96,12 @@ _RULES: Final[dict[type[Event], Callable[[Spend, Any], Spend]]] = {
 
 def refusal(spend: Spend, turns: int | None) -> tuple[int, int] | None:
     """Return how many turns one more call needs and how many are left, if it must not be made."""
-    if turns is None or spend.turns < turns:
-        return None
-    return 1, max(0, turns - spend.turns)
+    return refused(spend.turns, turns)
+
+
+def refused(used: int, turns: int | None) -> tuple[int, int] | None:
+    """Return the same where `used` turns were used."""
+    return None if turns is None or used < turns else (1, max(0, turns - used))
 
 
 Billed: TypeAlias = ModelCallSucceeded | ModelCallFailed | ModelCallInDoubt

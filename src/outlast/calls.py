@@ -11,17 +11,21 @@ import contextvars
 import inspect
 import threading
 import time
-from collections.abc import Callable
-from typing import Any, TypeAlias
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal, TypeAlias
 
 import msgspec
 from msgspec import Raw
 
+from outlast.actions import CallStep, CallTool
 from outlast.agent import Agent
 from outlast.content import Content, Medium, Put, Redact, holds_media, rendered, same
-from outlast.decide import CallTool
 from outlast.errors import ToolError
 from outlast.events import (
+    StepFinished,
+    StepKind,
     ToolCallFailed,
     ToolCallInDoubt,
     ToolCallSucceeded,
@@ -41,6 +45,7 @@ async def call_tool(  # noqa: PLR0913  (what a call needs from outside)
     put_blob: Put,
     redact: Redact = same,
     seq: int = 0,
+    spawn: Callable[[Any, Any], Awaitable[Any]] | None = None,
 ) -> ToolCallSucceeded | ToolCallFailed | ToolCallInDoubt:
     """Run the tool and return the outcome of the call; only a cancellation is raised.
 
@@ -59,6 +64,7 @@ async def call_tool(  # noqa: PLR0913  (what a call needs from outside)
             deadline=None if declared.timeout_s is None else began + declared.timeout_s,
             tenant=tenant,
             deps=deps,
+            spawn=spawn,
         )
         arguments = {**arguments, name: context}
     try:
@@ -71,6 +77,75 @@ async def call_tool(  # noqa: PLR0913  (what a call needs from outside)
     return succeeded_call(
         call, declared, value, latency_ms=_ms(began), put_blob=put_blob, redact=redact
     )
+
+
+async def call_step(  # noqa: PLR0913  (what a call needs from outside)
+    call: CallStep,
+    function: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    *,
+    run_id: str,
+    tenant: str,
+    deps: Any,
+    put_blob: Put,
+    redact: Redact = same,
+) -> StepFinished:
+    """Call the function of a step and return its outcome; only a cancellation is raised."""
+    declared = function if isinstance(function, Tool) else None
+    if declared is not None and (name := declared.context_parameter):
+        context = ToolContext(
+            run_id=run_id,
+            call_id=call.call_id,
+            idempotency_key=call.idempotency_key,
+            attempt=call.attempt,
+            tenant=tenant,
+            deps=deps,
+        )
+        kwargs = {**kwargs, name: context}
+    plain = function if declared is None else declared.function
+    work = _Work(partial(plain, *args), None if declared is None else declared.timeout_s)
+    try:
+        value, error = await _run(work, kwargs)
+    except TimeoutError:
+        told = f"it did not return within {work.timeout_s:g} s"
+        is_read = declared is not None and declared.effect == "read"
+        status: Literal["failed", "in_doubt"] = "failed" if is_read else "in_doubt"
+        return StepFinished(name=call.name, kind="step", status=status, error=told)
+    if error is not None:
+        told = printable(_redacted(f"{type(error).__name__}: {words(error)}", redact))
+        return StepFinished(name=call.name, kind="step", status="failed", error=told)
+    return finished_step(call.name, "step", value, put_blob=put_blob, redact=redact)
+
+
+def finished_step(
+    name: str, kind: StepKind, value: Any, *, put_blob: Put, redact: Redact = same
+) -> StepFinished:
+    """Return the outcome of a step that came to `value`; one too long goes to a blob."""
+    try:
+        text = redact(_json_text(value))
+        whole = text.encode()
+        msgspec.json.decode(whole)
+    except Exception as error:  # noqa: BLE001  (it happened; only its result is unreadable)
+        told = (
+            f"it returned {type(value).__name__}, which cannot be written as JSON: {words(error)}"
+        )
+        return StepFinished(name=name, kind=kind, status="failed", error=printable(told))
+    if len(whole) > MAX_RESULT_BYTES:
+        return StepFinished(name=name, kind=kind, blob=put_blob(whole))
+    return StepFinished(name=name, kind=kind, result=Raw(whole))
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What `_run` needs to know of a function."""
+
+    function: Callable[..., Any]
+    timeout_s: float | None
+
+    @property
+    def is_async(self) -> bool:
+        return inspect.iscoroutinefunction(self.function)
 
 
 def failed_call(
@@ -98,7 +173,7 @@ Came: TypeAlias = tuple[Any, BaseException | None]
 """What came of a function: what it returned, or what it raised."""
 
 
-async def _run(declared: Tool[..., Any], arguments: dict[str, Any]) -> Came:
+async def _run(declared: Tool[..., Any] | _Work, arguments: dict[str, Any]) -> Came:
     """Run the function; raise `TimeoutError` only when its time is over."""
     task = asyncio.current_task()
     assert task is not None, "a call outside of any task"  # noqa: S101

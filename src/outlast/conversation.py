@@ -25,6 +25,7 @@ from outlast.errors import JournalDamaged
 from outlast.events import (
     NULL,
     AskAnswered,
+    AskFailed,
     AskStarted,
     CacheMissed,
     Effect,
@@ -227,6 +228,14 @@ class Conversation(msgspec.Struct, frozen=True):
     """How often that was done; the number names the next one."""
     misfit: str = ""
     """Why the API would take no request any more, and since which event."""
+    version: str = ""
+    """Of the agent that was asked, where it is not the run's."""
+    asked: Raw = NULL
+    """What was asked, as it came."""
+    turns: int = 0
+    """Model calls of this ask that were billed, may have been, or are in flight."""
+    failed: str = ""
+    """Why there will be no answer; empty while there may be one."""
     answer: Raw | None = None
 
 
@@ -294,9 +303,26 @@ def evolve(conversation: Conversation, record: Record) -> Conversation:
     return conversation if rule is None else rule(conversation, record.event, record)
 
 
-def start(event: AskStarted, default: Spec) -> Conversation:
-    """Return the conversation that `event` opens."""
-    return opened(event.ask_id, event.spec or default)
+def start(event: AskStarted, default: Spec, before: Conversation | None) -> Conversation:
+    """Return the conversation that `event` opens, or in which it goes on after `before`."""
+    if before is None:
+        fresh = opened(event.ask_id, event.spec or default)
+        return replace(fresh, version=event.version) if event.version else fresh
+    return replace(
+        before,
+        ask_id=event.ask_id,
+        version=event.version,
+        calls=0,
+        turns=0,
+        failures=0,
+        failure=None,
+        replied=False,
+        before="",
+        cuts=0,
+        counts=0,
+        asked=NULL,
+        answer=None,
+    )
 
 
 def rested(conversation: Conversation) -> Conversation:
@@ -325,6 +351,8 @@ def _received(conversation: Conversation, event: MessageReceived, record: Record
         # What a string is short for; a breakpoint for the prompt cache stands on a block.
         content = b'[{"type":"text","text":%b}]' % content
     message = b'{"role":"%b","content":%b}' % (event.role.encode(), content)
+    if conversation.asked == NULL:
+        conversation = replace(conversation, asked=event.content)
     return _entered(conversation, message, record)
 
 
@@ -375,6 +403,7 @@ def _called(conversation: Conversation, event: ModelCallStarted, record: Record)
         conversation,
         call=event,
         calls=conversation.calls + 1,
+        turns=conversation.turns + 1,
         called_at=record.at,
         replied=False,
     )
@@ -503,6 +532,10 @@ def _emptied(conversation: Conversation) -> Conversation:
     )
 
 
+def _ask_lost(conversation: Conversation, event: AskFailed, _: Record) -> Conversation:
+    return replace(conversation, failed=event.why)
+
+
 def _call_lost(
     conversation: Conversation, event: ModelCallFailed | ModelCallInDoubt, record: Record
 ) -> Conversation:
@@ -511,6 +544,7 @@ def _call_lost(
     return replace(
         conversation,
         call=None,
+        turns=conversation.turns - isinstance(event, ModelCallFailed),
         failures=conversation.failures + (not crashed),
         failure=conversation.failure
         if crashed
@@ -581,6 +615,7 @@ _RULES: Final[dict[type[Event], Callable[[Conversation, Any, Record], Conversati
     ToolCallFailed: _tool_failed,
     ToolCallInDoubt: _tool_in_doubt,
     AskAnswered: _answered,
+    AskFailed: _ask_lost,
 }
 """What each event makes of its conversation; every other one leaves it as it is."""
 

@@ -24,14 +24,26 @@ that follows from it share one commit.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from hashlib import sha256
-from typing import Any, Final, TypeAlias
+from typing import Final
 
 import msgspec
 from msgspec import Raw
 
 from outlast import budget
+from outlast.actions import (
+    NS,
+    REST,
+    WAIT,
+    Action,
+    CallModel,
+    CallTool,
+    CountTokens,
+    Sleep,
+    Step,
+    World,
+    child_id,
+)
 from outlast.agent import Agent
 from outlast.caching import LIFE_NS
 from outlast.conversation import (
@@ -51,10 +63,10 @@ from outlast.conversation import (
 from outlast.events import (
     NULL,
     RETRYABLE,
-    AnyEvent,
     AskAnswered,
     BudgetRefused,
     CacheMissed,
+    ChildStarted,
     Effect,
     FeedbackGiven,
     ModelCallInDoubt,
@@ -114,96 +126,6 @@ MENDABLE: Final = frozenset({"auth", "spend_limit"})
 CAUTION: Final[tuple[Effect, ...]] = ("read", "idempotent", "once")
 """Effects in the order of what it would cost to repeat them wrongly."""
 
-NS: Final = 1_000_000_000
-
-
-class CallModel(msgspec.Struct, frozen=True, kw_only=True):
-    """Ask the model; the outcome is a `ModelCall…` event with this `call_id`."""
-
-    ask_id: str
-    call_id: str
-    attempt: int
-    max_tokens: int
-    hold_nano: int
-    hold_tokens: int
-    model: str
-    head: bytes
-    messages: Sequence[bytes]
-    cache: str
-    """How long the prompt cache is to keep it; empty is no caching."""
-    breakpoints: tuple[int, ...]
-    """The messages at whose end it is to be kept."""
-    attached: tuple[int, ...]
-    """The messages whose images and documents are blobs."""
-
-
-class CountTokens(msgspec.Struct, frozen=True, kw_only=True):
-    """Let the API count a prompt; the outcome is a `TokensCounted` event with this `call_id`.
-
-    It costs nothing and changes nothing, so there is no intent: after a crash it is done again.
-    """
-
-    ask_id: str
-    call_id: str
-    model: str
-    head: bytes
-    messages: Sequence[bytes]
-    attached: tuple[int, ...]
-
-
-class CallTool(msgspec.Struct, frozen=True, kw_only=True):
-    """Call a tool; the outcome is a `ToolCall…` event with this `call_id`."""
-
-    ask_id: str
-    call_id: str
-    tool_use_id: str
-    tool: str
-    arguments: Raw
-    """As Claude wrote them."""
-    given: dict[str, Any]
-    """The same, checked, as keyword arguments of the function."""
-    attempt: int
-    place: str
-    """What tells the call from every other one in the world: run, ask, turn and tool use."""
-
-    @property
-    def idempotency_key(self) -> str:
-        """A key that every attempt of this call has, and no other call."""
-        return sha256(self.place.encode()).hexdigest()[:32]
-
-
-class Sleep(msgspec.Struct, frozen=True, kw_only=True):
-    """Wait, unless something in flight finishes before; nanoseconds since the epoch."""
-
-    until: int
-
-
-Action: TypeAlias = CallModel | CountTokens | CallTool | Sleep
-
-
-class World(msgspec.Struct, frozen=True, kw_only=True):
-    """What lies outside the run, as far as its decisions need it: a snapshot, perhaps stale."""
-
-    in_flight: frozenset[str] = frozenset()
-    """The calls that this driver started and still waits for."""
-
-
-class Step(msgspec.Struct, frozen=True):
-    """What to append, and what to start once that is durable; with neither, nothing is to be done.
-
-    `rest` says that nothing will be, until something from outside happens to the run; `last`, that
-    nothing more will be until an action is over, so that there is no need to ask again.
-    """
-
-    events: tuple[AnyEvent, ...] = ()
-    actions: tuple[Action, ...] = ()
-    rest: bool = False
-    last: bool = False
-
-
-REST: Final = Step(rest=True)
-WAIT: Final = Step()
-
 
 def decide(state: RunState, agent: Agent, now: int, world: World) -> Step:
     """Return the next step of the run.
@@ -215,31 +137,33 @@ def decide(state: RunState, agent: Agent, now: int, world: World) -> Step:
         world: what lies outside the run.
 
     """
-    if state.finished and not _may_go_on(state, agent):
+    if state.finished and not may_go_on(state, agent.budget.turns):
         return REST
+    actions: tuple[Action, ...] = ()
     waiting = False
-    sleeps: tuple[Action, ...] = ()
     for ask in state.asks.values():
         if ask.answer is not None:
             continue
-        step = _ask_step(state, agent, ask, now, world)
+        step = ask_step(state, agent, ask, now, world)
         if step.events:
             return step
-        waiting, sleeps = True, sleeps + step.actions
-    return Step(actions=sleeps) if waiting else Step((RunFinished(status="completed"),))
+        waiting, actions = True, actions + step.actions
+    return Step(actions=actions) if waiting else Step((RunFinished(status="completed"),))
 
 
-def _may_go_on(state: RunState, agent: Agent) -> bool:
-    return state.status == "stopped" and not budget.refusal(state.spend, agent.budget.turns)
+def may_go_on(state: RunState, turns: int | None) -> bool:
+    """Return whether a run whose leg has ended may have another one, with so many turns."""
+    return state.status == "stopped" and not budget.refusal(state.spend, turns)
 
 
-def _ask_step(  # noqa: PLR0911  (the rows of the table)
+def ask_step(  # noqa: PLR0911  (the rows of the table)
     state: RunState, agent: Agent, ask: Conversation, now: int, world: World
 ) -> Step:
+    """Return the next step of a question that has no answer yet."""
     if ask.missed is not None:
         return _missed(ask, ask.missed)
     if ask.call is not None:
-        return WAIT if ask.call.call_id in world.in_flight else _lost_call(ask.call)
+        return WAIT if ask.call.call_id in world.in_flight else lost_call(ask.call)
     if ask.pending:
         return _tools_step(state, agent, ask, world)
     if ask.replied and ask.stop_reason not in GOES_ON:
@@ -254,7 +178,8 @@ def _ask_step(  # noqa: PLR0911  (the rows of the table)
 # ── the model ───────────────────────────────────────────────────────────────────────────────────
 
 
-def _lost_call(call: ModelCallStarted) -> Step:
+def lost_call(call: ModelCallStarted) -> Step:
+    """Return what a call is that nobody waits for any more: in doubt, and charged in full."""
     # It may have been billed, so it is: no crash widens a budget.
     return Step(
         (
@@ -302,14 +227,16 @@ def _count_step(ask: Conversation, world: World) -> Step:
 
 
 def _unsendable(why: str) -> Step:
-    return _failed(f"the conversation cannot be sent to Claude: {why}")
+    return failed(f"the conversation cannot be sent to Claude: {why}")
 
 
 def _call_step(state: RunState, agent: Agent, ask: Conversation) -> Step:
     if wrong := flaw(ask):
         return _unsendable(wrong)
-    if (refused := budget.refusal(state.spend, agent.budget.turns)) is not None:
-        return _refused(ask, *refused, used=state.spend.turns)
+    is_flow = state.started is not None and state.started.kind == "flow"
+    used = ask.turns if is_flow else state.spend.turns  # of a flow, each ask has its agent's own
+    if (refused := budget.refused(used, agent.budget.turns)) is not None:
+        return out_of_turns(ask, *refused, used=used)
     max_tokens = ask.spec.max_tokens
     bound = ask.input_bound + FRAMING_TOKENS
     intent = ModelCallStarted(
@@ -341,7 +268,8 @@ def _call(ask: Conversation, intent: ModelCallStarted) -> CallModel:
     )
 
 
-def _refused(ask: Conversation, needed: int, left: int, *, used: int) -> Step:
+def out_of_turns(ask: Conversation, needed: int, left: int, *, used: int) -> Step:
+    """Return the stop of a run whose budget has no turn left."""
     refusal = BudgetRefused(ask_id=ask.ask_id, scope="run", unit="turns", needed=needed, left=left)
     why = (
         f"stopped: the run's budget of turns, {used} used, needs {needed}, {left} left; "
@@ -356,9 +284,9 @@ def _failure_step(state: RunState, ask: Conversation, failure: Failure, now: int
         why = f"stopped: Claude did not take the request ({failure.kind}): {failure.message}"
         return Step((RunFinished(status="stopped", why=f"{why}; mend it, then resume"),))
     if failure.kind not in RETRYABLE:
-        return _failed(f"Claude did not take the request ({failure.kind}): {failure.message}")
+        return failed(f"Claude did not take the request ({failure.kind}): {failure.message}")
     if ask.failures >= ATTEMPTS:
-        return _failed(
+        return failed(
             f"{ask.failures} attempts came to nothing, the last one ({failure.kind}): "
             f"{failure.message}"
         )
@@ -377,7 +305,8 @@ def _next_attempt(state: RunState, ask: Conversation, failure: Failure) -> int:
     return failure.at + int(max(wait_s, failure.retry_after_s or 0.0) * NS)
 
 
-def _failed(why: str) -> Step:
+def failed(why: str) -> Step:
+    """Return the end of a run that can have no answer."""
     return Step((RunFinished(status="failed", why=why),))
 
 
@@ -385,18 +314,18 @@ def _reply_step(ask: Conversation) -> Step:
     if ask.stop_reason in CUT:
         return _cut_step(ask)
     if ask.stop_reason not in ("end_turn", "stop_sequence"):
-        return _failed(_no_answer(ask))
+        return failed(_no_answer(ask))
     said = blocks(_content(ask))
     if unknown := [block.type for block in said if block.type not in KNOWN_BLOCKS]:
-        return _failed(
+        return failed(
             f"Claude's last reply holds a block of type {unknown[0]!r}, which this version does "
             "not know, so nobody can tell whether it is an answer; upgrade outlast"
         )
     if any(block.type == "tool_use" for block in said):
-        return _failed(f"Claude ended its turn ({ask.stop_reason}) with a tool use left open")
+        return failed(f"Claude ended its turn ({ask.stop_reason}) with a tool use left open")
     text = ask.before + words(said)
     if not text.strip():
-        return _failed(f"Claude ended its turn ({ask.stop_reason}) without a word")
+        return failed(f"Claude ended its turn ({ask.stop_reason}) without a word")
     answer = AskAnswered(ask_id=ask.ask_id, answer=Raw(msgspec.json.encode(text)))
     return Step((answer,))
 
@@ -404,12 +333,12 @@ def _reply_step(ask: Conversation) -> Step:
 def _cut_step(ask: Conversation) -> Step:
     """Ask for the rest of a reply that was cut off; its tools never run."""
     if ask.cuts > CUTS:
-        return _failed(
+        return failed(
             f"{ask.cuts} replies in a row were cut off at max_tokens={ask.spec.max_tokens}; "
             "start a run with a larger Agent(max_tokens=…)"
         )
     if flawed := flaw(ask) if bytes(_content(ask)) == b"[]" else "":
-        return _failed(f"Claude was cut off ({ask.stop_reason}) before it said anything: {flawed}")
+        return failed(f"Claude was cut off ({ask.stop_reason}) before it said anything: {flawed}")
     not_run = [
         {
             "type": "tool_result",
@@ -488,7 +417,7 @@ def _tools_step(state: RunState, agent: Agent, ask: Conversation, world: World) 
         if pending.call_id:
             return _lost_tool(ask, pending, declared)
         call_id = f"{ask.ask_id}.m{ask.calls}.t{number}"
-        return _start_tool(state, ask, pending, declared, call_id)
+        return _start_tool(state, ask, pending, declared, call_id, world)
     return WAIT
 
 
@@ -513,12 +442,13 @@ def _lost_tool(ask: Conversation, pending: Pending, declared: Tool[..., object] 
     )
 
 
-def _start_tool(
+def _start_tool(  # noqa: PLR0913, PLR0917  (what a call is made of)
     state: RunState,
     ask: Conversation,
     pending: Pending,
     declared: Tool[..., object] | None,
     call_id: str,
+    world: World,
 ) -> Step:
     if declared is None:
         known = "This agent has no tool of that name, and nothing was called."
@@ -545,7 +475,11 @@ def _start_tool(
         given=given,
         attempt=attempt,
         place=_place(state, ask, pending),
+        child=child_id(world.run_id, call_id) if declared.is_agent else "",
     )
+    if call.child:
+        born = ChildStarted(name=call_id, child=call.child, call_id=intent.call_id)
+        return Step((intent, born), (call,))
     return Step((intent,), (call,), last=len(ask.pending) == 1 == len(state.asks))
 
 

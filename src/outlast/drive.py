@@ -11,16 +11,19 @@ product can be killed at every point without a process.
 from __future__ import annotations
 
 from collections.abc import Generator
-from operator import attrgetter
-from typing import Final, TypeAlias
+from typing import Any, TypeAlias
 
 import msgspec
 
+from outlast.actions import Action, Sleep, Step, Work, World
 from outlast.agent import Agent
-from outlast.decide import Action, Sleep, Step, World, decide
-from outlast.events import AnyEvent, Outcome, RunFinished
+from outlast.decide import decide
+from outlast.decide_flow import decide_flow
+from outlast.events import AnyEvent, Outcome, RunFinished, RunParked, StepFinished
+from outlast.flow import Flow
 from outlast.journal import Record
 from outlast.state import RunState, evolve, fold
+from outlast.wants import NOTHING, Wants
 
 
 class Append(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,6 +57,8 @@ class Outcomes(msgspec.Struct, frozen=True):
 
     events: tuple[Outcome, ...]
     now: int
+    wants: Wants = NOTHING
+    """What the function of a flow asks for by now."""
 
 
 Wanted: TypeAlias = Append | Perform
@@ -61,12 +66,14 @@ Sent: TypeAlias = Appended | Behind | Outcomes | None
 Loop: TypeAlias = Generator[Wanted, Sent, RunState]
 
 
-def drive(state: RunState, agent: Agent, *, stream: str, epoch: int, now: int) -> Loop:
+def drive(
+    state: RunState, who: Agent | Flow[..., Any], *, stream: str, epoch: int, now: int
+) -> Loop:
     """Drive a run to rest and return its state.
 
     Args:
         state: the fold of the run's journal so far.
-        agent: what to drive it with.
+        who: what to drive it with: an agent, or a flow.
         stream: the run's stream.
         epoch: this driver's epoch.
         now: nanoseconds since the epoch, UTC.
@@ -74,8 +81,10 @@ def drive(state: RunState, agent: Agent, *, stream: str, epoch: int, now: int) -
     """
     outcomes: tuple[Outcome, ...] = ()
     in_flight: frozenset[str] = frozenset()
+    wants, run_id = NOTHING, stream.partition(":")[2]
     while True:
-        plan = _plan(state, agent, outcomes, in_flight, _Place(stream, epoch, now))
+        world = World(in_flight=in_flight, wants=wants, run_id=run_id)
+        plan = _plan(state, who, outcomes, world, _Place(stream, epoch, now))
         if plan.events:
             sent = yield Append(
                 events=plan.events, expected_seq=state.next_seq, at=now, state=plan.state
@@ -90,11 +99,12 @@ def drive(state: RunState, agent: Agent, *, stream: str, epoch: int, now: int) -
             return state
         sent = yield Perform(actions=plan.actions)
         assert isinstance(sent, Outcomes), f"a Perform was answered with {sent!r}"  # noqa: S101
-        outcomes, now = sent.events, sent.now
+        outcomes, now, wants = sent.events, sent.now, sent.wants
         in_flight = plan.in_flight.difference(map(_call_id, outcomes))
 
 
-_call_id: Final = attrgetter("call_id")
+def _call_id(outcome: Outcome | Work) -> str:
+    return f"step {outcome.name}" if isinstance(outcome, StepFinished) else outcome.call_id
 
 
 class _Place(msgspec.Struct, frozen=True):
@@ -115,29 +125,43 @@ class _Plan(msgspec.Struct, frozen=True):
 
 def _plan(
     state: RunState,
-    agent: Agent,
+    who: Agent | Flow[..., Any],
     outcomes: tuple[Outcome, ...],
-    in_flight: frozenset[str],
+    world: World,
     place: _Place,
 ) -> _Plan:
     """Fold the outcomes, and decide until nothing more is to be said."""
     state = _folded(state, outcomes, place)
     events: tuple[AnyEvent, ...] = outcomes
     actions: tuple[Action, ...] = ()
+    in_flight = world.in_flight
     while True:
-        step: Step = decide(state, agent, place.now, World(in_flight=in_flight))
+        step = _decided(state, who, place.now, _with(world, in_flight))
         actions += step.actions
         if not step.events:
-            begun = [action.call_id for action in step.actions if not isinstance(action, Sleep)]
+            begun = [one.call_id for one in step.actions if not isinstance(one, Sleep)]
             return _Plan(events, actions, state, in_flight.union(begun), step.rest)
         state = _folded(state, step.events, place)
         events += step.events
-        if isinstance(events[-1], RunFinished):  # the leg is over, whatever the next one may do
+        if isinstance(
+            events[-1], RunFinished | RunParked
+        ):  # the leg is over, whatever the next one may do
             return _Plan(events, actions, state, in_flight, rest=True)
         # What comes with an intent is a call; a `Sleep` comes with nothing.
-        in_flight = in_flight.union(map(_call_id, step.actions))
+        begun = [one.call_id for one in step.actions if not isinstance(one, Sleep)]
+        in_flight = in_flight.union(begun)
         if step.last:
             return _Plan(events, actions, state, in_flight, rest=False)
+
+
+def _decided(state: RunState, who: Agent | Flow[..., Any], now: int, world: World) -> Step:
+    if isinstance(who, Flow):
+        return decide_flow(state, who, now, world)
+    return decide(state, who, now, world)
+
+
+def _with(world: World, in_flight: frozenset[str]) -> World:
+    return World(in_flight=in_flight, wants=world.wants, run_id=world.run_id)
 
 
 def _folded(state: RunState, events: tuple[AnyEvent, ...], place: _Place) -> RunState:

@@ -4,6 +4,11 @@
     ├── UsageError              the caller asked for something that cannot be
     │   ├── InvalidAgent        a declaration that cannot work: no name, two tools with one name, …
     │   ├── InvalidTool         a tool whose schema cannot be told from its signature
+    │   ├── InvalidFlow         a flow whose phases or function cannot work
+    │   ├── NameRequired        two asks of one agent are open at once, and nothing tells them apart
+    │   ├── FlowChanged         the flow asks for something else than its journal says it did
+    │   ├── VersionChanged      the agent or flow is not the one the run was started with
+    │   ├── IllegalPhase        a phase was entered that may not follow the one before
     │   ├── InvalidInput        an empty prompt, a run id that cannot be a stream
     │   ├── UnknownModel        no price is known for the model, so no budget could hold
     │   ├── RunNotFound         no such run in this store
@@ -21,6 +26,7 @@
     ├── StoreError              the store cannot be opened, read or written
     │   ├── NotAStore           the file is something else
     │   └── StoreFull           no space is left
+    ├── AskFailed, StepFailed   raised inside a flow: there is no answer, or no result
     ├── ModelFailure            one attempt of a model call came to nothing
     └── ToolError               raised by a tool: its text is for the model
 
@@ -62,6 +68,96 @@ class InvalidAgent(UsageError):
 
 class InvalidTool(UsageError):
     """The tool's schema cannot be told from its signature."""
+
+
+class InvalidFlow(UsageError):
+    """The flow's declaration cannot work."""
+
+
+class NameRequired(UsageError):
+    """An ask, a step or a value needs a name, because its number alone could mean another one.
+
+    Attributes:
+        what: what needs one, such as `ask of grant-researcher`.
+
+    """
+
+    def __init__(self, what: str, *, why: str) -> None:
+        """See the class."""
+        super().__init__(
+            f"this {what} needs a name: {why}, so its number could mean another one after a "
+            "crash; give name=…"
+        )
+        self.what = what
+
+
+class FlowChanged(UsageError):
+    """A flow that goes on asks for something else than its journal says it did.
+
+    Attributes:
+        run_id: the run.
+        name: what both are called.
+        recorded: what the journal has.
+        given: what the code asks for now.
+
+    """
+
+    def __init__(self, run_id: str, *, name: str, recorded: str, given: str) -> None:
+        """See the class."""
+        super().__init__(
+            f"run {run_id!r}: {name!r} is {recorded} in its journal, and the flow now wants "
+            f"{given}. Nothing was done. Give what is new a name of its own, or go on with the "
+            "code the run was started with."
+        )
+        self.run_id = run_id
+        self.name = name
+        self.recorded = recorded
+        self.given = given
+
+
+class VersionChanged(UsageError):
+    """A run was started with another version of its agent or flow, and that is not to be mixed.
+
+    Attributes:
+        run_id: the run.
+        name: of the agent or flow.
+        recorded: its version when the run was started.
+        given: its version now.
+
+    """
+
+    def __init__(self, run_id: str, *, name: str, recorded: str, given: str, what: str) -> None:
+        """See the class."""
+        super().__init__(
+            f"run {run_id!r} was started with version {recorded} of {name}, and this is {given} "
+            f"(changed: {what}); go on with the code of then, start a new run, or use "
+            "Outlast(on_change='recorded')"
+        )
+        self.run_id = run_id
+        self.name = name
+        self.recorded = recorded
+        self.given = given
+
+
+class IllegalPhase(UsageError):
+    """A phase was entered that may not follow the one before.
+
+    Attributes:
+        now: the phase the run is in; empty before the first.
+        wanted: the one it should have entered.
+        legal: those that it may.
+
+    """
+
+    def __init__(self, *, now: str, wanted: str, legal: tuple[str, ...]) -> None:
+        """See the class."""
+        super().__init__(
+            f"the phase {wanted!r} may not follow {now or 'the beginning'!r}; "
+            f"what may: {', '.join(legal)}"
+        )
+        self.now = now
+        self.wanted = wanted
+        self.legal = legal
 
 
 class InvalidInput(UsageError):
@@ -238,6 +334,40 @@ class NotAStore(StoreError):
 
 class StoreFull(StoreError):
     """No space is left; what was committed before is safe."""
+
+
+class AskFailed(OutlastError):
+    """A question inside a flow has no answer.  The flow may catch it, and go another way.
+
+    Attributes:
+        name: of the ask.
+        why: a sentence for people.
+
+    """
+
+    def __init__(self, name: str, *, why: str) -> None:
+        """See the class."""
+        super().__init__(f"the ask {name!r} has no answer: {why}")
+        self.name = name
+        self.why = why
+
+
+class StepFailed(OutlastError):
+    """A step or a child run inside a flow has no result.  The flow may catch it.
+
+    Attributes:
+        name: of the step.
+        why: a sentence for people.
+        in_doubt: nobody knows whether it happened; it was not repeated.
+
+    """
+
+    def __init__(self, name: str, *, why: str, in_doubt: bool = False) -> None:
+        """See the class."""
+        super().__init__(f"the step {name!r} has no result: {why}")
+        self.name = name
+        self.why = why
+        self.in_doubt = in_doubt
 
 
 class ModelFailure(OutlastError):

@@ -93,6 +93,15 @@ repeated.
 FinalStatus: TypeAlias = Literal["completed", "failed", "rejected", "cancelled", "stopped"]
 
 
+StepKind: TypeAlias = Literal[
+    "step",  # a function was called
+    "sleep",  # time went by
+    "value",  # the time, an id or a random number, drawn once
+    "child",  # a run of its own ended
+]
+"""What a flow waited for."""
+
+
 class Event(
     msgspec.Struct,
     frozen=True,
@@ -145,6 +154,88 @@ class RunStarted(Event, frozen=True, kw_only=True, omit_defaults=True, gc=False,
     tags: dict[str, str] = {}
     turns: int | None = None
     """The budget of turns the run was started with; `None` is no limit."""
+    kind: Literal["agent", "flow"] = "agent"
+    """Whether the run is one agent's, or a flow's, which is a function that asks several."""
+    input: Raw = NULL
+    """What a flow was given: any JSON."""
+    phases: dict[str, list[str]] = {}
+    """The phases of a flow, and which may follow each; the first is the one it begins with."""
+
+
+class PhaseEntered(
+    Event, frozen=True, kw_only=True, omit_defaults=True, gc=False, tag="phase_entered"
+):
+    """A flow went on to its next phase."""
+
+    kept: ClassVar[tuple[str, ...]] = ("phase",)
+
+    phase: str
+
+
+class StepStarted(
+    Event, frozen=True, kw_only=True, omit_defaults=True, gc=False, tag="step_started"
+):
+    """The intent of a step: written, and durable, before its function runs."""
+
+    kept: ClassVar[tuple[str, ...]] = ("name",)
+
+    name: str
+    kind: Literal["step", "sleep"] = "step"
+    effect: Effect = "once"
+    given: str = ""
+    """Hex SHA-256 of the arguments as JSON; empty where they cannot be written as such."""
+    attempt: int = 1
+    until: int = 0
+    """When a sleep is over, in nanoseconds since the epoch."""
+
+
+class StepFinished(
+    Event, frozen=True, kw_only=True, omit_defaults=True, gc=False, tag="step_finished"
+):
+    """What came of a step, of a sleep, of a child run, or of asking for a value."""
+
+    kept: ClassVar[tuple[str, ...]] = ("name", "status")
+
+    name: str
+    kind: StepKind
+    status: Literal["succeeded", "failed", "in_doubt"] = "succeeded"
+    result: Raw = NULL
+    """What the function returned, as JSON."""
+    error: str = ""
+    """Why there is no result."""
+    blob: str = ""
+    """Hex SHA-256 of the result in `blobs`, when it is too long to stand here."""
+
+
+class ChildStarted(
+    Event, frozen=True, kw_only=True, omit_defaults=True, gc=False, tag="child_started"
+):
+    """The intent of a run of its own, whose journal says what became of it."""
+
+    kept: ClassVar[tuple[str, ...]] = ("name", "child")
+
+    name: str
+    """What the flow calls it, or the `call_id` of the tool call that is this run."""
+    child: str
+    """Its run id."""
+    given: str = ""
+    """Hex SHA-256 of its input."""
+    call_id: str = ""
+    """The tool call that it serves; empty for one that a flow started."""
+
+
+class RunParked(Event, frozen=True, kw_only=True, omit_defaults=True, gc=False, tag="run_parked"):
+    """The run waits without a driver: no thread, no memory, only its place in the store."""
+
+    kept: ClassVar[tuple[str, ...]] = ("until",)
+
+    until: int
+    """When it is to go on, in nanoseconds since the epoch."""
+    why: str
+
+
+class RunWoken(Event, frozen=True, kw_only=True, omit_defaults=True, gc=False, tag="run_woken"):
+    """The run goes on after it was parked."""
 
 
 class NoteAdded(Event, frozen=True, kw_only=True, omit_defaults=True, gc=False, tag="note_added"):
@@ -178,6 +269,8 @@ class RunFinished(
     status: FinalStatus
     why: str = ""
     """A sentence for people; empty for `completed`."""
+    answer: Raw = NULL
+    """What a flow returned, as JSON; the answer of an agent stands in `ask_answered`."""
 
 
 # ── asks: a conversation about one question ─────────────────────────────────────────────────────
@@ -189,6 +282,10 @@ class AskStarted(Event, frozen=True, kw_only=True, omit_defaults=True, gc=False,
     ask_id: str
     spec: Spec | None = None
     """What the model sees in this ask; `None` is the run's own."""
+    continues: str = ""
+    """The ask whose conversation goes on in this one; empty for a new conversation."""
+    version: str = ""
+    """The version of the agent that is asked, where it is not the run's."""
 
 
 class MessageReceived(
@@ -217,6 +314,15 @@ class FeedbackGiven(
     """What made it necessary, such as `max_tokens`."""
     content: Raw
     """An array of content blocks, as the API takes it."""
+
+
+class AskFailed(Event, frozen=True, kw_only=True, omit_defaults=True, gc=False, tag="ask_failed"):
+    """The question will get no answer; the flow that asked it is told why."""
+
+    kept: ClassVar[tuple[str, ...]] = ("ask_id",)
+
+    ask_id: str
+    why: str
 
 
 class AskAnswered(
@@ -470,10 +576,17 @@ AnyEvent: TypeAlias = (
     | NoteAdded
     | BudgetRefused
     | RunFinished
+    | PhaseEntered
+    | StepStarted
+    | StepFinished
+    | ChildStarted
+    | RunParked
+    | RunWoken
     | AskStarted
     | MessageReceived
     | FeedbackGiven
     | AskAnswered
+    | AskFailed
     | ModelCallStarted
     | ModelCallSucceeded
     | ModelCallFailed
@@ -489,6 +602,7 @@ AnyEvent: TypeAlias = (
 
 Outcome: TypeAlias = (
     ModelCallSucceeded
+    | StepFinished
     | TokensCounted
     | ModelCallFailed
     | ModelCallInDoubt

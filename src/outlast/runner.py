@@ -11,21 +11,30 @@ import math
 import re
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Final, TypeAlias, TypeVar, get_args
+from typing import Any, Final, Protocol, TypeAlias, TypeVar, get_args
 
 import msgspec
 from msgspec import Raw
 
 from outlast import logs
+from outlast.actions import (
+    Action,
+    CallModel,
+    CallStep,
+    CallTool,
+    CountTokens,
+    DriveChild,
+    Sleep,
+    Work,
+)
 from outlast.agent import Agent
 from outlast.budget import BILLED, posting
 from outlast.caching import marked
-from outlast.calls import call_tool, printable, words
+from outlast.calls import call_step, call_tool, finished_step, printable, words
 from outlast.content import Redact, encoded, same
-from outlast.conversation import blocks, evolve, opened
-from outlast.decide import Action, CallModel, CallTool, CountTokens, Sleep
+from outlast.conversation import Conversation, blocks, evolve, opened
 from outlast.drive import Append, Appended, Behind, Loop, Outcomes, Perform, Sent, drive
-from outlast.errors import Conflict, ModelFailure, UnknownModel
+from outlast.errors import Conflict, ModelFailure, ToolError, UnknownModel
 from outlast.events import (
     OUTSIDE,
     UNBILLED,
@@ -38,13 +47,17 @@ from outlast.events import (
     Outcome,
     RunStarted,
     Spec,
+    StepFinished,
     TokensCounted,
     ToolCallStarted,
 )
+from outlast.flow import Flow
+from outlast.hosting import Host, Surroundings
 from outlast.journal import Commit, Journal, Posting, Record, run_stream
 from outlast.media import expanded
 from outlast.models import Model, Part, Reply, Request, TokenCounter
 from outlast.prices import context_window, exact
+from outlast.run import Run, run_of
 from outlast.state import RunState, fold, row
 
 T = TypeVar("T")
@@ -58,6 +71,32 @@ DEPTH: Final = 200
 
 LONGEST_S: Final = 10 * 365 * 86_400.0
 """The longest wait that is believed."""
+
+
+QUIET_S: Final = 0.05
+"""How long a flow that waits for nothing but time is listened to before it is parked."""
+
+Check: TypeAlias = Callable[[Conversation, Agent, str], None]
+"""Told of an ask that the journal has, of whom it is asked now, and of the version of that."""
+
+
+class Spawn(Protocol):
+    """Drives a child run to its end and returns it."""
+
+    async def __call__(  # noqa: D102, PLR0913  (see the class)
+        self,
+        run_id: str,
+        who: Agent | Flow[..., Any],
+        given: Any,
+        *,
+        parent: str,
+        root: str,
+        tenant: str,
+    ) -> Run: ...
+
+
+def _unchecked(_: Conversation, _agent: Agent, _version: str) -> None:
+    """Take every ask as it is."""
 
 
 class Watch(msgspec.Struct, frozen=True):
@@ -78,6 +117,7 @@ class Runner:
             thread hops a commit where nothing else runs on the loop.
         clock: nanoseconds since the epoch, UTC.
         redact: what every text of a tool's result goes through before it is kept.
+        spawn: drives a child run to its end.
 
     """
 
@@ -90,6 +130,7 @@ class Runner:
         inline: bool = False,
         clock: Callable[[], int] = time.time_ns,
         redact: Redact = same,
+        spawn: Spawn | None = None,
     ) -> None:
         self._journal = journal
         self._model = model
@@ -97,9 +138,18 @@ class Runner:
         self._inline = inline
         self._clock = clock
         self._redact = redact
+        self._spawn = spawn
         self._live = 0
 
-    async def drive(self, run_id: str, agent: Agent, *, epoch: int, watch: Watch) -> RunState:
+    async def drive(
+        self,
+        run_id: str,
+        who: Agent | Flow[..., Any],
+        *,
+        epoch: int,
+        watch: Watch,
+        check: Check = _unchecked,
+    ) -> RunState:
         """Drive a claimed run to rest and return its state.
 
         Raises:
@@ -110,8 +160,8 @@ class Runner:
         stream = run_stream(run_id)
         state = fold(self._journal.read(stream))
         self._live += 1
-        leg = _Leg(self, run_id, agent, epoch, watch, state)
-        loop = drive(state, agent, stream=stream, epoch=epoch, now=self._clock())
+        leg = _Leg(self, run_id, who, epoch, watch, state, check)
+        loop = drive(state, who, stream=stream, epoch=epoch, now=self._clock())
         try:
             return await leg.pump(loop)
         finally:
@@ -144,16 +194,20 @@ class _Leg:
         self,
         runner: Runner,
         run_id: str,
-        agent: Agent,
+        who: Agent | Flow[..., Any],
         epoch: int,
         watch: Watch,
         state: RunState,
+        check: Check,
     ) -> None:
         assert state.started is not None, "a run without its first event"  # noqa: S101
         self._runner = runner
         self._run_id = run_id
         self._stream = run_stream(run_id)
-        self._agent = agent
+        self._who = who
+        self._host = self._hosted(who, state, check) if isinstance(who, Flow) else None
+        self._agents: dict[str, Agent] = {}
+        """Whom each ask of a flow is asked of."""
         self._epoch = epoch
         self._watch = watch
         self._started = state.started
@@ -164,6 +218,18 @@ class _Leg:
         """What a watcher raised first: raised to the caller when the run is at rest."""
         self._broken: BaseException | None = None
         """What kept a call from having an outcome: raised once its siblings' are written."""
+
+    def _hosted(self, flow: Flow[..., Any], state: RunState, check: Check) -> Host:
+        assert state.started is not None, "a run without its first event"  # noqa: S101
+        journal = self._runner._journal  # noqa: SLF001
+        around = Surroundings(
+            put=journal.put_blob,
+            blob=journal.blob,
+            redact=self._runner._redact,  # noqa: SLF001
+            check=check,
+        )
+        run = run_of(row(state, self._run_id))
+        return Host(flow, run, state.started.input, state, around)
 
     async def pump(self, loop: Loop) -> RunState:
         """Do what the loop wants until it wants nothing more."""
@@ -184,6 +250,8 @@ class _Leg:
 
     async def abandon(self) -> None:
         """Give up what is in flight: its outcome will be in doubt."""
+        if self._host is not None:
+            await self._host.unwind()
         for task in self._tasks:
             task.cancel()
         if self._tasks:
@@ -200,6 +268,8 @@ class _Leg:
             return self._behind(wanted)
         self._watched(logs.tell, records)  # a filter of the caller's may raise
         self._tell(records)
+        if self._host is not None:
+            self._host.settle(wanted.state)
         return Appended()
 
     def _behind(self, wanted: Append) -> Behind:
@@ -237,6 +307,8 @@ class _Leg:
     # ── performing ──────────────────────────────────────────────────────────────────────────────
 
     async def _perform(self, wanted: Perform) -> Outcomes:
+        if self._host is not None:
+            return await self._perform_flow(self._host, wanted)
         if self._broken is not None and not self._tasks:
             raise self._broken
         first = wanted.actions[0] if len(wanted.actions) == 1 else None
@@ -247,6 +319,64 @@ class _Leg:
             if not isinstance(action, Sleep):
                 self._tasks.add(asyncio.create_task(self._call(action)))
         return self._outcomes(await self._next(wanted.actions))
+
+    async def _perform_flow(self, host: Host, wanted: Perform) -> Outcomes:
+        """Start actions, and come back when one is over or the flow asks for something new."""
+        for action in wanted.actions:
+            if not isinstance(action, Sleep):
+                self._tasks.add(asyncio.create_task(self._call(action)))
+        host.start()
+        naps = [action.until for action in wanted.actions if isinstance(action, Sleep)]
+        quiet = await self._something(host, min(naps) if naps else None)
+        if host.error is not None:
+            raise host.error
+        outcomes = self._over()
+        if self._broken is not None and not outcomes:
+            raise self._broken
+        wants = host.wants(quiet=quiet)
+        self._agents.update({name: ask.agent for name, ask in wants.asks.items()})
+        return Outcomes(tuple(outcomes), self._runner._clock(), wants)  # noqa: SLF001
+
+    async def _something(self, host: Host, until: int | None) -> bool:
+        """Wait until something happens; return whether nothing did for a moment."""
+        news = asyncio.create_task(host.changed.wait())
+        try:
+            while not host.changed.is_set() and not any(task.done() for task in self._tasks):
+                left_s = None if until is None else (until - self._runner._clock()) / NS  # noqa: SLF001
+                if left_s is not None and left_s <= 0:
+                    break
+                # A flow that only sleeps is parked once it was quiet for a moment.
+                is_idle = not self._tasks and left_s is not None
+                wait_s = QUIET_S if is_idle and left_s is not None else left_s
+                done, _ = await asyncio.wait(
+                    {news, *self._tasks},
+                    timeout=min(wait_s, left_s or wait_s) if wait_s is not None else None,
+                    return_when=asyncio.FIRST_COMPLETED,
+                )
+                if not done and is_idle:
+                    return True
+            if host.changed.is_set():
+                # What it asks for in one go is written in one go.
+                for _ in range(3):
+                    host.changed.clear()
+                    await asyncio.sleep(0)
+                    if not host.changed.is_set():
+                        break
+                host.changed.clear()
+            return False
+        finally:
+            news.cancel()
+
+    def _over(self) -> list[Outcome]:
+        """Return the outcomes of what is over."""
+        outcomes = []
+        for task in [task for task in self._tasks if task.done()]:
+            self._tasks.discard(task)
+            if error := task.exception():
+                self._broken = error
+            else:
+                outcomes.append(task.result())
+        return outcomes
 
     async def _next(self, actions: Sequence[Action]) -> list[Outcome]:
         sleeps = [action.until for action in actions if isinstance(action, Sleep)]
@@ -274,20 +404,75 @@ class _Leg:
     def _outcomes(self, events: list[Outcome]) -> Outcomes:
         return Outcomes(tuple(events), self._runner._clock())  # noqa: SLF001
 
-    async def _call(self, action: CallModel | CountTokens | CallTool) -> Outcome:
-        if isinstance(action, CallModel):
-            return await self._call_model(action)
-        if isinstance(action, CountTokens):
-            return await self._count(action)
+    async def _call(self, action: Work) -> Outcome:
+        match action:
+            case CallModel():
+                return await self._call_model(action)
+            case CallTool():
+                return await self._call_tool(action)
+            case CountTokens():
+                return await self._count(action)
+            case CallStep():
+                return await self._call_step(action)
+            case DriveChild():
+                return await self._drive_child(action)
+
+    async def _call_step(self, call: CallStep) -> StepFinished:
+        assert self._host is not None, "a step outside of a flow"  # noqa: S101
+        bound = self._host.functions[call.name]
+        return await call_step(
+            call,
+            bound.function,
+            bound.args,
+            bound.kwargs,
+            run_id=self._run_id,
+            tenant=self._started.tenant,
+            deps=self._runner._deps,  # noqa: SLF001
+            put_blob=self._runner._journal.put_blob,  # noqa: SLF001
+            redact=self._runner._redact,  # noqa: SLF001
+        )
+
+    async def _drive_child(self, call: DriveChild) -> StepFinished:
+        assert self._host is not None, "a child outside of a flow"  # noqa: S101
+        born = self._host.offspring[call.name]
+        run = await self._spawned(call.run_id, born.who, born.input)
+        if run.status == "completed":
+            put = self._runner._journal.put_blob  # noqa: SLF001
+            return finished_step(call.name, "child", run.answer, put_blob=put)
+        told = f"run {run.id} is {run.status}: {run.why}"
+        return StepFinished(name=call.name, kind="child", status="failed", error=told)
+
+    async def _spawned(self, run_id: str, who: Agent | Flow[..., Any], given: Any) -> Run:
+        spawn = self._runner._spawn  # noqa: SLF001
+        assert spawn is not None, "a runner that can drive no child"  # noqa: S101
+        return await spawn(
+            run_id,
+            who,
+            given,
+            parent=self._run_id,
+            root=self._started.root,
+            tenant=self._started.tenant,
+        )
+
+    async def _call_tool(self, action: CallTool) -> Outcome:
+        agent = self._agents[action.ask_id] if isinstance(self._who, Flow) else self._who
+
+        async def spawn(who: Agent, given: Any) -> Any:
+            run = await self._spawned(action.child, who, given)
+            if run.status != "completed":
+                raise ToolError(f"{who.name} has no answer: it is {run.status}. {run.why}")
+            return run.answer
+
         return await call_tool(
             action,
-            self._agent,
+            agent,
             run_id=self._run_id,
             tenant=self._started.tenant,
             deps=self._runner._deps,  # noqa: SLF001
             put_blob=self._runner._journal.put_blob,  # noqa: SLF001
             redact=self._runner._redact,  # noqa: SLF001
             seq=self._intents.pop(action.call_id, 0),
+            spawn=spawn if action.child else None,
         )
 
     async def _count(self, count: CountTokens) -> TokensCounted:

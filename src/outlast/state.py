@@ -9,18 +9,26 @@ import msgspec
 from msgspec import Raw
 from msgspec.structs import replace
 
-from outlast import budget, conversation
+from outlast import budget, conversation, phases, steps
 from outlast.budget import Spend
 from outlast.conversation import Conversation
 from outlast.events import (
     AskAnswered,
     AskStarted,
+    ChildStarted,
     Event,
     NoteAdded,
+    PhaseEntered,
     RunFinished,
+    RunParked,
     RunStarted,
+    RunWoken,
+    StepFinished,
+    StepStarted,
 )
 from outlast.journal import Record, RunRow
+from outlast.phases import Phases
+from outlast.steps import Steps
 
 FINAL: Final = frozenset({"failed", "rejected", "cancelled"})
 """Statuses after which nothing of a run can go on."""
@@ -32,6 +40,8 @@ class RunState(msgspec.Struct, frozen=True):
     started: RunStarted | None = None
     asks: dict[str, Conversation] = {}
     spend: Spend = Spend()
+    steps: Steps = Steps()
+    phases: Phases = Phases()
     status: str = "queued"
     why: str = ""
     answer: Raw | None = None
@@ -107,13 +117,36 @@ def _started(state: RunState, event: RunStarted, _: Record) -> RunState:
 
 def _ask_started(state: RunState, event: AskStarted, _: Record) -> RunState:
     assert state.started is not None, "an ask before its run"  # noqa: S101  (a broken invariant)
-    asks = {**state.asks, event.ask_id: conversation.start(event, state.started.spec)}
+    before = state.asks[event.continues] if event.continues else None
+    asks = {**state.asks, event.ask_id: conversation.start(event, state.started.spec, before)}
     return replace(state, asks=asks, status="queued" if state.status == "queued" else "running")
 
 
-def _finished(state: RunState, event: RunFinished, _: Record) -> RunState:
+def _stepped(state: RunState, _: Event, record: Record) -> RunState:
+    return replace(state, steps=steps.evolve(state.steps, record), status="running", why="")
+
+
+def _parked(state: RunState, event: RunParked, record: Record) -> RunState:
+    parked = steps.evolve(state.steps, record)
+    return replace(state, steps=parked, status="parked", why=event.why)
+
+
+def _entered(state: RunState, _: PhaseEntered, record: Record) -> RunState:
+    return replace(state, phases=phases.evolve(state.phases, record), status="running", why="")
+
+
+def _finished(state: RunState, event: RunFinished, record: Record) -> RunState:
     asks = {key: conversation.rested(ask) for key, ask in state.asks.items()}
-    return replace(state, asks=asks, status=event.status, why=event.why)
+    is_flow = state.started is not None and state.started.kind == "flow"
+    answer = event.answer if is_flow and event.status == "completed" else state.answer
+    return replace(
+        state,
+        asks=asks,
+        status=event.status,
+        why=event.why,
+        answer=answer,
+        phases=phases.evolve(state.phases, record),
+    )
 
 
 def _unchanged(state: RunState, _event: NoteAdded, _: Record) -> RunState:
@@ -125,6 +158,12 @@ _RULES: Final[dict[type[Event], Callable[[RunState, Any, Record], RunState]]] = 
     AskStarted: _ask_started,
     AskAnswered: _answered,
     RunFinished: _finished,
+    PhaseEntered: _entered,
+    StepStarted: _stepped,
+    StepFinished: _stepped,
+    ChildStarted: _stepped,
+    RunWoken: _stepped,
+    RunParked: _parked,
     NoteAdded: _unchanged,
 }
 """What each event makes of the run; every other one belongs to an ask."""
@@ -139,6 +178,8 @@ def row(state: RunState, run_id: str) -> RunRow:
         agent=started.agent,
         version=started.version,
         status=state.status,
+        phase=state.phases.now,
+        wake_at=state.steps.wake_at or None,
         answer=None if state.answer is None else bytes(state.answer).decode(),
         cost_nano=state.spend.nano,
         tokens=state.spend.tokens,

@@ -33,7 +33,7 @@ from outlast.journal import Record
 from outlast.models import Part
 
 if TYPE_CHECKING:
-    from outlast.app import Run
+    from outlast.run import Run
 
 DISCARDED: Final = "discarded"
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from functools import cached_property, update_wrapper
 from typing import (
@@ -65,6 +65,8 @@ class ToolContext:
     deadline: float | None = None
     tenant: str = ""
     deps: Any = None
+    spawn: Callable[[Any, Any], Awaitable[Any]] | None = field(default=None, repr=False)
+    """Drives a child run to its answer, for the tools that are agents."""
 
 
 class InvalidArguments(Exception):
@@ -79,6 +81,7 @@ class Tool(Generic[P, R]):
         effect: `read`, `idempotent` or `once`.
         timeout_s: seconds after which a call is given up; `None` waits for ever.
         max_result_bytes: how much of a result the model gets.
+        is_agent: whether a call of it is a run of another agent; see `Agent.as_tool`.
         function: the function itself.
 
     """
@@ -99,6 +102,7 @@ class Tool(Generic[P, R]):
         self.effect: Effect = effect
         self.timeout_s = timeout_s
         self.max_result_bytes = max_result_bytes
+        self.is_agent = False
         _check(self)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:

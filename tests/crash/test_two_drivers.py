@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from test_everywhere import UNKNOWN, Played, check
 
 from conftest import SOAK
-from outlast.app import begin
 from outlast.events import ModelCallInDoubt, ModelCallSucceeded, NoteAdded, encode, tag
 from outlast.journal import Commit, Journal, Record, run_stream
+from outlast.starting import begin
 from outlast.state import fold
 from outlast.stores import open_store
 from outlast.testing.simulation import Driver, World, canonical, run

@@ -17,10 +17,10 @@ from typing import Any
 import msgspec
 
 import outlast
-from outlast.app import begin
 from outlast.events import NoteAdded, encode
 from outlast.journal import Commit, Journal, run_stream
 from outlast.models.script import Fault, Script, Turn, any_of, faulty, once, say, turn_number
+from outlast.starting import begin
 from outlast.state import RunState, fold
 from outlast.stores import open_store
 from outlast.testing.simulation import World, run

@@ -19,7 +19,6 @@ from msgspec import Raw
 from plans import Break, Message, Plan, script
 
 import outlast
-from outlast.app import begin
 from outlast.content import rendered, same
 from outlast.decide import MENDABLE
 from outlast.errors import Fenced
@@ -29,6 +28,7 @@ from outlast.models import Part, Reply, Request
 from outlast.models.claude import Answer
 from outlast.models.scripted import Fault, ScriptedModel, failure
 from outlast.runner import Runner, Watch
+from outlast.starting import begin
 from outlast.state import RunState, fold, row
 from outlast.stores import open_store
 

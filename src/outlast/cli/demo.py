@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 
-from outlast.app import Run
 from outlast.cli import exits, words
 from outlast.cli.run import check_key, conclude, is_final, print_json, started_with, watched
 from outlast.cli.screen import Screen, screen
@@ -12,6 +11,7 @@ from outlast.cli.stores import opened, row_of
 from outlast.demo import session
 from outlast.events import MessageReceived
 from outlast.journal import Journal, run_stream
+from outlast.run import Run
 from outlast.runner import Watch
 
 WAIT_S = 5.0

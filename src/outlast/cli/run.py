@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 from outlast.agent import Agent
-from outlast.app import Outlast, Run
+from outlast.app import Outlast
 from outlast.cli import exits, shapes, words
 from outlast.cli.agents import agent_at
 from outlast.cli.progress import Progress
@@ -25,6 +25,7 @@ from outlast.errors import RunEnded, UsageError
 from outlast.events import RunStarted
 from outlast.journal import Journal, RunRow, run_stream
 from outlast.models.anthropic import AnthropicModel
+from outlast.run import Run
 from outlast.runner import Watch
 from outlast.state import FINAL
 

@@ -14,9 +14,11 @@ from outlast.conversation import blocks
 from outlast.events import (
     NULL,
     AskAnswered,
+    AskFailed,
     AskStarted,
     BudgetRefused,
     CacheMissed,
+    ChildStarted,
     FeedbackGiven,
     MessageReceived,
     ModelCallFailed,
@@ -24,8 +26,13 @@ from outlast.events import (
     ModelCallStarted,
     ModelCallSucceeded,
     NoteAdded,
+    PhaseEntered,
     RunFinished,
+    RunParked,
     RunStarted,
+    RunWoken,
+    StepFinished,
+    StepStarted,
     TokensCounted,
     ToolCallFailed,
     ToolCallInDoubt,
@@ -136,6 +143,23 @@ class Reader:
                 return _model_in_doubt(event)
             case TokensCounted() as event:
                 return _tokens_counted(event)
+            case PhaseEntered() as event:
+                return [(event.phase, "strong")]
+            case StepStarted() as event:
+                return _step_started(event)
+            case StepFinished() as event:
+                return _step_finished(event)
+            case ChildStarted() as event:
+                return [
+                    (f"run {words.line(event.child, 200)}", ""),
+                    (f"  for {event.name}", "quiet"),
+                ]
+            case RunParked() as event:
+                return [(words.line(event.why, 200), "doubt")]
+            case RunWoken():
+                return [("goes on", "")]
+            case AskFailed() as event:
+                return [(f"{event.ask_id} has no answer: {words.line(event.why, 400)}", "bad")]
             case CacheMissed() as event:
                 return _cache_missed(event)
             case ToolCallStarted() as event:
@@ -233,6 +257,26 @@ def _model_in_doubt(event: ModelCallInDoubt) -> list[Part]:
         (words.money(event.cost_nano), "money"),
         (f": {trouble(event)}", ""),
     ]
+
+
+def _step_started(event: StepStarted) -> list[Part]:
+    name = words.line(event.name, 80)
+    if event.kind == "sleep":
+        return [(name, ""), (f"  until {words.day(event.until)}", "quiet")]
+    again = f" (attempt {event.attempt})" if event.attempt > 1 else ""
+    return [(name, ""), (f"  {event.effect}{again}", "quiet")]
+
+
+def _step_finished(event: StepFinished) -> list[Part]:
+    name = words.line(event.name, 80)
+    if event.status == "in_doubt":
+        return [("IN DOUBT", "doubt"), (f" {name}: {words.line(event.error, 200)}", "")]
+    if event.status == "failed":
+        return [(f"{name} failed: {words.line(event.error, 200)}", "bad")]
+    if event.kind == "sleep":
+        return [(f"{name} is over", "")]
+    blob = f"blob {event.blob[:12]}" if event.blob else words.result(event.result)
+    return [(f"{name} → {blob}", "")]
 
 
 def _tokens_counted(event: TokensCounted) -> list[Part]:

@@ -17,10 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from outlast.app import Outlast, Run
+from outlast.app import Outlast
 from outlast.errors import Busy, RunEnded, UsageError
 from outlast.events import ModelCallInDoubt, ModelCallSucceeded, RunStarted
 from outlast.journal import Journal, Record, run_stream
+from outlast.run import Run
 from outlast.runner import Watch
 from outlast.state import FINAL
 from outlast.testing import simulator

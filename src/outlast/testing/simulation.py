@@ -17,11 +17,10 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
+from outlast.actions import CallModel, CallStep, CallTool, CountTokens, DriveChild, Sleep
 from outlast.agent import Agent
-from outlast.app import begin
 from outlast.calls import failed_call, succeeded_call
 from outlast.content import Input
-from outlast.decide import CallModel, CallTool, CountTokens, Sleep
 from outlast.drive import Append, Appended, Behind, Outcomes, Perform, Sent, drive
 from outlast.errors import Conflict, Fenced, ModelFailure
 from outlast.events import OUTSIDE, Outcome, tag
@@ -29,6 +28,7 @@ from outlast.journal import Journal, run_stream
 from outlast.models.script import Script
 from outlast.models.scripted import ScriptedModel
 from outlast.runner import answered, commit_of, counted, counting, not_answered, request_of
+from outlast.starting import begin
 from outlast.state import RunState, fold
 from outlast.tools import ToolContext
 
@@ -204,7 +204,11 @@ class Driver:
         self.sleeps = []
         if isinstance(wanted, Perform):
             self.sleeps = [a for a in wanted.actions if isinstance(a, Sleep)]
-            self.flying += [(a, None) for a in wanted.actions if not isinstance(a, Sleep)]
+            for action in wanted.actions:
+                # Flows are driven by the real runner, because their functions need an event loop.
+                assert not isinstance(action, CallStep | DriveChild)  # noqa: S101
+                if not isinstance(action, Sleep):
+                    self.flying.append((action, None))
 
     def _outcome(self, action: CallModel | CountTokens | CallTool) -> Outcome:
         match action:

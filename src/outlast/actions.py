@@ -1,0 +1,157 @@
+"""What the policy can say: the actions, and one step of events and actions together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from hashlib import sha256
+from typing import Any, Final, TypeAlias
+
+import msgspec
+from msgspec import Raw
+
+from outlast.events import AnyEvent
+from outlast.wants import NOTHING, Wants
+
+NS: Final = 1_000_000_000
+
+
+class CallModel(msgspec.Struct, frozen=True, kw_only=True):
+    """Ask the model; the outcome is a `ModelCall…` event with this `call_id`."""
+
+    ask_id: str
+    call_id: str
+    attempt: int
+    max_tokens: int
+    hold_nano: int
+    hold_tokens: int
+    model: str
+    head: bytes
+    messages: Sequence[bytes]
+    cache: str
+    """How long the prompt cache is to keep it; empty is no caching."""
+    breakpoints: tuple[int, ...]
+    """The messages at whose end it is to be kept."""
+    attached: tuple[int, ...]
+    """The messages whose images and documents are blobs."""
+
+
+class CountTokens(msgspec.Struct, frozen=True, kw_only=True):
+    """Let the API count a prompt; the outcome is a `TokensCounted` event with this `call_id`.
+
+    It costs nothing and changes nothing, so there is no intent: after a crash it is done again.
+    """
+
+    ask_id: str
+    call_id: str
+    model: str
+    head: bytes
+    messages: Sequence[bytes]
+    attached: tuple[int, ...]
+
+
+class CallTool(msgspec.Struct, frozen=True, kw_only=True):
+    """Call a tool; the outcome is a `ToolCall…` event with this `call_id`."""
+
+    ask_id: str
+    call_id: str
+    tool_use_id: str
+    tool: str
+    arguments: Raw
+    """As Claude wrote them."""
+    given: dict[str, Any]
+    """The same, checked, as keyword arguments of the function."""
+    attempt: int
+    place: str
+    """What tells the call from every other one in the world: run, ask, turn and tool use."""
+    child: str = ""
+    """The id of the run that this call is; empty where it is a function."""
+
+    @property
+    def idempotency_key(self) -> str:
+        """A key that every attempt of this call has, and no other call."""
+        return sha256(self.place.encode()).hexdigest()[:32]
+
+
+class CallStep(msgspec.Struct, frozen=True, kw_only=True):
+    """Call the function of a step; the outcome is a `StepFinished` event of this name."""
+
+    name: str
+    attempt: int
+    place: str
+    """What tells the step from every other one in the world."""
+
+    @property
+    def call_id(self) -> str:
+        """What the action is known by while it is in flight."""
+        return f"step {self.name}"
+
+    @property
+    def idempotency_key(self) -> str:
+        """A key that every attempt of this step has, and no other step."""
+        return sha256(self.place.encode()).hexdigest()[:32]
+
+
+class DriveChild(msgspec.Struct, frozen=True, kw_only=True):
+    """Drive a child run to its end; the outcome is a `StepFinished` event of this name."""
+
+    name: str
+    run_id: str
+
+    @property
+    def call_id(self) -> str:
+        """What the action is known by while it is in flight."""
+        return f"step {self.name}"
+
+
+class Sleep(msgspec.Struct, frozen=True, kw_only=True):
+    """Wait, unless something in flight finishes before; nanoseconds since the epoch."""
+
+    until: int
+
+
+Action: TypeAlias = CallModel | CountTokens | CallTool | CallStep | DriveChild | Sleep
+Work: TypeAlias = CallModel | CountTokens | CallTool | CallStep | DriveChild
+"""An action that has an outcome."""
+
+
+class World(msgspec.Struct, frozen=True, kw_only=True):
+    """What lies outside the run, as far as its decisions need it: a snapshot, perhaps stale."""
+
+    in_flight: frozenset[str] = frozenset()
+    """The calls that this driver started and still waits for."""
+    wants: Wants = NOTHING
+    """What the function of a flow asks for."""
+    run_id: str = ""
+    """The run itself, after which its children are called."""
+
+
+class Step(msgspec.Struct, frozen=True):
+    """What to append, and what to start once that is durable; with neither, nothing is to be done.
+
+    `rest` says that nothing will be, until something from outside happens to the run; `last`, that
+    nothing more will be until an action is over, so that there is no need to ask again.
+    """
+
+    events: tuple[AnyEvent, ...] = ()
+    actions: tuple[Action, ...] = ()
+    rest: bool = False
+    last: bool = False
+
+
+REST: Final = Step(rest=True)
+WAIT: Final = Step()
+
+
+LONGEST_ID: Final = 200
+"""Characters of a run id at most."""
+
+
+def child_id(parent: str, name: str) -> str:
+    """Return the id of a child run: the same for the same parent and name."""
+    plain = "".join(
+        each if each.isascii() and (each.isalnum() or each in "._:@/-") else "_" for each in name
+    )
+    whole = f"{parent}/{plain}"
+    if plain == name and len(whole) <= 200:
+        return whole
+    return f"{whole[:160]}-{sha256(f'{parent}/{name}'.encode()).hexdigest()[:16]}"

@@ -1,0 +1,197 @@
+"""What the run of a flow does next, as one pure function of what it knows and what it wants.
+
+| the function of the flow | the next step |
+|---|---|
+| entered a phase | written down |
+| wants something that the journal does not have | begun, with its intent first |
+| wants a step that was begun, and nobody waits for it | by its effect: begun again, or in doubt |
+| wants a child run | driven, from wherever its own journal ends |
+| asks an agent | as for any question; see `decide`; its failure fails the ask, not the run |
+| wants only sleeps, and nothing is in flight | parked until the first is over |
+| raised | the run fails, saying what |
+| returned | the run is completed, with what it returned |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from outlast import budget, wants
+from outlast.actions import NS, REST, WAIT, Action, CallStep, DriveChild, Sleep, Step, World
+from outlast.conversation import Conversation
+from outlast.decide import (
+    CAUTION,
+    REPEATS,
+    ask_step,
+    failed,
+    lost_call,
+    may_go_on,
+    out_of_turns,
+)
+from outlast.events import (
+    AskFailed,
+    AskStarted,
+    ChildStarted,
+    MessageReceived,
+    PhaseEntered,
+    RunFinished,
+    RunParked,
+    RunWoken,
+    StepFinished,
+    StepStarted,
+)
+from outlast.flow import Flow
+from outlast.state import RunState
+from outlast.steps import Begun
+
+NAP_NS: Final = NS
+"""A sleep that is not longer is slept through, rather than to park the run."""
+
+
+def decide_flow(state: RunState, flow: Flow[..., Any], now: int, world: World) -> Step:
+    """Return the next step of a flow's run; see `decide.decide`."""
+    if state.status == "parked":
+        return Step((RunWoken(),)) if now >= state.steps.wake_at else REST
+    if state.finished and not may_go_on(state, flow.budget.turns):
+        return REST
+    wanted = world.wants
+    if len(wanted.phases) > len(state.phases.entered):
+        return Step((PhaseEntered(phase=wanted.phases[len(state.phases.entered)]),))
+    if wanted.raised or wanted.returned is not None:
+        return _end(state, world)
+    actions: tuple[Action, ...] = ()
+    for step in _wanted_steps(state, flow, now, world):
+        if step.events:
+            return step
+        actions += step.actions
+    return _park(actions, now, world) or Step(actions=actions)
+
+
+def _end(state: RunState, world: World) -> Step:
+    """Return the end of a flow whose function is done, once nothing is open that was paid for."""
+    wanted = world.wants
+    values = [(name, want) for name, want in wanted.steps.items() if isinstance(want, wants.Value)]
+    if values:
+        return Step(tuple(_drawn(name, value) for name, value in values))
+    if world.in_flight:
+        return WAIT
+    for ask in state.asks.values():
+        if ask.call is not None:
+            return lost_call(ask.call)
+    if wanted.returned is None:
+        return failed(wanted.raised)
+    return Step((RunFinished(status="completed", answer=wanted.returned),))
+
+
+def _park(actions: tuple[Action, ...], now: int, world: World) -> Step | None:
+    """Return the park of a run that waits for nothing but time."""
+    naps = [action.until for action in actions if isinstance(action, Sleep)]
+    if not naps or len(naps) < len(actions) or world.in_flight or not world.wants.quiet:
+        return None
+    until = min(naps)
+    if until - now <= NAP_NS:
+        return None
+    at = datetime.fromtimestamp(until // NS, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return Step((RunParked(until=until, why=f"sleeping until {at}"),))
+
+
+def _drawn(name: str, value: wants.Value) -> StepFinished:
+    return StepFinished(name=name, kind="value", result=value.result)
+
+
+def _wanted_steps(state: RunState, flow: Flow[..., Any], now: int, world: World) -> Iterator[Step]:
+    for name, want in world.wants.steps.items():
+        if name not in state.steps.finished:
+            yield _want_step(state, name, want, now, world)
+    for name, asked in world.wants.asks.items():
+        ask = state.asks.get(name)
+        if ask is None:
+            yield _opened(name, asked)
+        elif ask.answer is None and not ask.failed:
+            refused = _flow_refused(state, flow, ask) if _is_next_a_call(ask) else None
+            step = refused or ask_step(state, asked.agent, ask, now, world)
+            yield _contained(step, ask, world)
+
+
+def _opened(name: str, asked: wants.Ask) -> Step:
+    spec = None if asked.continues else asked.agent.spec()
+    return Step(
+        (
+            AskStarted(ask_id=name, spec=spec, continues=asked.continues, version=asked.version),
+            MessageReceived(ask_id=name, content=asked.content),
+        )
+    )
+
+
+def _is_next_a_call(ask: Conversation) -> bool:
+    return ask.call is None and not ask.pending and not ask.replied
+
+
+def _flow_refused(state: RunState, flow: Flow[..., Any], ask: Conversation) -> Step | None:
+    """Return the stop of a flow whose agents together have no turn left."""
+    refused = budget.refusal(state.spend, flow.budget.turns)
+    return None if refused is None else out_of_turns(ask, *refused, used=state.spend.turns)
+
+
+def _contained(step: Step, ask: Conversation, world: World) -> Step:
+    """Return a step in which the failure of an ask fails no more than the ask."""
+    last = step.events[-1] if step.events else None
+    if not isinstance(last, RunFinished):
+        return step
+    if last.status == "failed":
+        return Step((*step.events[:-1], AskFailed(ask_id=ask.ask_id, why=last.why)))
+    # A stop ends the leg, and with it what is in flight: its outcome is waited for.
+    return WAIT if world.in_flight else step
+
+
+def _want_step(state: RunState, name: str, want: wants.Step, now: int, world: World) -> Step:
+    """Return the next step of something that a flow wants and that is not finished."""
+    begun = state.steps.begun.get(name)
+    match want:
+        case wants.Value():
+            return Step((_drawn(name, want),))
+        case wants.Nap():
+            return _nap_step(name, begun, want, now)
+        case wants.Child():
+            return _child_step(name, begun, want, world)
+        case wants.Call():
+            return _function_step(state, name, begun, want, world)
+
+
+def _nap_step(name: str, begun: Begun | None, want: wants.Nap, now: int) -> Step:
+    if begun is None:
+        return Step((StepStarted(name=name, kind="sleep", effect="read", until=now + want.length),))
+    if now >= begun.until:
+        return Step((StepFinished(name=name, kind="sleep"),))
+    return Step(actions=(Sleep(until=begun.until),))
+
+
+def _child_step(name: str, begun: Begun | None, want: wants.Child, world: World) -> Step:
+    # Its own journal says how far it came, so to drive it twice is to drive it once.
+    child = begun.child if begun is not None else want.run_id
+    action = DriveChild(name=name, run_id=child)
+    if begun is None:
+        return Step((ChildStarted(name=name, child=child, given=want.given),), (action,))
+    return WAIT if action.call_id in world.in_flight else Step(actions=(action,))
+
+
+def _function_step(
+    state: RunState, name: str, begun: Begun | None, want: wants.Call, world: World
+) -> Step:
+    attempt = 1 if begun is None else begun.attempts + 1
+    nonce = state.started.nonce if state.started else ""
+    action = CallStep(name=name, attempt=attempt, place=f"{nonce}:step:{name}")
+    if action.call_id in world.in_flight:
+        return WAIT
+    if begun is not None and not _repeatable(begun, want):
+        unknown = "it was interrupted, and it may or may not have happened; it was not repeated"
+        return Step((StepFinished(name=name, kind="step", status="in_doubt", error=unknown),))
+    intent = StepStarted(name=name, effect=want.effect, given=want.given, attempt=attempt)
+    return Step((intent,), (action,))
+
+
+def _repeatable(begun: Begun, want: wants.Call) -> bool:
+    effect = max(begun.effect, want.effect, key=CAUTION.index)
+    return effect == "idempotent" or (effect == "read" and begun.attempts <= REPEATS)

@@ -1,0 +1,42 @@
+"""How long: seconds, a `timedelta`, or such as `"15m"`."""
+
+from __future__ import annotations
+
+import math
+import re
+from datetime import timedelta
+from typing import Final
+
+from outlast.errors import UsageError
+
+_UNITS: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
+_TEXT: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([smhdw])")
+_LONGEST_S: Final = 100 * 365 * 86_400
+"""A hundred years: more is a mistake, and does not fit the columns."""
+
+
+def nanoseconds(duration: float | str | timedelta) -> int:
+    """Return a duration in nanoseconds.
+
+    Raises:
+        UsageError: it is none, or not between 0 and a hundred years.
+
+    """
+    seconds = _seconds(duration)
+    if seconds is None or not math.isfinite(seconds) or not 0 <= seconds <= _LONGEST_S:
+        raise UsageError(
+            f"{duration!r} is not how long to wait; give seconds, a timedelta, or such as '90s', "
+            "'15m', '2h', '3d'"
+        )
+    return round(seconds * 1_000_000_000)
+
+
+def _seconds(duration: float | str | timedelta) -> float | None:
+    if isinstance(duration, timedelta):
+        return duration.total_seconds()
+    if isinstance(duration, str):
+        found = _TEXT.fullmatch(duration.strip())
+        return float(found[1]) * _UNITS[found[2]] if found else None
+    if isinstance(duration, bool) or not isinstance(duration, int | float):
+        return None
+    return float(duration)

@@ -1,0 +1,650 @@
+"""Runs the function of a flow: what it asks for becomes wants, and what came of them its answers.
+
+    function ──ask, step, sleep, …──▶ wants ──▶ decide ──▶ journal
+        ▲                                                     │
+        └──────────────── answers, by name ◀──────────────────┘
+
+The function is executed from the top for every leg, and thrown away at its end.  Whatever the
+journal has is answered at once; whatever it does not have is a want until it has.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random as dice
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import CancelledError
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from hashlib import sha256
+from typing import Any, Final, NoReturn, get_type_hints
+from uuid import UUID, uuid4
+
+import msgspec
+from msgspec import Raw
+
+from outlast import wants
+from outlast.actions import child_id
+from outlast.agent import Agent
+from outlast.content import Input, Put, Redact, rendered
+from outlast.conversation import Conversation
+from outlast.durations import nanoseconds
+from outlast.errors import (
+    AskFailed,
+    FlowChanged,
+    InvalidFlow,
+    NameRequired,
+    OutlastError,
+    StepFailed,
+    UsageError,
+)
+from outlast.events import Effect
+from outlast.flow import Flow
+from outlast.phases import check_entry
+from outlast.run import Run
+from outlast.state import RunState
+from outlast.steps import Finished
+from outlast.tools import Tool
+from outlast.versions import version_of
+from outlast.wants import Wants
+
+MAX_NAME: Final = 200
+
+
+class Unwound(BaseException):
+    """The leg is over, and so is this execution of the function.
+
+    Not an `Exception`, so that no `except Exception` of a flow swallows it.
+    """
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bound:
+    """The function of a step and what it is called with: only this execution knows them."""
+
+    function: Callable[..., Any]
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Offspring:
+    """What a child run is to be, which only this execution knows."""
+
+    who: Agent | Flow[..., Any]
+    input: Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class Surroundings:
+    """What a flow needs of the runner."""
+
+    put: Put
+    blob: Callable[[str], bytes | None]
+    redact: Redact
+    check: Callable[[Conversation, Agent, str], None]
+    """Called with a recorded ask, the agent it is asked of now, and its version."""
+
+
+class Host:
+    """One execution of the function of a flow.
+
+    Args:
+        flow: whose.
+        run: what the function gets; it is made into one that can ask.
+        given: the input, as JSON.
+        state: what the run knows.
+        around: the rest.
+
+    """
+
+    def __init__(
+        self,
+        flow: Flow[..., Any],
+        run: Run,
+        given: Raw,
+        state: RunState,
+        around: Surroundings,
+    ) -> None:
+        self.flow = flow
+        self.run_id = run.id
+        self.error: OutlastError | None = None
+        """Why the leg cannot go on, though nothing is wrong with the run."""
+        self.changed = asyncio.Event()
+        self.functions: dict[str, Bound] = {}
+        self.offspring: dict[str, Offspring] = {}
+        self._state = state
+        self._around = around
+        self._given = given
+        self._asks: dict[str, wants.Ask] = {}
+        self._steps: dict[str, wants.Step] = {}
+        self._phases: list[str] = []
+        self._returned: Raw | None = None
+        self._raised = ""
+        self._waiting: dict[str, asyncio.Future[Any]] = {}
+        self._used: set[str] = set()
+        self._counts: dict[str, int] = {}
+        self._askers: dict[str, object] = {}
+        self._lasts: dict[str, str] = {}
+        self._stems: dict[str, str] = {}
+        self._loop = asyncio.get_running_loop()
+        self._closed = False
+        self._tasks: set[asyncio.Future[Any]] = set()
+        self._handle: _FlowRun = (_AsyncRun if flow.is_async else _SyncRun)._of(run, self)  # noqa: SLF001
+        self._main: asyncio.Task[None] | None = None
+
+    # ── for the runner ──────────────────────────────────────────────────────────────────────────
+
+    def start(self) -> None:
+        """Begin to execute the function, if that was not done yet."""
+        if self._main is None:
+            self._main = asyncio.create_task(self._execute())
+
+    @property
+    def done(self) -> bool:
+        """Whether the function returned or raised."""
+        return self._returned is not None or bool(self._raised)
+
+    def wants(self, *, quiet: bool) -> Wants:
+        """Return what the function asks for by now."""
+        return Wants(
+            asks=dict(self._asks),
+            steps=dict(self._steps),
+            phases=tuple(self._phases),
+            returned=self._returned,
+            raised=self._raised,
+            quiet=quiet and not self.done,
+        )
+
+    def settle(self, state: RunState) -> None:
+        """Answer everything that the journal has an answer to by now."""
+        self._state = state
+        for name in list(self._asks):
+            ask = state.asks.get(name)
+            if ask is not None and (ask.answer is not None or ask.failed):
+                del self._asks[name]
+                self._answer(f"ask {name}", partial(_answer_of, name, ask))
+        for name in list(self._steps):
+            if (over := state.steps.finished.get(name)) is not None:
+                del self._steps[name]
+                self._answer(f"step {name}", partial(self._result, name, over))
+
+    async def unwind(self) -> None:
+        """End this execution, wherever it is."""
+        self._closed = True
+        for future in self._waiting.values():
+            if not future.done():
+                future.cancel()
+        tasks = [task for task in (self._main, *self._tasks) if task is not None]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            # Not for ever: a function may ignore that it is unwound.
+            await asyncio.wait(tasks, timeout=5)
+
+    # ── the function ────────────────────────────────────────────────────────────────────────────
+
+    async def _execute(self) -> None:
+        try:
+            arguments = self._arguments()
+            if self.flow.is_async:
+                value = await self.flow.function(self._handle, *arguments)
+            else:
+                value = await _threaded(lambda: self.flow.function(self._handle, *arguments))
+            self._returned = Raw(_to_json(value))
+        except (Unwound, asyncio.CancelledError):
+            if not self._closed and self.error is None:
+                self._raised = f"flow {self.flow.name} was cancelled by its own function"
+        except Exception as error:  # noqa: BLE001  (whatever a user's function raises)
+            self._raised = f"flow {self.flow.name} raised {type(error).__name__}: {error}"
+        self.changed.set()
+
+    def _arguments(self) -> list[Any]:
+        if not self.flow.takes_input:
+            return []
+        value = msgspec.json.decode(self._given)
+        return [_validated(value, _hint(self.flow.function, 1))]
+
+    # ── what it asks for ────────────────────────────────────────────────────────────────────────
+
+    def ask(self, agent: Agent, given: Input, name: str | None, conversation: str | None) -> Any:
+        """Return the future of an answer."""
+        if not isinstance(agent, Agent):
+            self._stop(UsageError(f"{agent!r} is no agent; give one to `ask`"))
+        named = self._named(f"ask of {agent.name}", agent.name, name)
+        content = rendered(given, put=self._around.put, redact=self._around.redact)
+        continues = self._continued(agent, conversation, named)
+        recorded = self._state.asks.get(named)
+        version = version_of(agent)
+        if recorded is not None:
+            self._check_ask(named, recorded, agent, content, version)
+        if recorded is not None and (recorded.answer is not None or recorded.failed):
+            return self._ready(lambda: _answer_of(named, recorded))
+        self._asks[named] = wants.Ask(
+            agent=agent, content=content, continues=continues, version=version
+        )
+        self._stems[f"ask {named}"] = agent.name
+        return self._wait(f"ask {named}")
+
+    def step(
+        self,
+        name: str,
+        function: Callable[..., Any],
+        args: tuple[Any, ...],
+        effect: Effect | None,
+        kwargs: dict[str, Any],
+    ) -> Any:
+        """Return the future of a step's result."""
+        self._take(name, f"step {name!r}")
+        if not callable(function):
+            self._stop(UsageError(f"step {name!r}: {function!r} is no function"))
+        declared = function.effect if isinstance(function, Tool) else "once"
+        given = _digest([args, kwargs])
+        over = self._known(name, "step", given)
+        if over is not None:
+            return self._ready(lambda: self._result(name, over, function))
+        self.functions[name] = Bound(function=function, args=args, kwargs=kwargs)
+        self._steps[name] = wants.Call(effect=effect or declared, given=given)
+        return self._wait(f"step {name}")
+
+    def child(self, name: str, who: Agent | Flow[..., Any], given: Any) -> Any:
+        """Return the future of a child run's answer."""
+        self._take(name, f"child {name!r}")
+        digest = _digest(given)
+        over = self._known(name, "child", digest)
+        if over is not None:
+            return self._ready(lambda: self._result(name, over))
+        self.offspring[name] = Offspring(who=who, input=given)
+        self._steps[name] = wants.Child(run_id=child_id(self.run_id, name), given=digest)
+        return self._wait(f"step {name}")
+
+    def sleep(self, duration: float | str | timedelta, name: str | None) -> Any:
+        """Return the future of the end of a sleep."""
+        length = nanoseconds(duration)
+        named = self._named("sleep", "sleep", name)
+        if (over := self._known(named, "sleep", "")) is not None:
+            return self._ready(lambda: self._result(named, over))
+        self._steps[named] = wants.Nap(length=length)
+        self._stems[f"step {named}"] = "sleep"
+        return self._wait(f"step {named}")
+
+    def value(self, kind: str, name: str | None, draw: Callable[[], Any]) -> Any:
+        """Return a value that is drawn once, as JSON."""
+        named = self._named(kind, kind, name)
+        if (over := self._known(named, "value", "")) is not None:
+            return msgspec.json.decode(over.result)
+        drawn = draw()
+        self._steps[named] = wants.Value(result=Raw(msgspec.json.encode(drawn)))
+        self.changed.set()
+        return drawn
+
+    def enter(self, phase: str) -> None:
+        """Enter a phase, or find that it was entered before."""
+        self._open()
+        if not self.flow.phases:
+            self._stop(
+                InvalidFlow(
+                    f"flow {self.flow.name!r} enters {phase!r}, but declares no phases; "
+                    "give @outlast.flow(phases=[…])"
+                )
+            )
+        entered = self._state.phases.entered
+        number = len(self._phases)
+        if number < len(entered):
+            if entered[number][0] != phase:
+                self._changed("phase", f"followed by {entered[number][0]!r}", repr(phase))
+        else:
+            check_entry(self.flow.phases, self._phases[-1] if self._phases else "", phase)
+        self._phases.append(phase)
+        self.changed.set()
+
+    async def map(
+        self, who: Agent | Flow[..., Any], inputs: list[Any], name: str, at_once: int
+    ) -> list[Any]:
+        """Return the answers of a child run for every input."""
+        free = asyncio.Semaphore(at_once)
+
+        async def one(number: int, given: Any) -> Any:
+            async with free:
+                return await self.child(f"{name}/{number}", who, given)
+
+        work = [asyncio.ensure_future(one(*pair)) for pair in enumerate(inputs, start=1)]
+        self._tasks.update(work)
+        answers = await asyncio.gather(*work, return_exceptions=True)
+        for answer in answers:
+            if isinstance(answer, BaseException):
+                raise answer
+        return answers
+
+    # ── names ───────────────────────────────────────────────────────────────────────────────────
+
+    def _named(self, what: str, stem: str, name: str | None) -> str:
+        """Return the name of something: as given, or by its number."""
+        if name is not None:
+            self._take(name, what)
+            return name
+        self._open()
+        asker = self._asker()
+        before = self._askers.setdefault(stem, asker)
+        if any(self._stems.get(key) == stem for key in self._waiting):
+            self._stop(NameRequired(what, why="another one is open at the same time"))
+        if before is not asker:
+            self._stop(NameRequired(what, why="another task or thread has made one, too"))
+        self._counts[stem] = self._counts.get(stem, 0) + 1
+        named = f"{stem}-{self._counts[stem]}"
+        self._take(named, what)
+        return named
+
+    def _asker(self) -> object:
+        if self.flow.is_async:
+            return asyncio.current_task()
+        return threading.get_ident() if self._thread is None else self._thread
+
+    _thread: object = None
+    """The thread of a sync flow that makes the present call."""
+
+    def _take(self, name: str, what: str) -> None:
+        self._open()
+        if not isinstance(name, str) or not 0 < len(name) <= MAX_NAME or not name.isprintable():
+            self._stop(UsageError(f"{what}: {name!r} is no name; give 1 to {MAX_NAME} characters"))
+        if name in self._used:
+            self._stop(
+                UsageError(
+                    f"{what}: the name {name!r} is taken in this flow; a name means one thing only"
+                )
+            )
+        self._used.add(name)
+
+    def _continued(self, agent: Agent, conversation: str | None, name: str) -> str:
+        if conversation is None:
+            return ""
+        key = f"{agent.name} {conversation}"
+        before = self._lasts.get(key, "")
+        if before and f"ask {before}" in self._waiting:
+            self._stop(
+                UsageError(
+                    f"conversation {conversation!r}: {name!r} is asked while {before!r} is open; "
+                    "await one before the next"
+                )
+            )
+        self._lasts[key] = name
+        return before
+
+    # ── the journal ─────────────────────────────────────────────────────────────────────────────
+
+    def _known(self, name: str, kind: str, given: str) -> Finished | None:
+        """Return what the journal has under a name, if that is over."""
+        known = self._state.steps.finished.get(name) or self._state.steps.begun.get(name)
+        if name in self._state.asks:
+            self._changed(name, "an ask", f"a {kind}")
+        if known is None:
+            return None
+        if known.kind != kind:
+            self._changed(name, f"a {known.kind}", f"a {kind}")
+        if given and known.given and known.given != given:
+            self._changed(
+                name, f"a {kind} of something else", f"one with other arguments ({given[:12]})"
+            )
+        return known if isinstance(known, Finished) else None
+
+    def _check_ask(
+        self, name: str, recorded: Conversation, agent: Agent, content: Raw, version: str
+    ) -> None:
+        if recorded.spec.agent != agent.name:
+            self._changed(name, f"an ask of {recorded.spec.agent!r}", f"one of {agent.name!r}")
+        if recorded.asked != content:
+            self._changed(name, f"the question {_short(recorded.asked)}", _short(content))
+        try:
+            self._around.check(recorded, agent, version)
+        except OutlastError as error:
+            self._stop(error)
+
+    def _result(self, name: str, over: Finished, function: Callable[..., Any] | None = None) -> Any:
+        if over.status != "succeeded":
+            raise StepFailed(name, why=over.error, in_doubt=over.status == "in_doubt")
+        raw: bytes | None = bytes(over.result)
+        if over.blob:
+            raw = self._around.blob(over.blob)
+            if raw is None:
+                self._stop(UsageError(f"the result of {name!r} is lost: no blob {over.blob}"))
+        value = msgspec.json.decode(raw or b"null")
+        bound = self.functions.get(name)
+        called = function or (bound.function if bound is not None else None)
+        return value if called is None else _validated(value, _hint(called, "return"))
+
+    # ── waiting ─────────────────────────────────────────────────────────────────────────────────
+
+    def _open(self) -> None:
+        if self._closed:
+            raise Unwound
+
+    def _wait(self, key: str) -> asyncio.Future[Any]:
+        future = self._waiting[key] = self._loop.create_future()
+        self.changed.set()
+        return future
+
+    def _ready(self, answer: Callable[[], Any]) -> asyncio.Future[Any]:
+        future = self._loop.create_future()
+        _fulfil(future, answer)
+        return future
+
+    def _answer(self, key: str, answer: Callable[[], Any]) -> None:
+        future = self._waiting.pop(key, None)
+        if future is not None and not future.done():
+            _fulfil(future, answer)
+
+    def _changed(self, name: str, recorded: str, given: str) -> NoReturn:
+        self._stop(FlowChanged(self.run_id, name=name, recorded=recorded, given=given))
+
+    def _stop(self, error: OutlastError) -> NoReturn:
+        """End the leg for a mistake in the code: the run stays where it is, to be mended."""
+        if self.error is None:
+            self.error = error
+        self._closed = True
+        self.changed.set()
+        raise Unwound from error
+
+
+class _FlowRun(Run):
+    """The run that the function of a flow gets."""
+
+    _host: Host
+
+    @classmethod
+    def _of(cls, run: Run, host: Host) -> _FlowRun:
+        fields = {name: getattr(run, name) for name in Run.__dataclass_fields__}
+        made = cls(**fields)
+        object.__setattr__(made, "_host", host)
+        return made
+
+    def _do(self, call: Callable[[], Any]) -> Any:
+        """Make a call that gives a value at once."""
+        return call()
+
+    def _later(self, call: Callable[[], Any]) -> Any:
+        """Make a call that gives an awaitable."""
+        return call()
+
+    def ask(
+        self,
+        agent: Agent,
+        input: Input,  # noqa: A002  (as declared)
+        *,
+        name: str | None = None,
+        conversation: str | None = None,
+    ) -> Any:
+        return self._later(lambda: self._host.ask(agent, input, name, conversation))
+
+    def step(
+        self,
+        name: str,
+        function: Callable[..., Any],
+        *args: Any,
+        effect: Effect | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        return self._later(lambda: self._host.step(name, function, args, effect, kwargs))
+
+    def enter(self, phase: str) -> None:
+        self._do(lambda: self._host.enter(phase))
+
+    def sleep(self, duration: float | str | timedelta, *, name: str | None = None) -> Any:
+        return self._later(lambda: self._host.sleep(duration, name))
+
+    def map(
+        self,
+        who: Agent | Flow[..., Any],
+        inputs: Iterable[Any],
+        *,
+        name: str | None = None,
+        at_once: int = 8,
+    ) -> Any:
+        given = list(inputs)
+
+        def mapped() -> Any:
+            named = self._host._named(f"map of {who.name}", f"{who.name}-map", name)  # noqa: SLF001
+            return self._host.map(who, given, named, max(1, at_once))
+
+        return self._later(mapped)
+
+    def now(self, *, name: str | None = None) -> datetime:
+        drawn = self._do(
+            lambda: self._host.value("now", name, lambda: datetime.now(UTC).isoformat())
+        )
+        return datetime.fromisoformat(drawn)
+
+    def uuid(self, *, name: str | None = None) -> UUID:
+        return UUID(self._do(lambda: self._host.value("uuid", name, lambda: str(uuid4()))))
+
+    def random(self, *, name: str | None = None) -> float:
+        drawn: float = self._do(lambda: self._host.value("random", name, dice.random))
+        return drawn
+
+
+class _AsyncRun(_FlowRun):
+    """What an async flow gets: what takes time is awaited."""
+
+
+class _SyncRun(_FlowRun):
+    """What a sync flow gets, in a thread of its own: what takes time blocks."""
+
+    def _do(self, call: Callable[[], Any]) -> Any:
+        return self._across(call, wait=False)
+
+    def _later(self, call: Callable[[], Any]) -> Any:
+        return self._across(call, wait=True)
+
+    def _across(self, call: Callable[[], Any], *, wait: bool) -> Any:
+        host, thread = self._host, threading.get_ident()
+
+        async def made() -> Any:
+            host._thread = thread  # noqa: SLF001  (the two are one)
+            try:
+                came = call()
+            finally:
+                host._thread = None  # noqa: SLF001
+            return await came if wait else came
+
+        if host._closed:  # noqa: SLF001
+            raise Unwound
+        work = made()
+        try:
+            return asyncio.run_coroutine_threadsafe(work, host._loop).result()  # noqa: SLF001
+        except (asyncio.CancelledError, CancelledError, RuntimeError) as error:
+            if host._closed or host._loop.is_closed():  # noqa: SLF001
+                work.close()
+                raise Unwound from error
+            raise
+
+
+def _answer_of(name: str, ask: Conversation) -> Any:
+    if ask.failed:
+        raise AskFailed(name, why=ask.failed)
+    return msgspec.json.decode(ask.answer or b"null")
+
+
+def _fulfil(future: asyncio.Future[Any], answer: Callable[[], Any]) -> None:
+    try:
+        future.set_result(answer())
+    except Unwound:
+        raise
+    except Exception as error:  # noqa: BLE001  (raised where it is awaited)
+        future.set_exception(error)
+        future.exception()  # an answer that nobody awaits is no mistake
+
+
+async def _threaded(function: Callable[[], Any]) -> Any:
+    """Call a function in a daemon thread of its own, so that one that hangs holds up nobody."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[Any] = loop.create_future()
+
+    def settle(value: Any, error: BaseException | None) -> None:
+        if future.done():
+            return
+        if error is None:
+            future.set_result(value)
+        elif isinstance(error, StopIteration):
+            future.set_exception(RuntimeError(f"StopIteration: {error}"))
+        else:
+            future.set_exception(error)
+
+    def work() -> None:
+        value, raised = None, None
+        try:
+            value = function()
+        except BaseException as error:  # noqa: BLE001  (handed to whoever waits)
+            raised = error
+        try:
+            loop.call_soon_threadsafe(settle, value, raised)
+        except RuntimeError:
+            return  # the loop is closed: nobody waits any more
+
+    threading.Thread(target=work, name="outlast-flow", daemon=True).start()
+    return await future
+
+
+def _to_json(value: Any) -> bytes:
+    from pydantic_core import to_json  # noqa: PLC0415  (not needed to import outlast)
+
+    return to_json(value)
+
+
+def _digest(value: Any) -> str:
+    """Return the hash of arguments; empty where they cannot be written as JSON."""
+    try:
+        return sha256(_to_json(value)).hexdigest()
+    except Exception:  # noqa: BLE001  (a client, a connection: such arguments are not compared)
+        return ""
+
+
+def _hint(function: Callable[..., Any], which: int | str) -> Any:
+    """Return the type of a parameter or of what is returned; `Any` where none is given."""
+    plain = function.function if isinstance(function, Tool) else function
+    try:
+        hints: Mapping[str, Any] = get_type_hints(plain)
+        if isinstance(which, str):
+            return hints.get(which, Any)
+        code = getattr(plain, "__code__", None)
+        names = code.co_varnames if code is not None else ()
+        return hints.get(names[which], Any) if which < len(names) else Any
+    except Exception:  # noqa: BLE001  (a hint that cannot be resolved is none)
+        return Any
+
+
+def _validated(value: Any, hint: Any) -> Any:
+    """Return a value of JSON as what it was declared to be."""
+    if hint is Any or hint is None or hint is type(None):
+        return value
+    from pydantic import TypeAdapter  # noqa: PLC0415  (not needed to import outlast)
+
+    try:
+        return TypeAdapter(hint).validate_python(value)
+    except Exception as error:
+        raise UsageError(f"{value!r} from the journal is no {hint}: {error}") from error
+
+
+def _short(content: Raw) -> str:
+    text = bytes(content).decode()
+    return text if len(text) <= 80 else text[:77] + "…"

@@ -1,0 +1,229 @@
+"""`Run`: what a run looks like from outside, and, inside a flow, what the flow is given."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, Final, NoReturn
+
+import msgspec
+
+from outlast.errors import (
+    RunCancelled,
+    RunFailed,
+    RunRejected,
+    RunStopped,
+    RunWithoutAnswer,
+    UsageError,
+)
+from outlast.journal import RunRow
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from datetime import datetime, timedelta
+    from uuid import UUID
+
+    from outlast.agent import Agent
+    from outlast.content import Input
+    from outlast.events import Effect
+    from outlast.flow import Flow
+
+NANO_PER_USD: Final = 1_000_000_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A run as it was when it was looked at.
+
+    Attributes:
+        id: its name.
+        agent: the agent's name, or the flow's.
+        status: `queued`, `running`, `parked`, `completed`, `failed` or `stopped`.
+        phase: the phase that a flow is in; empty without.
+        answer: the reply's text, or what the flow returned; `None` unless the run completed.
+        cost_nano: nano-dollars spent, calls in doubt included.
+        tokens: tokens used, calls in doubt included.
+        turns: calls of the model, calls in doubt included.
+        why: a sentence that says why the run is not completed; may be empty.
+        created_at: nanoseconds since the epoch, UTC.
+        updated_at: nanoseconds since the epoch, UTC, of its last event.
+        wake_at: nanoseconds since the epoch at which a parked run goes on; `None` otherwise.
+        version: the version of the agent or flow it was started with.
+        tenant: for whom it is.
+        parent: the run that started it; empty for one of its own.
+
+    """
+
+    id: str
+    agent: str
+    status: str
+    phase: str = ""
+    answer: Any = None
+    cost_nano: int = 0
+    tokens: int = 0
+    turns: int = 0
+    why: str = ""
+    created_at: int = 0
+    updated_at: int = 0
+    wake_at: int | None = None
+    version: str = ""
+    tenant: str = ""
+    parent: str = ""
+
+    @property
+    def cost_usd(self) -> Decimal:
+        """What the run cost in US dollars, exact to the nano-dollar."""
+        return Decimal(self.cost_nano) / NANO_PER_USD
+
+    def result(self) -> Any:
+        """Return the answer.
+
+        Raises:
+            RunFailed, RunStopped, RunRejected, RunCancelled: the run ended without one.
+            RunWithoutAnswer: the run has not ended.
+
+        """
+        if self.status == "completed":
+            return self.answer
+        raise _WITHOUT_ANSWER.get(self.status, RunWithoutAnswer)(
+            self.id, status=self.status, why=self.why or "it has not ended"
+        )
+
+    # ── inside a flow ───────────────────────────────────────────────────────────────────────────
+    #
+    # In an async flow what these return is awaited; in a sync one they return the result itself.
+
+    def ask(
+        self,
+        agent: Agent,
+        input: Input,  # noqa: A002  (what it is)
+        *,
+        name: str | None = None,
+        conversation: str | None = None,
+    ) -> Any:
+        """Ask an agent, and return its answer.
+
+        Args:
+            agent: whom to ask.
+            input: what to ask it, as for `Outlast.run`.
+            name: what the journal answers the ask by; by default the agent's name and a number.
+                Asks of one agent that are open at the same time need one.
+            conversation: asks of the same conversation go on in one history.
+
+        Raises:
+            AskFailed: there will be no answer.
+            NameRequired: the ask has no name and could be taken for another.
+            FlowChanged: the journal has something else under this name.
+
+        """
+        self._outside("ask", agent, input, name, conversation)
+
+    def step(
+        self,
+        name: str,
+        function: Callable[..., Any],
+        *args: Any,
+        effect: Effect | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Call a function once, journalled by name, and return its result.
+
+        Args:
+            name: what the journal answers the step by; one step, one name.
+            function: a tool, or any function, sync or async.
+            *args: what it is called with.
+            effect: what it does to the world; by default the tool's own, or `once`.
+            **kwargs: what it is called with.
+
+        Raises:
+            StepFailed: it raised, or nobody knows whether a `once` function was called.
+            FlowChanged: the journal has something else under this name.
+
+        """
+        self._outside("step", name, function, args, effect, kwargs)
+
+    def enter(self, phase: str) -> None:
+        """Go on to a phase.
+
+        Raises:
+            IllegalPhase: it may not follow the one before; the legal ones are listed.
+            FlowChanged: the journal has another phase here.
+
+        """
+        self._outside("enter", phase)
+
+    def sleep(self, duration: float | str | timedelta, *, name: str | None = None) -> Any:
+        """Wait: seconds, a `timedelta`, or such as `"90s"`, `"15m"`, `"2h"`, `"3d"`.
+
+        A run that waits for nothing else is parked: it needs no process until it is to go on.
+        """
+        self._outside("sleep", duration, name)
+
+    def map(
+        self,
+        who: Agent | Flow[..., Any],
+        inputs: Iterable[Any],
+        *,
+        name: str | None = None,
+        at_once: int = 8,
+    ) -> Any:
+        """Run an agent or a flow on every input, each in a child run, and return their answers.
+
+        Args:
+            who: what to run.
+            inputs: what to run it on.
+            name: what the journal answers them by, with their numbers; by default its name.
+            at_once: how many run at the same time.
+
+        Raises:
+            StepFailed: a child run ended without an answer; it names the first.
+
+        """
+        self._outside("map", who, inputs, name, at_once)
+
+    def now(self, *, name: str | None = None) -> datetime:
+        """Return the time, UTC; the same again at every wake."""
+        self._outside("now", name)
+
+    def uuid(self, *, name: str | None = None) -> UUID:
+        """Return a random UUID; the same again at every wake."""
+        self._outside("uuid", name)
+
+    def random(self, *, name: str | None = None) -> float:
+        """Return a random number from 0 up to 1; the same again at every wake."""
+        self._outside("random", name)
+
+    def _outside(self, method: str, *_: object) -> NoReturn:
+        raise UsageError(
+            f"run {self.id!r}: `{method}` is for the function of a flow, which gets a run of its "
+            "own; declare one with @outlast.flow, and give it to `run`"
+        )
+
+
+def run_of(row: RunRow) -> Run:
+    """Return a run as its row tells of it."""
+    return Run(
+        id=row.id,
+        agent=row.agent,
+        status=row.status,
+        phase=row.phase,
+        answer=None if row.answer is None else msgspec.json.decode(row.answer),
+        cost_nano=row.cost_nano,
+        tokens=row.tokens,
+        turns=row.turns,
+        why=row.why,
+        created_at=row.created_at,
+        updated_at=row.updated_at,
+        wake_at=row.wake_at,
+        version=row.version,
+        tenant=row.tenant,
+        parent=row.parent,
+    )
+
+
+_WITHOUT_ANSWER: Final[dict[str, type[RunWithoutAnswer]]] = {
+    "failed": RunFailed,
+    "stopped": RunStopped,
+    "rejected": RunRejected,
+    "cancelled": RunCancelled,
+}

@@ -1,0 +1,268 @@
+"""How a run begins, and whether what it is gone on with is still what it was begun with."""
+
+from __future__ import annotations
+
+import importlib
+import secrets
+import sys
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+import msgspec
+from msgspec import Raw
+
+from outlast.agent import Agent
+from outlast.content import Input, Redact, rendered, same
+from outlast.conversation import Conversation
+from outlast.errors import InvalidInput, RunConflict, UsageError, VersionChanged
+from outlast.events import (
+    JOURNAL_VERSION,
+    NULL,
+    AnyEvent,
+    AskStarted,
+    MessageReceived,
+    NoteAdded,
+    RunStarted,
+    Spec,
+)
+from outlast.flow import Flow
+from outlast.journal import Commit, Journal, Record, run_stream
+from outlast.prices import rates
+from outlast.state import RunState, fold, row
+from outlast.versions import differences, version_of
+
+FIRST_ASK: Final = "ask-1"
+
+Who = Agent | Flow[..., Any]
+"""Whatever a run can be of."""
+
+
+def input_of(who: Who, given: Any, *, put: Callable[[bytes], str], redact: Redact = same) -> Raw:
+    """Return what a run is given, as it is journalled.
+
+    Raises:
+        InvalidInput: the API would not take it, or it cannot be written as JSON.
+        UnknownModel: no price is known for the agent's model.
+
+    """
+    if isinstance(who, Agent):
+        rates(who.model)
+        return rendered(given, put=put, redact=redact)
+    if not isinstance(who, Flow):
+        raise UsageError(f"{who!r} is neither an agent nor a flow")
+    if not who.takes_input and given is not None:
+        raise InvalidInput(f"flow {who.name!r} takes no input, and was given {given!r}")
+    from pydantic_core import to_json  # noqa: PLC0415  (not needed to import outlast)
+
+    try:
+        whole = redact(to_json(given).decode()).encode()
+        msgspec.json.decode(whole)
+    except Exception as error:
+        raise InvalidInput(f"the input cannot be written as JSON: {error}") from error
+    return Raw(whole)
+
+
+def begin(  # noqa: PLR0913  (all but four are keywords with defaults)
+    journal: Journal,
+    run_id: str,
+    who: Who,
+    asked: Input | Raw,
+    *,
+    tenant: str = "",
+    tags: dict[str, str] | None = None,
+    parent: str = "",
+    root: str = "",
+    at: int | None = None,
+    nonce: str | None = None,
+) -> None:
+    """Write the first records of a run: that it exists, and what it was asked.
+
+    Args:
+        journal: where.
+        run_id: the run's name, which is checked already.
+        who: whom it is for, or the flow it is of.
+        asked: what it is asked, or that as `input_of` returned it.
+        tenant: for whom it is.
+        tags: what it is to be found with.
+        parent: the run that starts it; empty for none.
+        root: the first run of its tree; by default itself.
+        at: when it begins, in nanoseconds since the epoch; by default now.
+        nonce: what its idempotency keys are made of; by default random.
+
+    Raises:
+        Conflict: there is a run of that id.
+        InvalidInput: the API would not take what is asked.
+
+    """
+    content = asked if isinstance(asked, Raw) else input_of(who, asked, put=journal.put_blob)
+    is_flow = isinstance(who, Flow)
+    started = RunStarted(
+        journal_version=JOURNAL_VERSION,
+        agent=who.name,
+        nonce=nonce or secrets.token_hex(16),
+        spec=Spec(agent=who.name, model="", max_tokens=0) if isinstance(who, Flow) else who.spec(),
+        code=who.location if isinstance(who, Flow) else code_location(who),
+        version=version_of(who),
+        tenant=tenant,
+        parent=parent,
+        root=root or run_id,
+        tags=tags or {},
+        turns=who.budget.turns,
+        kind="flow" if is_flow else "agent",
+        input=content if is_flow else NULL,
+        phases=who.phases if isinstance(who, Flow) else {},
+    )
+    events: tuple[AnyEvent, ...] = (started,)
+    if not is_flow:
+        events += question(FIRST_ASK, content)
+    now = time.time_ns() if at is None else at
+    stream = run_stream(run_id)
+    records = [Record(stream, n, 0, now, 0, event) for n, event in enumerate(events, start=1)]
+    journal.append(
+        Commit(stream=stream, events=events, at=now, expected_seq=1, row=row(fold(records), run_id))
+    )
+
+
+def question(ask_id: str, content: Raw, *, continues: str = "") -> tuple[AnyEvent, ...]:
+    """Return the events that open a question."""
+    return (
+        AskStarted(ask_id=ask_id, continues=continues),
+        MessageReceived(ask_id=ask_id, content=content),
+    )
+
+
+def check_same(journal: Journal, run_id: str, who: Who, content: Raw) -> None:
+    """Refuse a run id that is taken by something else.
+
+    Raises:
+        RunConflict: by another agent, or by another input.
+
+    """
+    for record in journal.read(run_stream(run_id), limit=3):
+        event = record.event
+        recorded: Raw | None = None
+        if isinstance(event, RunStarted):
+            if event.agent != who.name or (event.kind == "flow") != isinstance(who, Flow):
+                raise RunConflict(run_id, what="agent", recorded=event.agent, given=who.name)
+            recorded = event.input if event.kind == "flow" else None
+        elif isinstance(event, MessageReceived) and event.ask_id == FIRST_ASK:
+            recorded = event.content
+        if recorded is not None and recorded != content:
+            raise RunConflict(
+                run_id, what="input", recorded=_short(recorded), given=_short(content)
+            )
+
+
+def check_who(journal: Journal, run_id: str, who: Who, on_change: str) -> None:
+    """Refuse to go on with another agent or flow; of a changed one, do what `on_change` says.
+
+    Raises:
+        UsageError: it is another one, or lacks a tool that the run knows.
+        VersionChanged: it was changed, and `on_change` is `refuse`.
+
+    """
+    state: RunState = fold(journal.read(run_stream(run_id), limit=1))
+    started = state.started
+    assert started is not None, "a run without its first event"  # noqa: S101
+    if started.agent != who.name or (started.kind == "flow") != isinstance(who, Flow):
+        raise UsageError(
+            f"run {run_id!r} was started with {started.kind} {started.agent!r}, not with "
+            f"{who!r}; give what it was started with"
+        )
+    if isinstance(who, Agent):
+        check_tools(run_id, started.spec, who)
+    if (now := version_of(who)) != started.version:
+        changed = differences(started.spec, who.spec()) if isinstance(who, Agent) else []
+        _changed(journal, run_id, who.name, (started.version, now), changed, on_change)
+
+
+def check_ask(  # noqa: PLR0913, PLR0917  (both sides of the comparison)
+    journal: Journal, run_id: str, ask: Conversation, agent: Agent, version: str, on_change: str
+) -> None:
+    """Do the same for an agent that a flow asks again."""
+    check_tools(run_id, ask.spec, agent)
+    if ask.version and ask.version != version:
+        changed = differences(ask.spec, agent.spec())
+        _changed(journal, run_id, agent.name, (ask.version, version), changed, on_change)
+
+
+def _changed(  # noqa: PLR0913, PLR0917  (what is said of a change)
+    journal: Journal,
+    run_id: str,
+    name: str,
+    versions: tuple[str, str],
+    parts: list[str],
+    on_change: str,
+) -> None:
+    was, now = versions
+    what = f" ({', '.join(parts)})" if parts else " (its code)"
+    if on_change == "refuse":
+        raise VersionChanged(run_id, name=name, recorded=was, given=now, what=what.strip(" ()"))
+    told = (
+        f"{name} was changed{what}: version {was} when the run was started, now {now}. "
+        "What the model sees stays as it was recorded; functions are those of now."
+    )
+    stream = run_stream(run_id)
+    notes = [record.event for record in journal.read(stream)]
+    if not any(isinstance(note, NoteAdded) and note.text == told for note in notes):
+        note = NoteAdded(text=told, by="outlast")
+        journal.append(Commit(stream=stream, events=(note,), at=time.time_ns()))
+
+
+def check_tools(run_id: str, recorded: Spec, agent: Agent) -> None:
+    """Refuse an agent that lacks a tool which the model was told of.
+
+    Raises:
+        UsageError: which ones.
+
+    """
+    known = msgspec.json.decode(recorded.tools, type=list[_Named])
+    if missing := [tool.name for tool in known if agent.tool(tool.name) is None]:
+        raise UsageError(
+            f"run {run_id!r} was started with tools that agent {agent.name!r} no longer has: "
+            f"{', '.join(missing)}. Give them back, or start a new run."
+        )
+
+
+class _Named(msgspec.Struct):
+    name: str
+
+
+def code_location(agent: Agent) -> str:
+    """Return where the agent can be imported from, as `module:attribute`; empty if nowhere."""
+    module = sys.modules.get(agent.declared_in)
+    if module is None or agent.declared_in == "__main__":
+        return ""
+    for name, value in vars(module).items():
+        if value is agent:
+            return f"{agent.declared_in}:{name}"
+    return ""
+
+
+def located(run_id: str, started: RunStarted) -> Who:
+    """Return what a run was started with, imported from where it was declared.
+
+    Raises:
+        UsageError: it is nowhere to be found.
+
+    """
+    module, _, name = started.code.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), name) if module else None
+    except (ImportError, AttributeError) as error:
+        raise UsageError(
+            f"run {run_id!r} was started with {started.code}, which cannot be imported: {error}; "
+            "give agent=…"
+        ) from error
+    if not isinstance(found, Agent | Flow):
+        raise UsageError(
+            f"run {run_id!r} was started with {started.agent!r}, and nobody can tell where that "
+            "is declared; give agent=…"
+        )
+    return found
+
+
+def _short(content: Raw) -> str:
+    text = bytes(content).decode()
+    return text if len(text) <= 80 else text[:77] + "…"

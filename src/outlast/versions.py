@@ -1,0 +1,50 @@
+"""Which agent or flow this is: a hash over what the model sees, and over where the code is."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from hashlib import sha256
+from typing import Any
+
+import msgspec
+
+from outlast.agent import Agent
+from outlast.events import Spec
+from outlast.flow import Flow
+
+
+def version_of(who: Agent | Flow[..., Any]) -> str:
+    """Return the version of a declaration: 12 hex digits of a SHA-256.
+
+    It changes with whatever the model sees (model, instructions, tools, parameters), with the
+    functions that are called and with where they are declared, and with nothing else.
+    """
+    if isinstance(who, Flow):
+        parts = [who.name, _code(who.function), msgspec.json.encode(who.phases).decode()]
+    else:
+        spec = msgspec.json.encode(who.spec()).decode()
+        parts = [spec, *(f"{tool.name} {_code(tool.function)}" for tool in who.tools)]
+    return sha256("\n".join(parts).encode()).hexdigest()[:12]
+
+
+def _code(function: Callable[..., Any]) -> str:
+    """Return where a function is declared, and its source where that can be had."""
+    plain = inspect.unwrap(function)
+    place = f"{getattr(plain, '__module__', '')}:{getattr(plain, '__qualname__', '')}"
+    try:
+        return f"{place}\n{inspect.getsource(plain)}"
+    except (OSError, TypeError):
+        return place
+
+
+def differences(recorded: Spec, given: Spec) -> list[str]:
+    """Return which parts of what the model sees are not the recorded ones."""
+    changed = [
+        name
+        for name in ("model", "system", "parameters", "max_tokens", "cache")
+        if getattr(recorded, name) != getattr(given, name)
+    ]
+    if bytes(recorded.tools) != bytes(given.tools):
+        changed.append("tools")
+    return ["instructions" if name == "system" else name for name in changed]
