@@ -32,7 +32,7 @@ if TYPE_CHECKING:
         UsageError,
         VersionChanged,
     )
-    from outlast.flow import Flow, flow
+    from outlast.flows import Flow, flow
     from outlast.logs import LogContext
     from outlast.models import Part
     from outlast.run import Run
@@ -93,8 +93,8 @@ _HOMES = {
     "LogContext": "logs",
     "Outlast": "app",
     "Part": "models",
-    "Flow": "flow",
-    "flow": "flow",
+    "Flow": "flows",
+    "flow": "flows",
     "Run": "run",
     "Stream": "streaming",
     "Tool": "tools",

@@ -42,7 +42,7 @@ from outlast.events import (
     StepFinished,
     StepStarted,
 )
-from outlast.flow import Flow
+from outlast.flows import Flow
 from outlast.state import RunState
 from outlast.steps import Begun
 

@@ -20,7 +20,7 @@ from outlast.agent import Agent
 from outlast.decide import decide
 from outlast.decide_flow import decide_flow
 from outlast.events import AnyEvent, Outcome, RunFinished, RunParked, StepFinished
-from outlast.flow import Flow
+from outlast.flows import Flow
 from outlast.journal import Record
 from outlast.state import RunState, evolve, fold
 from outlast.wants import NOTHING, Wants

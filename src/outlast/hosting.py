@@ -41,7 +41,7 @@ from outlast.errors import (
     UsageError,
 )
 from outlast.events import Effect
-from outlast.flow import Flow
+from outlast.flows import Flow
 from outlast.phases import check_entry
 from outlast.run import Run
 from outlast.state import RunState

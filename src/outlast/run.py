@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from outlast.agent import Agent
     from outlast.content import Input
     from outlast.events import Effect
-    from outlast.flow import Flow
+    from outlast.flows import Flow
 
 NANO_PER_USD: Final = 1_000_000_000
 

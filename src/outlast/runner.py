@@ -51,7 +51,7 @@ from outlast.events import (
     TokensCounted,
     ToolCallStarted,
 )
-from outlast.flow import Flow
+from outlast.flows import Flow
 from outlast.hosting import Host, Surroundings
 from outlast.journal import Commit, Journal, Posting, Record, run_stream
 from outlast.media import expanded

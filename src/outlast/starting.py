@@ -26,7 +26,7 @@ from outlast.events import (
     RunStarted,
     Spec,
 )
-from outlast.flow import Flow
+from outlast.flows import Flow
 from outlast.journal import Commit, Journal, Record, run_stream
 from outlast.prices import rates
 from outlast.state import RunState, fold, row
@@ -102,7 +102,7 @@ def begin(  # noqa: PLR0913  (all but four are keywords with defaults)
         agent=who.name,
         nonce=nonce or secrets.token_hex(16),
         spec=Spec(agent=who.name, model="", max_tokens=0) if isinstance(who, Flow) else who.spec(),
-        code=who.location if isinstance(who, Flow) else code_location(who),
+        code=code_location(who),
         version=version_of(who),
         tenant=tenant,
         parent=parent,
@@ -167,8 +167,8 @@ def check_who(journal: Journal, run_id: str, who: Who, on_change: str) -> None:
     assert started is not None, "a run without its first event"  # noqa: S101
     if started.agent != who.name or (started.kind == "flow") != isinstance(who, Flow):
         raise UsageError(
-            f"run {run_id!r} was started with {started.kind} {started.agent!r}, not with "
-            f"{who!r}; give what it was started with"
+            f"run {run_id!r} was started with {started.kind} {started.agent!r}, not "
+            f"{who.name!r}; give what it was started with"
         )
     if isinstance(who, Agent):
         check_tools(run_id, started.spec, who)
@@ -229,14 +229,14 @@ class _Named(msgspec.Struct):
     name: str
 
 
-def code_location(agent: Agent) -> str:
-    """Return where the agent can be imported from, as `module:attribute`; empty if nowhere."""
-    module = sys.modules.get(agent.declared_in)
-    if module is None or agent.declared_in == "__main__":
+def code_location(who: Who) -> str:
+    """Return where a declaration can be imported from, as `module:attribute`; empty if nowhere."""
+    module = sys.modules.get(who.declared_in)
+    if module is None or who.declared_in == "__main__":
         return ""
     for name, value in vars(module).items():
-        if value is agent:
-            return f"{agent.declared_in}:{name}"
+        if value is who:
+            return f"{who.declared_in}:{name}"
     return ""
 
 

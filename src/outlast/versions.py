@@ -11,7 +11,7 @@ import msgspec
 
 from outlast.agent import Agent
 from outlast.events import Spec
-from outlast.flow import Flow
+from outlast.flows import Flow
 
 
 def version_of(who: Agent | Flow[..., Any]) -> str:

@@ -19,7 +19,18 @@ import msgspec
 import outlast
 from outlast.events import NoteAdded, encode
 from outlast.journal import Commit, Journal, run_stream
-from outlast.models.script import Fault, Script, Turn, any_of, faulty, once, say, turn_number
+from outlast.models.script import (
+    Fault,
+    Script,
+    Turn,
+    any_of,
+    faulty,
+    once,
+    say,
+    text_of,
+    turn_number,
+)
+from outlast.models.scripted import ScriptedModel
 from outlast.starting import begin
 from outlast.state import RunState, fold
 from outlast.stores import open_store
@@ -140,7 +151,37 @@ def make(journal: Journal) -> None:
     run(World(idle), journal, agent(None), "Take your time. " * 1_000, run_id="idle")
     shown = outlast.Document(b"%PDF-1.7 /Type /Page"), outlast.Image(b"GIF89a"), "What is it?"
     run(World(lead), journal, agent(None), shown, run_id="shown")
+    flown(journal)
     begin(journal, "queued", agent(None), "Later.", tenant="acme", tags={"a": "ä"}, at=1, nonce="n")
+
+
+def say_so(request: dict[str, Any], attempt: int) -> Turn:
+    """Answer every question but one."""
+    refused = "refuse" in text_of(request["messages"][0]["content"])
+    return say("No.", stop_reason="refusal") if refused else say("So be it.")
+
+
+@outlast.flow(phases=["asking", "waiting"])
+async def every_way(run: outlast.Run, brief: str) -> list[Any]:
+    """Do everything that a flow can do."""
+    run.enter("asking")
+    run.now()
+    quiet = agent(None)
+    first = await run.ask(quiet, brief)
+    try:
+        await run.ask(quiet, "refuse this")
+    except outlast.AskFailed as error:
+        first += str(error)
+    run.enter("waiting")
+    await run.sleep(1.2)
+    step = await run.step("save", save, "ä")
+    return [first, step, await run.map(quiet, ["one"])]
+
+
+def flown(journal: Journal) -> None:
+    """Run a flow to its end, through a park."""
+    app = outlast.Outlast(journal, model=ScriptedModel(say_so))
+    assert app.run(every_way, "Wie heißt es?", run_id="flown").status == "completed"
 
 
 def line(record: Any) -> bytes:
@@ -151,7 +192,7 @@ def line(record: Any) -> bytes:
 
 def made_of(state: RunState, journal: Journal, run_id: str) -> dict[str, Any]:
     """Return what this version makes of a run: its row, its money, and what Claude is told."""
-    ask = state.asks["ask-1"]
+    ask = next(iter(state.asks.values()))
     return {
         "row": msgspec.to_builtins(journal.run(run_id)),
         "head": ask.head.decode(),

@@ -7,7 +7,6 @@ from the journal by name, so it may hold any Python between two asks that gives 
 from __future__ import annotations
 
 import inspect
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import update_wrapper
 from typing import Any, Final, Generic, ParamSpec, TypeVar, overload
@@ -66,17 +65,6 @@ class Flow(Generic[P, R]):
     def is_async(self) -> bool:
         """Whether the function is a coroutine function."""
         return inspect.iscoroutinefunction(self.function)
-
-    @property
-    def location(self) -> str:
-        """Where it can be imported from, as `module:attribute`; empty if nowhere."""
-        module = sys.modules.get(self.declared_in)
-        if module is None or self.declared_in == "__main__":
-            return ""
-        return next(
-            (f"{self.declared_in}:{name}" for name, value in vars(module).items() if value is self),
-            "",
-        )
 
 
 def _takes_input(name: str, function: Callable[..., Any]) -> bool:
