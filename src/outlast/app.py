@@ -547,7 +547,7 @@ class Outlast:
         run = await self._aside(self.get, run_id)
         if run.status in FINAL:
             raise RunEnded(run_id, status=run.status)
-        who: Who = agent or await self._aside(self._agent_of, run_id)
+        who = agent if agent is not None else await self._aside(self._agent_of, run_id)
         content = await self._aside(
             partial(input_of, who, input, put=self._journal.put_blob, redact=self._redact)
         )
