@@ -233,7 +233,7 @@ def test_a_run_that_was_stopped_goes_on_with_a_larger_budget(url: str) -> None:
     with outlast.Outlast(url, model=model) as app:
         run = app.run(small, "Go.", run_id="r")
         assert run.status == "stopped"
-        assert "1 used, needs 1, 0 left; give the agent a larger Budget(turns=…)" in run.why
+        assert "needs 1 turn, 0 turns left; give a larger Budget(turns=…)" in run.why
         with pytest.raises(outlast.RunStopped, match="run 'r' is stopped"):
             run.result()
         assert app.run(small, "Go.", run_id="r") == run

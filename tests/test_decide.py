@@ -252,8 +252,8 @@ def test_a_budget_that_is_used_up_stops_the_run() -> None:
     assert isinstance(stopped, RunFinished)
     assert stopped.status == "stopped"
     assert stopped.why == (
-        "stopped: the run's budget of turns, 1 used, needs 1, 0 left; give the agent a larger "
-        "Budget(turns=…) and resume"
+        "stopped: run budget, needs 1 turn, 0 turns left; "
+        "give a larger Budget(turns=…) and resume"
     )
     state = after(state, refused, stopped)
     assert decide(state, small, AT, NOBODY) == REST, "as long as nobody raises it"

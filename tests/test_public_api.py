@@ -143,6 +143,7 @@ EXAMPLES: dict[str, Any] = {
     "UnknownModel": (("claude-9",), {"near": ("claude-opus-5-5",)}),
     "RunNotFound": (("r",), {"store": "memory://"}),
     "RunConflict": (("r",), {"what": "input", "recorded": "a", "given": "b"}),
+    "BudgetTooSmall": (("a",), {"given": "$0.0001", "smallest_usd": "0.0200"}),
     "NameRequired": (("ask of a",), {"why": "another one is open"}),
     "FlowChanged": (("r",), {"name": "a-1", "recorded": "an ask", "given": "a step"}),
     "VersionChanged": (("r",), {"name": "a", "recorded": "1", "given": "2", "what": "tools"}),

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from outlast.content import Document, File, Image
     from outlast.errors import (
         AskFailed,
+        BudgetTooSmall,
         FlowChanged,
         IllegalPhase,
         InvalidAgent,
@@ -46,6 +47,7 @@ __all__ = [
     "AskFailed",
     "AsyncStream",
     "Budget",
+    "BudgetTooSmall",
     "Document",
     "File",
     "Flow",

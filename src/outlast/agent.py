@@ -6,16 +6,34 @@ import re
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal, InvalidOperation
 from typing import Any, Final, Literal
 
 import msgspec
 from msgspec import Raw
 
+from outlast.budget import Limits
 from outlast.errors import InvalidAgent, ToolError
 from outlast.events import Spec
+from outlast.prices import NANO
 from outlast.tools import Tool, ToolContext
 
 NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+
+
+_LEAST: Final = Decimal("1e-9")
+_NONE: Final = Decimal(-1)
+
+
+def _dollars(usd: Decimal | float | str) -> Decimal:
+    """Return an amount as it was written; below 0 where it is none."""
+    if isinstance(usd, bool) or not isinstance(usd, Decimal | float | int | str):
+        return _NONE
+    try:
+        amount = Decimal(str(usd))
+    except InvalidOperation:
+        return _NONE
+    return amount if amount.is_finite() and amount < 10**9 else _NONE
 
 
 def _is_count(value: object) -> bool:
@@ -25,17 +43,41 @@ def _is_count(value: object) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
-    """How much a run may use.
+    """How much a run may use; `None`, the default of each, sets no limit.
+
+    Before a call is made its worst case is held: an upper bound of its prompt and all of its output
+    tokens at the dearest price that can apply.  A call shrinks to what fits, down to the agent's
+    `min_tokens`; what fits no more stops the run.  What may have been billed counts as spent.
 
     Attributes:
-        turns: calls of the model, those in doubt included; `None` (the default) sets no limit.
+        usd: US dollars, as a number or a string such as `"0.50"`.
+        tokens: of prompts and replies together.
+        turns: calls of the model.
 
     """
 
+    usd: Decimal | float | str | None = None
+    tokens: int | None = None
     turns: int | None = None
+
+    @property
+    def limits(self) -> Limits:
+        """The same in whole nano-dollars."""
+        nano = None if self.usd is None else int(_dollars(self.usd) * NANO)
+        return Limits(turns=self.turns, tokens=self.tokens, nano=nano)
 
     def __post_init__(self) -> None:
         """Refuse what could only be a mistake."""
+        if self.usd is not None and _dollars(self.usd) < _LEAST:
+            raise InvalidAgent(
+                f"Budget(usd={self.usd!r}): a budget is an amount of US dollars above 0, "
+                "or None for no limit"
+            )
+        if self.tokens is not None and not _is_count(self.tokens):
+            raise InvalidAgent(
+                f"Budget(tokens={self.tokens!r}): a budget is a whole number of at least 1, "
+                "or None for no limit"
+            )
         if self.turns is not None and not _is_count(self.turns):
             raise InvalidAgent(
                 f"Budget(turns={self.turns!r}): a budget is a whole number of at least 1, "
@@ -54,6 +96,10 @@ class Agent:
         tools: what Claude may call; no two of one name.
         budget: default `Budget(turns=50)`, so that nothing runs for ever.
         max_tokens: output tokens of one call at most, default 8192.
+        min_tokens: output tokens below which a budget that runs out makes no call, default 1024;
+            or `max_tokens`, where that is less.
+        stops_loops: whether a run is stopped when Claude calls the same tools again and again, and
+            nothing new comes back; it is told so first.  Default true.
         cache: how long the prompt cache is to keep a conversation between two requests: `"5m"` (the
             default), `"1h"`, which costs more to write, or `None` for none.
         parameters: further members of every request, such as `{"thinking": {"type": "adaptive"}}`.
@@ -69,6 +115,8 @@ class Agent:
     tools: Sequence[Tool[..., Any]] = field(default=(), kw_only=True)
     budget: Budget = field(default=Budget(turns=50), kw_only=True)
     max_tokens: int = field(default=8192, kw_only=True)
+    min_tokens: int = field(default=1024, kw_only=True)
+    stops_loops: bool = field(default=True, kw_only=True)
     cache: Literal["5m", "1h"] | None = field(default="5m", kw_only=True)
     parameters: dict[str, Any] = field(default_factory=dict, kw_only=True)
     declared_in: str = field(default="", kw_only=True, repr=False, compare=False)
@@ -118,6 +166,14 @@ class Agent:
         tool = Tool(ask, effect="idempotent", name=named, timeout_s=None)
         tool.is_agent = True
         return tool
+
+    @property
+    def least_tokens(self) -> int:
+        """Output tokens below which a call is of no use: thinking has to fit in, too."""
+        thinking = self.parameters.get("thinking")
+        budget = thinking.get("budget_tokens") if isinstance(thinking, dict) else None
+        least = budget + 1 if isinstance(budget, int) else 1
+        return min(self.max_tokens, max(self.min_tokens, least))
 
     def spec(self) -> Spec:
         """Return what the model sees of this agent, rendered once.
@@ -170,6 +226,11 @@ def _check(agent: Agent) -> None:
         raise InvalidAgent(
             f"agent {agent.name!r}: cache is {agent.cache!r}, but the prompt cache keeps things "
             "for '5m' or '1h'; None is no caching"
+        )
+    if not _is_count(agent.min_tokens):
+        raise InvalidAgent(
+            f"agent {agent.name!r}: min_tokens is {agent.min_tokens!r}, but must be a whole number "
+            "of at least 1"
         )
     _check_thinking(agent)
     _check_tools(agent)

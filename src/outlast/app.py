@@ -39,6 +39,7 @@ from outlast.runner import Runner, Watch, first_request
 from outlast.starting import (
     Who,
     begin,
+    check_affordable,
     check_ask,
     check_same,
     check_who,
@@ -194,6 +195,8 @@ class Outlast:
         self._seen[who.name] = who
         existing = self._journal.run(run_id)
         if existing is None:
+            if isinstance(who, Agent):
+                check_affordable(who, content)
             try:
                 begin(self._journal, run_id, who, content, **more)
             except Conflict:

@@ -7,6 +7,7 @@ settles it.  In doubt is spent, and no crash widens a budget.
 from __future__ import annotations
 
 from collections.abc import Callable
+from decimal import Decimal
 from typing import Any, Final, TypeAlias
 
 import msgspec
@@ -20,7 +21,7 @@ from outlast.events import (
     ModelCallSucceeded,
 )
 from outlast.journal import Posting, Record
-from outlast.prices import exact
+from outlast.prices import NANO, affordable, exact, worst_case
 
 HOUR_NS: Final = 3_600_000_000_000
 
@@ -94,14 +95,97 @@ _RULES: Final[dict[type[Event], Callable[[Spend, Any], Spend]]] = {
 """What each event makes of the spend; every other one costs nothing."""
 
 
-def refusal(spend: Spend, turns: int | None) -> tuple[int, int] | None:
-    """Return how many turns one more call needs and how many are left, if it must not be made."""
-    return refused(spend.turns, turns)
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """How much may be used; `None` is no limit."""
+
+    turns: int | None = None
+    tokens: int | None = None
+    nano: int | None = None
+    """Nano-dollars."""
 
 
-def refused(used: int, turns: int | None) -> tuple[int, int] | None:
-    """Return the same where `used` turns were used."""
-    return None if turns is None or used < turns else (1, max(0, turns - used))
+class Used(msgspec.Struct, frozen=True, kw_only=True):
+    """How much was used, and what calls in flight hold beside it."""
+
+    turns: int = 0
+    tokens: int = 0
+    nano: int = 0
+    held_tokens: int = 0
+    held_nano: int = 0
+
+
+class Next(msgspec.Struct, frozen=True, kw_only=True):
+    """The call that is to be made next."""
+
+    model: str
+    input_bound: int
+    most: int
+    """Output tokens that it should have."""
+    least: int
+    """Output tokens below which it is of no use."""
+
+
+class Shortage(msgspec.Struct, frozen=True, kw_only=True):
+    """Why a call does not fit."""
+
+    unit: str
+    needed: int
+    left: int
+    passing: bool = False
+    """It is only short because calls in flight hold more than they may come to use."""
+
+
+def used(spend: Spend) -> Used:
+    """Return what a run has used."""
+    return Used(
+        turns=spend.turns,
+        tokens=spend.tokens,
+        nano=spend.nano,
+        held_tokens=sum(tokens for _, tokens in spend.held.values()),
+        held_nano=spend.held_nano,
+    )
+
+
+def room(limits: Limits, spent: Used, call: Next) -> int | Shortage:
+    """Return how many output tokens a call may have, or why it must not be made.
+
+    A call shrinks to what fits, but not below its least.  What is in doubt counts as used, and what
+    calls in flight hold is not there until they are settled.
+    """
+    if limits.turns is not None and spent.turns >= limits.turns:
+        return Shortage(unit="turns", needed=1, left=max(0, limits.turns - spent.turns))
+    most = call.most
+    if limits.tokens is not None:
+        free = limits.tokens - spent.tokens
+        fits = free - spent.held_tokens - call.input_bound
+        if fits < call.least:
+            return Shortage(
+                unit="tokens",
+                needed=call.input_bound + call.least,
+                left=max(0, free - spent.held_tokens),
+                passing=spent.held_tokens > 0 and free - call.input_bound >= call.least,
+            )
+        most = min(most, fits)
+    if limits.nano is not None:
+        free = limits.nano - spent.nano
+        fits = affordable(call.model, call.input_bound, free - spent.held_nano)
+        if fits < call.least:
+            return Shortage(
+                unit="nano",
+                needed=worst_case(call.model, call.input_bound, call.least),
+                left=max(0, free - spent.held_nano),
+                passing=spent.held_nano > 0
+                and affordable(call.model, call.input_bound, free) >= call.least,
+            )
+        most = min(most, fits)
+    return most
+
+
+def amount(unit: str, number: int) -> str:
+    """Return an amount as people write it: `$0.1234`, `1,234 tokens`."""
+    if unit != "nano":
+        return f"{number:,} {unit.removesuffix('s') if number == 1 else unit}"
+    return f"${Decimal(number) / NANO:.4f}"
 
 
 Billed: TypeAlias = ModelCallSucceeded | ModelCallFailed | ModelCallInDoubt

@@ -32,6 +32,7 @@ from outlast.events import (
     Event,
     FailureKind,
     FeedbackGiven,
+    LoopDetected,
     MessageReceived,
     ModelCallFailed,
     ModelCallInDoubt,
@@ -47,6 +48,7 @@ from outlast.events import (
 )
 from outlast.history import misfit
 from outlast.journal import Record
+from outlast.loops import Made, remembered
 from outlast.prices import input_bound
 
 
@@ -232,6 +234,12 @@ class Conversation(msgspec.Struct, frozen=True):
     """Of the agent that was asked, where it is not the run's."""
     asked: Raw = NULL
     """What was asked, as it came."""
+    spent_nano: int = 0
+    spent_tokens: int = 0
+    made: tuple[Made, ...] = ()
+    """The last tool calls and what came back, in the order Claude asked."""
+    nudged: tuple[str, ...] = ()
+    """The tools of the loop that Claude was told of last, sorted."""
     turns: int = 0
     """Model calls of this ask that were billed, may have been, or are in flight."""
     failed: str = ""
@@ -314,6 +322,8 @@ def start(event: AskStarted, default: Spec, before: Conversation | None) -> Conv
         version=event.version,
         calls=0,
         turns=0,
+        spent_nano=0,
+        spent_tokens=0,
         failures=0,
         failure=None,
         replied=False,
@@ -438,6 +448,8 @@ def _replied(conversation: Conversation, event: ModelCallSucceeded, _: Record) -
         cuts=conversation.cuts + 1 if cut else 0,
         cached=cached,
         missed=missed,
+        spent_nano=conversation.spent_nano + event.cost_nano,
+        spent_tokens=conversation.spent_tokens + event.tokens,
         **_extras(event.extra),
     )
 
@@ -541,10 +553,15 @@ def _call_lost(
 ) -> Conversation:
     # A crash says nothing about the API, so it neither counts as a failure nor makes anyone wait.
     crashed = event.kind == "crash"
+    lost_nano = lost_tokens = 0
+    if isinstance(event, ModelCallInDoubt):
+        lost_nano, lost_tokens = event.cost_nano, event.tokens
     return replace(
         conversation,
         call=None,
         turns=conversation.turns - isinstance(event, ModelCallFailed),
+        spent_nano=conversation.spent_nano + lost_nano,
+        spent_tokens=conversation.spent_tokens + lost_tokens,
         failures=conversation.failures + (not crashed),
         failure=conversation.failure
         if crashed
@@ -586,7 +603,21 @@ def _tool_answered(
         return replace(conversation, pending=pending)
     # All results in one message, in the order Claude asked, whatever order they came in.
     message = b'{"role":"user","content":[%b]}' % b",".join(results)
-    return _told_more(conversation, message, pending=())
+    made = conversation.made
+    for one in pending:
+        failed = one.result.endswith(_IS_ERROR + b"}")
+        call = Made(one.name, bytes(one.arguments), _content(one.result, one.tool_use_id), failed)
+        made = remembered(made, call)
+    return _told_more(conversation, message, pending=(), made=made)
+
+
+def _content(result: bytes, tool_use_id: str) -> bytes:
+    # What differs between two results of the same content is only whose they are.
+    return result.replace(_json(tool_use_id), b"", 1)
+
+
+def _looped(conversation: Conversation, event: LoopDetected, _: Record) -> Conversation:
+    return replace(conversation, nudged=tuple(sorted(event.calls)))
 
 
 def _changed(
@@ -616,6 +647,7 @@ _RULES: Final[dict[type[Event], Callable[[Conversation, Any, Record], Conversati
     ToolCallInDoubt: _tool_in_doubt,
     AskAnswered: _answered,
     AskFailed: _ask_lost,
+    LoopDetected: _looped,
 }
 """What each event makes of its conversation; every other one leaves it as it is."""
 

@@ -19,6 +19,7 @@ that follows from it share one commit.
 | a reply that was cut off at `max_tokens` | its tools never run; Claude is asked for the rest |
 | a reply that stopped for any other reason | the run fails, naming the reason |
 | a document that only the API can count | have it counted |
+| calls that repeat with nothing new coming back | Claude is told; then the run is stopped |
 | otherwise | ask the model, if the budget has a turn left |
 """
 
@@ -29,8 +30,9 @@ from typing import Final
 
 import msgspec
 from msgspec import Raw
+from msgspec.structs import replace
 
-from outlast import budget
+from outlast import budget, loops
 from outlast.actions import (
     NS,
     REST,
@@ -45,6 +47,7 @@ from outlast.actions import (
     child_id,
 )
 from outlast.agent import Agent
+from outlast.budget import Limits
 from outlast.caching import LIFE_NS
 from outlast.conversation import (
     CUT,
@@ -69,6 +72,7 @@ from outlast.events import (
     ChildStarted,
     Effect,
     FeedbackGiven,
+    LoopDetected,
     ModelCallInDoubt,
     ModelCallStarted,
     RunFinished,
@@ -137,7 +141,7 @@ def decide(state: RunState, agent: Agent, now: int, world: World) -> Step:
         world: what lies outside the run.
 
     """
-    if state.finished and not may_go_on(state, agent.budget.turns):
+    if state.finished and not may_go_on(state, agent.budget.limits):
         return REST
     actions: tuple[Action, ...] = ()
     waiting = False
@@ -151,15 +155,30 @@ def decide(state: RunState, agent: Agent, now: int, world: World) -> Step:
     return Step(actions=actions) if waiting else Step((RunFinished(status="completed"),))
 
 
-def may_go_on(state: RunState, turns: int | None) -> bool:
-    """Return whether a run whose leg has ended may have another one, with so many turns."""
-    return state.status == "stopped" and not budget.refusal(state.spend, turns)
+def may_go_on(state: RunState, limits: Limits) -> bool:
+    """Return whether a run whose leg has ended may have another one, within these limits."""
+    if state.status != "stopped":
+        return False
+    turns, tokens, nano = limits.turns, limits.tokens, limits.nano
+    return (
+        (turns is None or state.spend.turns < turns)
+        and (tokens is None or state.spend.tokens < tokens)
+        and (nano is None or state.spend.nano < nano)
+    )
 
 
-def ask_step(  # noqa: PLR0911  (the rows of the table)
-    state: RunState, agent: Agent, ask: Conversation, now: int, world: World
+def ask_step(  # noqa: PLR0911, PLR0913, PLR0917  (the rows of the table)
+    state: RunState,
+    agent: Agent,
+    ask: Conversation,
+    now: int,
+    world: World,
+    shared: Limits | None = None,
 ) -> Step:
-    """Return the next step of a question that has no answer yet."""
+    """Return the next step of a question that has no answer yet.
+
+    `shared` is the budget of the flow that asks, from which all its questions pay.
+    """
     if ask.missed is not None:
         return _missed(ask, ask.missed)
     if ask.call is not None:
@@ -172,7 +191,7 @@ def ask_step(  # noqa: PLR0911  (the rows of the table)
         return step
     if ask.uncounted:
         return _count_step(ask, world)
-    return _call_step(state, agent, ask)
+    return _call_step(state, agent, ask, shared)
 
 
 # ── the model ───────────────────────────────────────────────────────────────────────────────────
@@ -230,15 +249,15 @@ def _unsendable(why: str) -> Step:
     return failed(f"the conversation cannot be sent to Claude: {why}")
 
 
-def _call_step(state: RunState, agent: Agent, ask: Conversation) -> Step:
+def _call_step(state: RunState, agent: Agent, ask: Conversation, shared: Limits | None) -> Step:
     if wrong := flaw(ask):
         return _unsendable(wrong)
-    is_flow = state.started is not None and state.started.kind == "flow"
-    used = ask.turns if is_flow else state.spend.turns  # of a flow, each ask has its agent's own
-    if (refused := budget.refused(used, agent.budget.turns)) is not None:
-        return out_of_turns(ask, *refused, used=used)
-    max_tokens = ask.spec.max_tokens
-    bound = ask.input_bound + FRAMING_TOKENS
+    if agent.stops_loops and (step := _loop_step(ask)) is not None:
+        return step
+    room = _room(state, agent, ask, shared)
+    if not isinstance(room, int):
+        return _short(ask, *room)
+    max_tokens, bound = room, ask.input_bound + FRAMING_TOKENS
     intent = ModelCallStarted(
         ask_id=ask.ask_id,
         call_id=f"{ask.ask_id}.m{ask.calls + 1}",
@@ -268,12 +287,68 @@ def _call(ask: Conversation, intent: ModelCallStarted) -> CallModel:
     )
 
 
-def out_of_turns(ask: Conversation, needed: int, left: int, *, used: int) -> Step:
-    """Return the stop of a run whose budget has no turn left."""
-    refusal = BudgetRefused(ask_id=ask.ask_id, scope="run", unit="turns", needed=needed, left=left)
+def _loop_step(ask: Conversation) -> Step | None:
+    """Return what is done about calls that repeat: Claude is told, and then the run is stopped."""
+    loop = loops.found(ask.made)
+    if loop is None:
+        return None
+    stops = loop.times >= loops.STOP
+    seen = LoopDetected(
+        ask_id=ask.ask_id, calls=list(loop.calls), times=loop.times, error=loop.error, stops=stops
+    )
+    what = " → ".join(loop.calls)
+    if stops:
+        why = (
+            f"stopped: Claude calls {what} again and again, {loop.times} times in a row with "
+            "nothing new; start a run with better instructions, or with Agent(stops_loops=False)"
+        )
+        return Step((seen, RunFinished(status="stopped", why=why)))
+    if ask.nudged == tuple(sorted(loop.calls)):
+        return None  # it was told, and has two more rounds
+    failing = "and it fails in the same way" if loop.error else "and nothing new comes back"
+    told = (
+        f"You have called {what} {loop.times} times in a row, {failing}. "
+        "Do something else, or answer with what you have."
+    )
+    content = msgspec.json.encode([{"type": "text", "text": told}])
+    return Step((seen, FeedbackGiven(ask_id=ask.ask_id, why="loop", content=Raw(content))))
+
+
+def _room(
+    state: RunState, agent: Agent, ask: Conversation, shared: Limits | None
+) -> int | tuple[str, budget.Shortage]:
+    """Return how many output tokens the next call may have, or in what scope there is no room."""
+    call = budget.Next(
+        model=ask.spec.model,
+        input_bound=ask.input_bound + FRAMING_TOKENS,
+        most=ask.spec.max_tokens,
+        least=min(agent.least_tokens, ask.spec.max_tokens),
+    )
+    # The asks of a flow pay from the flow's budget, and each from its own agent's.
+    fits = budget.room(
+        agent.budget.limits if shared is None else shared, budget.used(state.spend), call
+    )
+    if not isinstance(fits, int):
+        return "run", fits
+    if shared is None:
+        return fits
+    own = budget.Used(turns=ask.turns, tokens=ask.spent_tokens, nano=ask.spent_nano)
+    fits = budget.room(agent.budget.limits, own, replace(call, most=fits))
+    return fits if isinstance(fits, int) else (f"ask:{ask.ask_id}", fits)
+
+
+def _short(ask: Conversation, scope: str, short: budget.Shortage) -> Step:
+    """Return the stop of a run whose budget has no room left; what passes is waited for."""
+    if short.passing:
+        return WAIT
+    refusal = BudgetRefused(
+        ask_id=ask.ask_id, scope=scope, unit=short.unit, needed=short.needed, left=short.left
+    )
+    needed, left = budget.amount(short.unit, short.needed), budget.amount(short.unit, short.left)
+    name = {"nano": "usd"}.get(short.unit, short.unit)
     why = (
-        f"stopped: the run's budget of turns, {used} used, needs {needed}, {left} left; "
-        "give the agent a larger Budget(turns=…) and resume"
+        f"stopped: {scope.partition(':')[0]} budget, needs {needed}, {left} left; "
+        f"give a larger Budget({name}=…) and resume"
     )
     return Step((refusal, RunFinished(status="stopped", why=why)))
 

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from outlast import budget, wants
+from outlast import wants
 from outlast.actions import NS, REST, WAIT, Action, CallStep, DriveChild, Sleep, Step, World
 from outlast.conversation import Conversation
 from outlast.decide import (
@@ -28,7 +28,6 @@ from outlast.decide import (
     failed,
     lost_call,
     may_go_on,
-    out_of_turns,
 )
 from outlast.events import (
     AskFailed,
@@ -50,17 +49,23 @@ NAP_NS: Final = NS
 """A sleep that is not longer is slept through, rather than to park the run."""
 
 
-def decide_flow(state: RunState, flow: Flow[..., Any], now: int, world: World) -> Step:
+def decide_flow(  # noqa: PLR0911  (the rows of the table)
+    state: RunState, flow: Flow[..., Any], now: int, world: World
+) -> Step:
     """Return the next step of a flow's run; see `decide.decide`."""
     if state.status == "parked":
         return Step((RunWoken(),)) if now >= state.steps.wake_at else REST
-    if state.finished and not may_go_on(state, flow.budget.turns):
+    if state.finished and not may_go_on(state, flow.budget.limits):
         return REST
+    for call_id in state.spend.held:
+        if call_id not in world.in_flight:
+            # Nobody waits for it, and perhaps nobody asks for it any more.
+            return _let_go(state, call_id)
     wanted = world.wants
     if len(wanted.phases) > len(state.phases.entered):
         return Step((PhaseEntered(phase=wanted.phases[len(state.phases.entered)]),))
     if wanted.raised or wanted.returned is not None:
-        return _end(state, world)
+        return _end(world)
     actions: tuple[Action, ...] = ()
     for step in _wanted_steps(state, flow, now, world):
         if step.events:
@@ -69,7 +74,13 @@ def decide_flow(state: RunState, flow: Flow[..., Any], now: int, world: World) -
     return _park(actions, now, world) or Step(actions=actions)
 
 
-def _end(state: RunState, world: World) -> Step:
+def _let_go(state: RunState, call_id: str) -> Step:
+    call = state.asks[call_id.rpartition(".m")[0]].call
+    assert call is not None, f"{call_id} is held, and in flight nowhere"  # noqa: S101
+    return lost_call(call)
+
+
+def _end(world: World) -> Step:
     """Return the end of a flow whose function is done, once nothing is open that was paid for."""
     wanted = world.wants
     values = [(name, want) for name, want in wanted.steps.items() if isinstance(want, wants.Value)]
@@ -77,9 +88,6 @@ def _end(state: RunState, world: World) -> Step:
         return Step(tuple(_drawn(name, value) for name, value in values))
     if world.in_flight:
         return WAIT
-    for ask in state.asks.values():
-        if ask.call is not None:
-            return lost_call(ask.call)
     if wanted.returned is None:
         return failed(wanted.raised)
     return Step((RunFinished(status="completed", answer=wanted.returned),))
@@ -110,8 +118,7 @@ def _wanted_steps(state: RunState, flow: Flow[..., Any], now: int, world: World)
         if ask is None:
             yield _opened(name, asked)
         elif ask.answer is None and not ask.failed:
-            refused = _flow_refused(state, flow, ask) if _is_next_a_call(ask) else None
-            step = refused or ask_step(state, asked.agent, ask, now, world)
+            step = ask_step(state, asked.agent, ask, now, world, flow.budget.limits)
             yield _contained(step, ask, world)
 
 
@@ -123,16 +130,6 @@ def _opened(name: str, asked: wants.Ask) -> Step:
             MessageReceived(ask_id=name, content=asked.content),
         )
     )
-
-
-def _is_next_a_call(ask: Conversation) -> bool:
-    return ask.call is None and not ask.pending and not ask.replied
-
-
-def _flow_refused(state: RunState, flow: Flow[..., Any], ask: Conversation) -> Step | None:
-    """Return the stop of a flow whose agents together have no turn left."""
-    refused = budget.refusal(state.spend, flow.budget.turns)
-    return None if refused is None else out_of_turns(ask, *refused, used=state.spend.turns)
 
 
 def _contained(step: Step, ask: Conversation, world: World) -> Step:

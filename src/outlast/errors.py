@@ -5,6 +5,7 @@
     │   ├── InvalidAgent        a declaration that cannot work: no name, two tools with one name, …
     │   ├── InvalidTool         a tool whose schema cannot be told from its signature
     │   ├── InvalidFlow         a flow whose phases or function cannot work
+    │   ├── BudgetTooSmall      the budget of an agent does not fit a single call
     │   ├── NameRequired        two asks of one agent are open at once, and nothing tells them apart
     │   ├── FlowChanged         the flow asks for something else than its journal says it did
     │   ├── VersionChanged      the agent or flow is not the one the run was started with
@@ -72,6 +73,25 @@ class InvalidTool(UsageError):
 
 class InvalidFlow(UsageError):
     """The flow's declaration cannot work."""
+
+
+class BudgetTooSmall(UsageError):
+    """A run was not started, because its budget does not fit a single call.
+
+    Attributes:
+        agent: whose budget.
+        smallest_usd: the smallest budget that would, in US dollars.
+
+    """
+
+    def __init__(self, agent: str, *, given: str, smallest_usd: str) -> None:
+        """See the class."""
+        super().__init__(
+            f"agent {agent!r} has a budget of {given}, which does not fit one call; the smallest "
+            f"that does is Budget(usd={smallest_usd!r}) for this input. Nothing was started."
+        )
+        self.agent = agent
+        self.smallest_usd = smallest_usd
 
 
 class NameRequired(UsageError):

@@ -316,6 +316,24 @@ class FeedbackGiven(
     """An array of content blocks, as the API takes it."""
 
 
+class LoopDetected(
+    Event, frozen=True, kw_only=True, omit_defaults=True, gc=False, tag="loop_detected"
+):
+    """Claude calls the same tools again and again, and nothing new comes back."""
+
+    kept: ClassVar[tuple[str, ...]] = ("times", "stops")
+
+    ask_id: str
+    calls: list[str]
+    """The tools of one round, in order."""
+    times: int
+    """How often the round came in a row."""
+    error: bool = False
+    """It is one error that repeats, whatever the arguments are."""
+    stops: bool = False
+    """The run is stopped for it; before that, Claude is told once."""
+
+
 class AskFailed(Event, frozen=True, kw_only=True, omit_defaults=True, gc=False, tag="ask_failed"):
     """The question will get no answer; the flow that asked it is told why."""
 
@@ -587,6 +605,7 @@ AnyEvent: TypeAlias = (
     | FeedbackGiven
     | AskAnswered
     | AskFailed
+    | LoopDetected
     | ModelCallStarted
     | ModelCallSucceeded
     | ModelCallFailed

@@ -199,12 +199,32 @@ def worst_case(model: str, input_tokens_bound: int, max_tokens: int, *, speed: s
         UnknownModel: the model, or that speed of it, has no price.
 
     """
+    dearest_input, dearest_output = _dearest(model, input_tokens_bound, speed)
+    return _resident(input_tokens_bound * dearest_input + max_tokens * dearest_output)
+
+
+def affordable(model: str, input_tokens_bound: int, nano: int, *, speed: str = "") -> int:
+    """Return the most output tokens of a call whose worst case is within `nano`; see `worst_case`.
+
+    It is below 0 where the prompt alone can cost more.
+
+    Raises:
+        UnknownModel: see `rates`.
+
+    """
+    dearest_input, dearest_output = _dearest(model, input_tokens_bound, speed)
+    within = 10 * nano // US_TENTHS
+    return (within - input_tokens_bound * dearest_input) // dearest_output
+
+
+def _dearest(model: str, input_tokens_bound: int, speed: str) -> tuple[int, int]:
+    """Return the most that a token of a prompt of so many can cost, and one of the reply."""
     dearest_input = dearest_output = 0
     for tier in rates(model, speed).tiers:
         if input_tokens_bound > tier.above:
             dearest_input = max(dearest_input, tier.dearest_input)
             dearest_output = max(dearest_output, tier.output)
-    return _resident(input_tokens_bound * dearest_input + max_tokens * dearest_output)
+    return dearest_input, dearest_output
 
 
 def input_bound(text: str | bytes) -> int:

@@ -14,8 +14,8 @@ from msgspec import Raw
 
 from outlast.agent import Agent
 from outlast.content import Input, Redact, rendered, same
-from outlast.conversation import Conversation
-from outlast.errors import InvalidInput, RunConflict, UsageError, VersionChanged
+from outlast.conversation import Conversation, evolve, opened
+from outlast.errors import BudgetTooSmall, InvalidInput, RunConflict, UsageError, VersionChanged
 from outlast.events import (
     JOURNAL_VERSION,
     NULL,
@@ -28,7 +28,7 @@ from outlast.events import (
 )
 from outlast.flows import Flow
 from outlast.journal import Commit, Journal, Record, run_stream
-from outlast.prices import rates
+from outlast.prices import FRAMING_TOKENS, NANO, rates, worst_case
 from outlast.state import RunState, fold, row
 from outlast.versions import differences, version_of
 
@@ -61,6 +61,29 @@ def input_of(who: Who, given: Any, *, put: Callable[[bytes], str], redact: Redac
     except Exception as error:
         raise InvalidInput(f"the input cannot be written as JSON: {error}") from error
     return Raw(whole)
+
+
+def check_affordable(agent: Agent, content: Raw) -> None:
+    """Refuse to start a run whose budget does not fit its first call.
+
+    Raises:
+        BudgetTooSmall: it names the smallest budget that would.
+
+    """
+    limits = agent.budget.limits
+    asked = MessageReceived(ask_id=FIRST_ASK, content=content)
+    ask = evolve(opened(FIRST_ASK, agent.spec()), Record("", 1, 0, 0, 0, asked))
+    if limits.nano is None or ask.uncounted:
+        return  # pages are counted when the run is driven
+    bound = ask.input_bound + FRAMING_TOKENS
+    needed = worst_case(agent.model, bound, agent.least_tokens)
+    if needed > limits.nano:
+        smallest = -(-needed // 100_000)  # in tenths of a thousandth of a dollar
+        raise BudgetTooSmall(
+            agent.name,
+            given=f"${limits.nano / NANO:.4f}",
+            smallest_usd=f"{smallest / 10_000:.4f}",
+        )
 
 
 def begin(  # noqa: PLR0913  (all but four are keywords with defaults)

@@ -24,6 +24,7 @@ from outlast.events import (
     tag,
 )
 from outlast.journal import Journal, run_stream
+from outlast.models.script import say, tool_use
 from outlast.state import fold
 from outlast.stores import open_store
 from outlast.testing.simulation import Crash, World, canonical, run
@@ -253,7 +254,9 @@ def test_no_event_type_is_left_out(uninterrupted: Played) -> None:
     run(idle, open_store("memory://"), agent(Effects()), LONG_QUESTION)
     shown = World(cut_off)
     run(shown, open_store("memory://"), agent(Effects()), [outlast.Document(b"%PDF-1.7"), "Read."])
-    worlds = uninterrupted.world, lost.world, stopped, cut, idle, shown
+    looping = World(lambda request, attempt: say(tool_use("look_up", {"word": "a"})))
+    run(looping, open_store("memory://"), agent(Effects()), QUESTION)
+    worlds = uninterrupted.world, lost.world, stopped, cut, idle, shown, looping
     emitted = {name for world in worlds for name in world.emitted}
     known = {tag(event) for event in get_args(AnyEvent)}
     # Notes come from outside, at every point: see test_two_drivers.  Flows have tests/flows.

@@ -152,6 +152,10 @@ def make(journal: Journal) -> None:
     shown = outlast.Document(b"%PDF-1.7 /Type /Page"), outlast.Image(b"GIF89a"), "What is it?"
     run(World(lead), journal, agent(None), shown, run_id="shown")
     flown(journal)
+    again = World(
+        lambda request, attempt: say({"type": "tool_use", "name": "look", "input": {"word": "a"}})
+    )
+    run(again, journal, agent(None), "Look for ever.", run_id="loop")
     begin(journal, "queued", agent(None), "Later.", tenant="acme", tags={"a": "ä"}, at=1, nonce="n")
 
 

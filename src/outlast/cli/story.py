@@ -20,6 +20,7 @@ from outlast.events import (
     CacheMissed,
     ChildStarted,
     FeedbackGiven,
+    LoopDetected,
     MessageReceived,
     ModelCallFailed,
     ModelCallInDoubt,
@@ -158,6 +159,10 @@ class Reader:
                 return [(words.line(event.why, 200), "doubt")]
             case RunWoken():
                 return [("goes on", "")]
+            case LoopDetected() as event:
+                round_ = " → ".join(event.calls)
+                told = "the run is stopped" if event.stops else "Claude is told"
+                return [(f"{round_}, {event.times} times with nothing new; {told}", "doubt")]
             case AskFailed() as event:
                 return [(f"{event.ask_id} has no answer: {words.line(event.why, 400)}", "bad")]
             case CacheMissed() as event:

@@ -1,0 +1,106 @@
+"""The same again and again: tool calls that repeat, with nothing new coming back.
+
+    calls    a b a b a b a b a b      period 2, five times
+    results  1 2 1 2 1 2 1 2 1 2      the same each time: a loop
+    results  1 2 1 3 1 4 1 5 1 6      something new each time: polling, and no loop
+
+Two calls are the same when tool and arguments are, spelling aside; two results when their bytes
+are.  Calls that page through something have other arguments each time, so they are no loop either.
+A tool that fails with the same words, whatever it is called with, is one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from hashlib import sha256
+from typing import Any, Final
+
+import msgspec
+
+PERIODS: Final = 5
+"""How many different calls a loop may go through."""
+
+NUDGE: Final = 3
+"""After so many times Claude is told."""
+
+STOP: Final = 5
+"""After so many times the run is stopped."""
+
+KEPT: Final = PERIODS * STOP
+"""How many calls have to be remembered."""
+
+
+class Made(msgspec.Struct, frozen=True, gc=False):
+    """A tool call and what came back, as bytes."""
+
+    tool: str
+    arguments: bytes
+    result: bytes
+    failed: bool
+
+
+class Loop(msgspec.Struct, frozen=True):
+    """What repeats."""
+
+    calls: tuple[str, ...]
+    """The tools of one round, in order."""
+    times: int
+    """How often the round came in a row."""
+    error: bool = False
+    """It is one error that repeats, whatever the arguments are."""
+
+
+def remembered(made: tuple[Made, ...], call: Made) -> tuple[Made, ...]:
+    """Return the last calls with one more."""
+    return (*made[1 - KEPT :], call)
+
+
+def found(made: Sequence[Made]) -> Loop | None:
+    """Return what repeats at the end of these calls, if it does so at least `NUDGE` times."""
+    if len(made) < NUDGE:
+        return None
+    rounds = [_seen(call.tool, call.arguments, call.result) for call in made]
+    for period in range(1, PERIODS + 1):
+        if (times := _times(rounds, period)) >= NUDGE:
+            return Loop(tuple(call.tool for call in made[-period:]), times)
+    errors = [(call.tool, call.result) if call.failed else None for call in made]
+    if errors[-1] is not None and (times := _times(errors, 1)) >= NUDGE:
+        return Loop((made[-1].tool,), times, error=True)
+    return None
+
+
+def _times(rounds: Sequence[Any], period: int) -> int:
+    """Return how often the last `period` entries came in a row."""
+    last, times = rounds[-period:], 0
+    while rounds[len(rounds) - (times + 1) * period : len(rounds) - times * period] == last:
+        times += 1
+        if (times + 1) * period > len(rounds):
+            break
+    return times
+
+
+@lru_cache(maxsize=256)
+def _seen(tool: str, arguments: bytes, result: bytes) -> bytes:
+    # Of a call that repeats, this is remembered: only what is new costs anything.
+    return sha256(b"\0".join((tool.encode(), _plain(arguments), result))).digest()
+
+
+def _plain(arguments: bytes) -> bytes:
+    """Return arguments without what makes no difference: order, spaces, case, 1 and 1.0."""
+    try:
+        return msgspec.json.encode(_normal(msgspec.json.decode(arguments)), order="sorted")
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return arguments
+
+
+def _normal(value: Any) -> Any:
+    if isinstance(value, str):
+        return " ".join(value.split()).casefold()
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, list):
+        return [_normal(one) for one in value]
+    if isinstance(value, dict):
+        return {name: _normal(one) for name, one in value.items()}
+    return value
