@@ -9,6 +9,7 @@ from typing import Any, Final, TypeAlias
 import msgspec
 from msgspec import Raw
 
+from outlast.budget import Limits
 from outlast.events import AnyEvent
 from outlast.wants import NOTHING, Wants
 
@@ -114,6 +115,16 @@ Work: TypeAlias = CallModel | CountTokens | CallTool | CallStep | DriveChild
 """An action that has an outcome."""
 
 
+class Short(msgspec.Struct, frozen=True):
+    """A budget of a scope beyond the run into which a call did not fit."""
+
+    scope: str
+    unit: str
+    left: int
+    passing: bool
+    """It may fit once calls in flight are settled."""
+
+
 class World(msgspec.Struct, frozen=True, kw_only=True):
     """What lies outside the run, as far as its decisions need it: a snapshot, perhaps stale."""
 
@@ -123,6 +134,10 @@ class World(msgspec.Struct, frozen=True, kw_only=True):
     """What the function of a flow asks for."""
     run_id: str = ""
     """The run itself, after which its children are called."""
+    limits: Limits | None = None
+    """What the run may use, where somebody set that; otherwise what was declared counts."""
+    short: tuple[Short, ...] = ()
+    """The budgets of others that the last append did not fit into."""
 
 
 class Step(msgspec.Struct, frozen=True):

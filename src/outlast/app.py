@@ -9,6 +9,7 @@ import secrets
 import time
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
+from decimal import Decimal
 from functools import partial
 from hashlib import sha256
 from types import TracebackType
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, ParamSpec, Self, TypeVar
 from msgspec import Raw
 
 from outlast import logs
-from outlast.agent import Agent
+from outlast.agent import Agent, Budget
 from outlast.background import Background
 from outlast.content import Input, rendered, same
 from outlast.conversation import Conversation
@@ -31,8 +32,9 @@ from outlast.errors import (
     StoreError,
     UsageError,
 )
-from outlast.events import NoteAdded
+from outlast.events import BudgetSet, NoteAdded
 from outlast.journal import Commit, Journal, Record, run_stream
+from outlast.limits import check_scope, set_budget
 from outlast.models import Model, Part
 from outlast.run import Run, run_of
 from outlast.runner import Runner, Watch, first_request
@@ -305,6 +307,54 @@ class Outlast:
         if run.status == "completed" or run.status in FINAL:
             raise RunEnded(run_id, status=run.status)
         return await self._drive(run_id, agent, wait_s, Watch(on_record, on_part))
+
+    # ── budgets ─────────────────────────────────────────────────────────────────────────────────
+
+    def set_budget(  # noqa: PLR0913  (all but one are keywords with defaults)
+        self,
+        scope: str,
+        *,
+        usd: Decimal | float | str | None = None,
+        tokens: int | None = None,
+        calls: int | None = None,
+        window: Literal["total", "day", "month"] = "total",
+        tz: str = "UTC",
+        reason: str,
+        by: str = "",
+    ) -> None:
+        """Give a scope a budget, or take it away where no amount is given.
+
+        From then on every call, of every process, has to fit into it before it is made.  What was
+        spent before counts, as far as the hourly roll-up knows it.
+
+        Args:
+            scope: `fleet`, `tenant:NAME`, `agent:NAME`, `agent:NAME@VERSION`, `model:NAME`, or
+                `run:ID`, which takes the place of what the run's agent declares.
+            usd: US dollars.
+            tokens: of prompts and replies together.
+            calls: of the model; of a run, its turns.
+            window: for ever, or for each day or month.
+            tz: the time zone whose days and months count.
+            reason: why, for the journal.
+            by: who says so.
+
+        Raises:
+            UsageError: the scope, an amount, the window or the zone is none.
+
+        """
+        limits = Budget(usd=usd, tokens=tokens, turns=calls).limits
+        event = BudgetSet(
+            scope=check_scope(scope),
+            window=window,
+            tz=tz,
+            nano=limits.nano,
+            tokens=limits.tokens,
+            calls=limits.turns,
+            reason=reason,
+            by=by,
+        )
+        _check_text("the reason", reason, by)
+        set_budget(self._journal, event, at=time.time_ns())
 
     # ── counting ────────────────────────────────────────────────────────────────────────────────
 

@@ -435,7 +435,7 @@ def _replied(conversation: Conversation, event: ModelCallSucceeded, _: Record) -
         # The summary stands for everything before it, and has to be the first message.
         conversation, cached = _emptied(conversation), None
     cut = stopped in CUT
-    return _said(
+    said_so_far = _said(
         conversation,
         b"".join((b'{"role":"assistant","content":', event.content, b"}")),
         call=None,
@@ -452,6 +452,10 @@ def _replied(conversation: Conversation, event: ModelCallSucceeded, _: Record) -
         spent_tokens=conversation.spent_tokens + event.tokens,
         **_extras(event.extra),
     )
+    if event.tokens < said_so_far.input_bound and not _summarises(event.content):
+        # What was metered, the reply included, is all that the next prompt has before it.
+        return replace(said_so_far, input_bound=event.tokens)
+    return said_so_far
 
 
 def _cache(

@@ -41,6 +41,7 @@ from outlast.actions import (
     CallModel,
     CallTool,
     CountTokens,
+    Short,
     Sleep,
     Step,
     World,
@@ -124,6 +125,9 @@ CUTS: Final = 3
 REPEATS: Final = 2
 """How often a `read` whose process died under it is repeated before the model is told."""
 
+RETRY_NS: Final = NS // 4
+"""How soon it is tried again whether calls of others were settled."""
+
 MENDABLE: Final = frozenset({"auth", "spend_limit"})
 """Failures that say nothing about the run: it stops, and goes on when somebody has mended them."""
 
@@ -141,7 +145,7 @@ def decide(state: RunState, agent: Agent, now: int, world: World) -> Step:
         world: what lies outside the run.
 
     """
-    if state.finished and not may_go_on(state, agent.budget.limits):
+    if state.finished and not may_go_on(state, world.limits or agent.budget.limits):
         return REST
     actions: tuple[Action, ...] = ()
     waiting = False
@@ -191,7 +195,7 @@ def ask_step(  # noqa: PLR0911, PLR0913, PLR0917  (the rows of the table)
         return step
     if ask.uncounted:
         return _count_step(ask, world)
-    return _call_step(state, agent, ask, shared)
+    return _call_step(state, agent, ask, now, world, shared)
 
 
 # ── the model ───────────────────────────────────────────────────────────────────────────────────
@@ -249,14 +253,21 @@ def _unsendable(why: str) -> Step:
     return failed(f"the conversation cannot be sent to Claude: {why}")
 
 
-def _call_step(state: RunState, agent: Agent, ask: Conversation, shared: Limits | None) -> Step:
+def _call_step(  # noqa: PLR0913, PLR0917  (everything a call depends on)
+    state: RunState,
+    agent: Agent,
+    ask: Conversation,
+    now: int,
+    world: World,
+    shared: Limits | None,
+) -> Step:
     if wrong := flaw(ask):
         return _unsendable(wrong)
     if agent.stops_loops and (step := _loop_step(ask)) is not None:
         return step
-    room = _room(state, agent, ask, shared)
+    room = _room(state, agent, ask, world, shared)
     if not isinstance(room, int):
-        return _short(ask, *room)
+        return _short(ask, *room, now)
     max_tokens, bound = room, ask.input_bound + FRAMING_TOKENS
     intent = ModelCallStarted(
         ask_id=ask.ask_id,
@@ -315,7 +326,7 @@ def _loop_step(ask: Conversation) -> Step | None:
 
 
 def _room(
-    state: RunState, agent: Agent, ask: Conversation, shared: Limits | None
+    state: RunState, agent: Agent, ask: Conversation, world: World, shared: Limits | None
 ) -> int | tuple[str, budget.Shortage]:
     """Return how many output tokens the next call may have, or in what scope there is no room."""
     call = budget.Next(
@@ -325,32 +336,50 @@ def _room(
         least=min(agent.least_tokens, ask.spec.max_tokens),
     )
     # The asks of a flow pay from the flow's budget, and each from its own agent's.
-    fits = budget.room(
-        agent.budget.limits if shared is None else shared, budget.used(state.spend), call
-    )
-    if not isinstance(fits, int):
-        return "run", fits
-    if shared is None:
-        return fits
     own = budget.Used(turns=ask.turns, tokens=ask.spent_tokens, nano=ask.spent_nano)
-    fits = budget.room(agent.budget.limits, own, replace(call, most=fits))
-    return fits if isinstance(fits, int) else (f"ask:{ask.ask_id}", fits)
+    run = world.limits or shared or agent.budget.limits
+    tests = [("run", run, budget.used(state.spend))]
+    if shared is not None:
+        tests.append((f"ask:{ask.ask_id}", agent.budget.limits, own))
+    for scope, limits, spent in tests:
+        fits = budget.room(limits, spent, call)
+        if not isinstance(fits, int):
+            return scope, fits
+        call = replace(call, most=fits)
+    for short in world.short:
+        fits = _room_of(short, call)
+        if not isinstance(fits, int):
+            return short.scope, fits
+        call = replace(call, most=fits)
+    return call.most
 
 
-def _short(ask: Conversation, scope: str, short: budget.Shortage) -> Step:
+def _room_of(short: Short, call: budget.Next) -> int | budget.Shortage:
+    """Return the room that is left in a budget beyond the run."""
+    if short.unit == "calls":
+        return budget.Shortage(unit="calls", needed=1, left=short.left, passing=short.passing)
+    limit = Limits(nano=short.left) if short.unit == "nano" else Limits(tokens=short.left)
+    fits = budget.room(limit, budget.Used(), call)
+    return fits if isinstance(fits, int) else replace(fits, passing=short.passing)
+
+
+def _short(ask: Conversation, scope: str, short: budget.Shortage, now: int) -> Step:
     """Return the stop of a run whose budget has no room left; what passes is waited for."""
     if short.passing:
-        return WAIT
+        return WAIT if scope == "run" else Step(actions=(Sleep(until=now + RETRY_NS),))
     refusal = BudgetRefused(
         ask_id=ask.ask_id, scope=scope, unit=short.unit, needed=short.needed, left=short.left
     )
     needed, left = budget.amount(short.unit, short.needed), budget.amount(short.unit, short.left)
-    name = {"nano": "usd"}.get(short.unit, short.unit)
-    why = (
-        f"stopped: {scope.partition(':')[0]} budget, needs {needed}, {left} left; "
-        f"give a larger Budget({name}=…) and resume"
-    )
-    return Step((refusal, RunFinished(status="stopped", why=why)))
+    return Step((refusal, RunFinished(status="stopped", why=_stopped(scope, short, needed, left))))
+
+
+def _stopped(scope: str, short: budget.Shortage, needed: str, left: str) -> str:
+    what = f"stopped: {scope.partition(':')[0]} budget, needs {needed}, {left} left; "
+    if scope == "run" or scope.startswith("ask:"):
+        name = {"nano": "usd"}.get(short.unit, short.unit)
+        return f"{what}give a larger Budget({name}=…) and resume"
+    return f"{what}`outlast budget set {scope} …` and resume"
 
 
 def _failure_step(state: RunState, ask: Conversation, failure: Failure, now: int) -> Step | None:

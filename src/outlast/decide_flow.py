@@ -55,7 +55,7 @@ def decide_flow(  # noqa: PLR0911  (the rows of the table)
     """Return the next step of a flow's run; see `decide.decide`."""
     if state.status == "parked":
         return Step((RunWoken(),)) if now >= state.steps.wake_at else REST
-    if state.finished and not may_go_on(state, flow.budget.limits):
+    if state.finished and not may_go_on(state, world.limits or flow.budget.limits):
         return REST
     for call_id in state.spend.held:
         if call_id not in world.in_flight:

@@ -15,8 +15,9 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-from outlast.actions import Action, Sleep, Step, Work, World
+from outlast.actions import Action, Short, Sleep, Step, Work, World
 from outlast.agent import Agent
+from outlast.budget import Limits
 from outlast.decide import decide
 from outlast.decide_flow import decide_flow
 from outlast.events import AnyEvent, Outcome, RunFinished, RunParked, StepFinished
@@ -52,6 +53,13 @@ class Behind(msgspec.Struct, frozen=True):
     now: int
 
 
+class Denied(msgspec.Struct, frozen=True):
+    """Nothing was appended: a call does not fit into a budget beyond the run."""
+
+    short: Short
+    now: int
+
+
 class Outcomes(msgspec.Struct, frozen=True):
     """What came of actions: one outcome event each; none when only a `Sleep` is over."""
 
@@ -62,12 +70,18 @@ class Outcomes(msgspec.Struct, frozen=True):
 
 
 Wanted: TypeAlias = Append | Perform
-Sent: TypeAlias = Appended | Behind | Outcomes | None
+Sent: TypeAlias = Appended | Behind | Denied | Outcomes | None
 Loop: TypeAlias = Generator[Wanted, Sent, RunState]
 
 
-def drive(
-    state: RunState, who: Agent | Flow[..., Any], *, stream: str, epoch: int, now: int
+def drive(  # noqa: PLR0913  (a drive is told everything)
+    state: RunState,
+    who: Agent | Flow[..., Any],
+    *,
+    stream: str,
+    epoch: int,
+    now: int,
+    limits: Limits | None = None,
 ) -> Loop:
     """Drive a run to rest and return its state.
 
@@ -77,13 +91,15 @@ def drive(
         stream: the run's stream.
         epoch: this driver's epoch.
         now: nanoseconds since the epoch, UTC.
+        limits: what the run may use, where somebody set that.
 
     """
     outcomes: tuple[Outcome, ...] = ()
     in_flight: frozenset[str] = frozenset()
+    short: tuple[Short, ...] = ()
     wants, run_id = NOTHING, stream.partition(":")[2]
     while True:
-        world = World(in_flight=in_flight, wants=wants, run_id=run_id)
+        world = World(in_flight=in_flight, wants=wants, run_id=run_id, limits=limits, short=short)
         plan = _plan(state, who, outcomes, world, _Place(stream, epoch, now))
         if plan.events:
             sent = yield Append(
@@ -94,11 +110,17 @@ def drive(
                 # the light of the news.
                 state, now = fold(sent.records, state), sent.now
                 continue
+            if isinstance(sent, Denied):
+                # What was paid for is kept, and the call is decided again with less, or later.
+                short, now = (*short, sent.short), sent.now
+                continue
+            short = ()
             state = plan.state
         if plan.rest:
             return state
         sent = yield Perform(actions=plan.actions)
         assert isinstance(sent, Outcomes), f"a Perform was answered with {sent!r}"  # noqa: S101
+        short = ()
         outcomes, now, wants = sent.events, sent.now, sent.wants
         in_flight = plan.in_flight.difference(map(_call_id, outcomes))
 
@@ -150,7 +172,8 @@ def _plan(
         # What comes with an intent is a call; a `Sleep` comes with nothing.
         begun = [one.call_id for one in step.actions if not isinstance(one, Sleep)]
         in_flight = in_flight.union(begun)
-        if step.last:
+        if step.last or (world.short and begun):
+            # Where there is little left, one call at a time is tried.
             return _Plan(events, actions, state, in_flight, rest=False)
 
 
@@ -161,7 +184,13 @@ def _decided(state: RunState, who: Agent | Flow[..., Any], now: int, world: Worl
 
 
 def _with(world: World, in_flight: frozenset[str]) -> World:
-    return World(in_flight=in_flight, wants=world.wants, run_id=world.run_id)
+    return World(
+        in_flight=in_flight,
+        wants=world.wants,
+        run_id=world.run_id,
+        limits=world.limits,
+        short=world.short,
+    )
 
 
 def _folded(state: RunState, events: tuple[AnyEvent, ...], place: _Place) -> RunState:

@@ -259,6 +259,23 @@ class BudgetRefused(
     left: int
 
 
+class BudgetSet(Event, frozen=True, kw_only=True, omit_defaults=True, gc=False, tag="budget_set"):
+    """Somebody gave a scope a budget, or took it away.  It stands in the stream `~budgets`."""
+
+    kept: ClassVar[tuple[str, ...]] = ("scope", "window")
+
+    scope: str
+    window: Literal["total", "day", "month"] = "total"
+    tz: str = "UTC"
+    """The time zone whose days and months count."""
+    nano: int | None = None
+    """Nano-dollars; where all three are `None`, there is no budget any more."""
+    tokens: int | None = None
+    calls: int | None = None
+    reason: str = ""
+    by: str = ""
+
+
 class RunFinished(
     Event, frozen=True, kw_only=True, omit_defaults=True, gc=False, tag="run_finished"
 ):
@@ -593,6 +610,7 @@ AnyEvent: TypeAlias = (
     RunStarted
     | NoteAdded
     | BudgetRefused
+    | BudgetSet
     | RunFinished
     | PhaseEntered
     | StepStarted

@@ -15,6 +15,7 @@ from typing import Any, Final, Protocol, TypeAlias, TypeVar, get_args
 
 import msgspec
 from msgspec import Raw
+from msgspec.structs import replace
 
 from outlast import logs
 from outlast.actions import (
@@ -24,6 +25,7 @@ from outlast.actions import (
     CallTool,
     CountTokens,
     DriveChild,
+    Short,
     Sleep,
     Work,
 )
@@ -33,8 +35,8 @@ from outlast.caching import marked
 from outlast.calls import call_step, call_tool, finished_step, printable, words
 from outlast.content import Redact, encoded, same
 from outlast.conversation import Conversation, blocks, evolve, opened
-from outlast.drive import Append, Appended, Behind, Loop, Outcomes, Perform, Sent, drive
-from outlast.errors import Conflict, ModelFailure, ToolError, UnknownModel
+from outlast.drive import Append, Appended, Behind, Denied, Loop, Outcomes, Perform, Sent, drive
+from outlast.errors import Conflict, ModelFailure, Refused, ToolError, UnknownModel
 from outlast.events import (
     OUTSIDE,
     UNBILLED,
@@ -43,6 +45,7 @@ from outlast.events import (
     MessageReceived,
     ModelCallFailed,
     ModelCallInDoubt,
+    ModelCallStarted,
     ModelCallSucceeded,
     Outcome,
     RunStarted,
@@ -53,7 +56,10 @@ from outlast.events import (
 )
 from outlast.flows import Flow
 from outlast.hosting import Host, Surroundings
-from outlast.journal import Commit, Journal, Posting, Record, run_stream
+from outlast.journal import Commit, Hold, Journal, Posting, Record, run_stream
+from outlast.limits import STREAM as BUDGETS
+from outlast.limits import Budgets, holds, of_run, payers, settled
+from outlast.limits import fold as fold_budgets
 from outlast.media import expanded
 from outlast.models import Model, Part, Reply, Request, TokenCounter
 from outlast.prices import context_window, exact
@@ -140,6 +146,7 @@ class Runner:
         self._redact = redact
         self._spawn = spawn
         self._live = 0
+        self._budgets = Budgets()
 
     async def drive(
         self,
@@ -161,13 +168,22 @@ class Runner:
         state = fold(self._journal.read(stream))
         self._live += 1
         leg = _Leg(self, run_id, who, epoch, watch, state, check)
-        loop = drive(state, who, stream=stream, epoch=epoch, now=self._clock())
+        set_for_it = of_run(self.budgets(fresh=True), run_id, who.budget.limits)
+        limits = None if set_for_it == who.budget.limits else set_for_it
+        loop = drive(state, who, stream=stream, epoch=epoch, now=self._clock(), limits=limits)
         try:
             return await leg.pump(loop)
         finally:
             self._live -= 1
             loop.close()
             await leg.abandon()
+
+    def budgets(self, *, fresh: bool) -> Budgets:
+        """Return the budgets that operators set; those of now, where `fresh`."""
+        if fresh:
+            news = self._journal.read(BUDGETS, after=self._budgets.seq)
+            self._budgets = fold_budgets(news, self._budgets) if news else self._budgets
+        return self._budgets
 
     async def count(self, request: Request) -> int:
         """Let the model count the tokens of a request's input.
@@ -212,6 +228,8 @@ class _Leg:
         self._watch = watch
         self._started = state.started
         self._tasks: set[asyncio.Task[Outcome]] = set()
+        self._accounts = False
+        """Whether calls of this leg may hold something of the budgets of others."""
         self._intents: dict[str, int] = {}
         """Where the intents stand of the tool calls that were not begun yet, by `call_id`."""
         self._complaint: Exception | None = None
@@ -260,17 +278,36 @@ class _Leg:
 
     # ── appending ───────────────────────────────────────────────────────────────────────────────
 
-    async def _append(self, wanted: Append) -> Appended | Behind:
+    async def _append(self, wanted: Append) -> Appended | Behind | Denied:
         commit = commit_of(wanted, self._started, run_id=self._run_id, epoch=self._epoch)
+        commit = self._accounted(commit, wanted)
         try:
             records = await self._runner.commit(commit)
         except Conflict:
             return self._behind(wanted)
+        except Refused as refused:
+            short = Short(refused.scope, refused.unit, refused.left, refused.why == "held")
+            return Denied(short, self._runner._clock())  # noqa: SLF001
         self._watched(logs.tell, records)  # a filter of the caller's may raise
         self._tell(records)
         if self._host is not None:
             self._host.settle(wanted.state)
         return Appended()
+
+    def _accounted(self, commit: Commit, wanted: Append) -> Commit:
+        """Return the commit with what its calls hold of the budgets of others, and settle."""
+        intents = [event for event in commit.events if isinstance(event, ModelCallStarted)]
+        budgets = self._runner.budgets(fresh=bool(intents))
+        self._accounts |= bool(budgets.rules)
+        lines: list[Hold] = []
+        for intent in intents:
+            ask = wanted.state.asks[intent.ask_id]
+            version = ask.version or self._started.version
+            scopes = payers(self._started, ask.spec.agent, version, ask.spec.model)
+            call_id = f"{self._run_id}/{intent.call_id}"
+            lines += holds(budgets, scopes, intent, call_id=call_id, at=commit.at)
+        paid = settled(commit.events, self._run_id, always=self._accounts)
+        return replace(commit, holds=lines, settlements=paid) if lines or paid else commit
 
     def _behind(self, wanted: Append) -> Behind:
         news = self._runner._journal.read(self._stream, after=wanted.expected_seq - 1)  # noqa: SLF001

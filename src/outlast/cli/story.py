@@ -17,6 +17,7 @@ from outlast.events import (
     AskFailed,
     AskStarted,
     BudgetRefused,
+    BudgetSet,
     CacheMissed,
     ChildStarted,
     FeedbackGiven,
@@ -159,6 +160,8 @@ class Reader:
                 return [(words.line(event.why, 200), "doubt")]
             case RunWoken():
                 return [("goes on", "")]
+            case BudgetSet() as event:
+                return _budget_set(event)
             case LoopDetected() as event:
                 round_ = " → ".join(event.calls)
                 told = "the run is stopped" if event.stops else "Claude is told"
@@ -262,6 +265,17 @@ def _model_in_doubt(event: ModelCallInDoubt) -> list[Part]:
         (words.money(event.cost_nano), "money"),
         (f": {trouble(event)}", ""),
     ]
+
+
+def _budget_set(event: BudgetSet) -> list[Part]:
+    amounts = [
+        words.money(event.nano) if event.nano is not None else "",
+        words.count(event.tokens, "token") if event.tokens is not None else "",
+        words.count(event.calls, "call") if event.calls is not None else "",
+    ]
+    told = " and ".join(filter(None, amounts)) or "no budget"
+    why = f"  {words.line(event.reason, 200)}" if event.reason else ""
+    return [(f"{event.scope}: {told}", "strong"), (f" ({event.window}){why}", "quiet")]
 
 
 def _step_started(event: StepStarted) -> list[Part]:

@@ -1,0 +1,241 @@
+"""Budgets of operators: no process passes them, and nobody is stopped for what others only hold."""
+
+import asyncio
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import outlast
+from outlast.agent import Budget
+from outlast.errors import UsageError
+from outlast.events import BudgetRefused, ModelCallStarted, RunStarted, Spec
+from outlast.limits import Budgets, Rule, check_scope, payers, window_key
+from outlast.models.script import say, tool_use
+from outlast.models.scripted import ScriptedModel
+from stubs import agent
+
+OPUS = "claude-opus-5-5"
+
+
+@outlast.tool(effect="read")
+def look(word: str) -> str:
+    """Look a word up."""
+    return word * 200
+
+
+def looping(request: dict[str, Any], attempt: int) -> Any:
+    return say("Once more. " * 20, tool_use("look", {"word": "a"}))
+
+
+def answering(request: dict[str, Any], attempt: int) -> Any:
+    return say("Fine.")
+
+
+def spender(name: str = "tester", **more: Any) -> outlast.Agent:
+    given = {"model": OPUS, "tools": [look], "max_tokens": 2_000, "stops_loops": False}
+    return outlast.Agent(name, **(given | {"budget": Budget()} | more))
+
+
+def billed(model: ScriptedModel) -> int:
+    return sum(charge.nano_usd for charge in model.bill)
+
+
+@pytest.mark.parametrize(
+    "scope", ["fleet", "tenant:acme", "agent:tester", f"model:{OPUS}", "run:r"]
+)
+def test_no_run_passes_a_budget_of_its_scope(scope: str, url: str) -> None:
+    """A loop is stopped by the budget of whoever pays for it, and says whose it was."""
+    model = ScriptedModel(looping)
+    with outlast.Outlast(url, model=model) as app:
+        app.set_budget(scope, usd="0.2", reason="a test")
+        run = app.run(spender(), "Go.", run_id="r", tenant="acme")
+        assert run.status == "stopped"
+        refused = [r.event for r in app.log("r") if isinstance(r.event, BudgetRefused)]
+        assert [event.scope for event in refused] == ["run" if scope == "run:r" else scope]
+        assert 10**8 < billed(model) <= run.cost_nano <= 2 * 10**8
+        free = spender("other", model="claude-haiku-5-5", budget=Budget(turns=3))
+        other = app.run(free, "Go.", run_id="s")
+        assert other.turns == 3 or scope == "fleet", "nobody else is stopped by it"
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    return "memory://" if request.param == "memory" else f"sqlite:///{tmp_path}/a.db"
+
+
+def test_a_stopped_run_goes_on_when_the_budget_is_raised(url: str) -> None:
+    """What was refused goes on with more, or when the budget is taken away."""
+    model = ScriptedModel(lambda request, attempt: say("Done."))
+    with outlast.Outlast(url, model=model) as app:
+        app.set_budget("fleet", calls=1, reason="one only")
+        assert app.run(spender(), "Go.", run_id="a").status == "completed"
+        run = app.run(spender(), "Go.", run_id="b")
+        assert run.status == "stopped"
+        assert run.why == (
+            "stopped: fleet budget, needs 1 call, 0 calls left; "
+            "`outlast budget set fleet …` and resume"
+        )
+        assert app.resume("b", spender()).status == "stopped"
+        app.set_budget("fleet", calls=2, reason="one more")
+        assert app.resume("b", spender()).status == "completed"
+        app.set_budget("fleet", reason="no limit any more")
+        assert app.run(spender(), "Go.", run_id="c").status == "completed"
+
+
+def test_a_run_may_be_given_more_than_its_agent_declares() -> None:
+    """A budget that is set for a run takes the place of the declared one."""
+    with outlast.Outlast("memory://", model=ScriptedModel(looping)) as app:
+        few = spender(budget=Budget(turns=2))
+        assert app.run(few, "Go.", run_id="r").turns == 2
+        app.set_budget("run:r", calls=5, reason="go on")
+        assert app.resume("r", few).turns == 5
+
+
+def test_many_runs_share_what_fits_fewer(url: str) -> None:
+    """Runs that only hold more than there is wait for each other; none is stopped for that."""
+    model = ScriptedModel(answering)
+    with outlast.Outlast(url, model=model) as app:
+        app.set_budget("fleet", usd="0.08", reason="a test")
+
+        async def all_of_them() -> list[outlast.Run]:
+            runs = [app.arun(spender(f"a{n}", tools=[]), "Go.", run_id=f"r{n}") for n in range(10)]
+            return await asyncio.gather(*runs)
+
+        runs = asyncio.run(all_of_them())
+        held = [
+            record.event.hold_nano
+            for run in runs
+            for record in app.log(run.id)
+            if isinstance(record.event, ModelCallStarted)
+        ]
+        assert {run.status for run in runs} == {"completed"}
+        assert sum(held) > 8 * 10**7 >= sum(run.cost_nano for run in runs) >= billed(model)
+        balance = app.journal.balance("fleet")
+        assert balance.held == 0
+        assert balance.settled == billed(model)
+
+
+def test_forty_runs_share_what_fits_thirty() -> None:
+    """Thirty of forty runs finish on a budget of thirty calls, and the others are stopped."""
+    with outlast.Outlast("memory://", model=ScriptedModel(answering)) as app:
+        app.set_budget("tenant:acme", calls=30, reason="a test")
+
+        async def all_of_them() -> list[outlast.Run]:
+            runs = (
+                app.arun(spender(tools=[]), "Go.", run_id=f"r{n}", tenant="acme") for n in range(40)
+            )
+            return await asyncio.gather(*runs)
+
+        statuses = [run.status for run in asyncio.run(all_of_them())]
+        assert (statuses.count("completed"), statuses.count("stopped")) == (30, 10)
+
+
+def test_what_was_spent_before_counts() -> None:
+    """A budget that is set later counts what the roll-up knows of its scope, once."""
+    model = ScriptedModel(answering)
+    with outlast.Outlast("memory://", model=model) as app:
+        app.run(spender(tools=[]), "Go.", tenant="acme").result()
+        app.run(spender(tools=[]), "Go.").result()
+        for _ in range(2):
+            app.set_budget("tenant:acme", usd=1, window="month", reason="a test")
+        month = f"{datetime.now(UTC):month:%Y-%m}"
+        assert app.journal.balance("tenant:acme", window=month).taken == model.bill[0].nano_usd
+        app.set_budget("fleet", calls=2, reason="used up")
+        assert app.run(spender(tools=[]), "Go.").status == "stopped"
+
+
+CHILD = """
+import sys
+sys.path[:0] = sys.argv[3:]
+import outlast
+from outlast.models.scripted import ScriptedModel
+from test_limits import looping, spender
+with outlast.Outlast(sys.argv[1], model=ScriptedModel(looping)) as app:
+    app.run(spender(), "Go.", run_id=sys.argv[2])
+"""
+
+
+def test_four_processes_share_one_budget(tmp_path: Path) -> None:
+    """Loops in four processes, one of them killed, do not pass the budget that all pay from."""
+    url = f"sqlite:///{tmp_path}/a.db"
+    with outlast.Outlast(url, model=ScriptedModel(looping)) as app:
+        app.set_budget("fleet", usd="1", reason="a test")
+        paths = [str(Path(__file__).parent), str(Path(outlast.__file__).parents[1])]
+        processes = [
+            subprocess.Popen([sys.executable, "-c", CHILD, url, f"r{n}", *paths]) for n in range(4)
+        ]
+        for process in processes:
+            process.wait(timeout=100)
+        runs = app.runs()
+        assert [run.status for run in runs] == ["stopped"] * 4
+        spent = sum(run.cost_nano for run in runs)
+        assert 8 * 10**8 < spent <= 10**9
+        assert app.journal.balance("fleet").taken == spent
+
+
+# ── rules ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_who_pays() -> None:
+    """A call is paid by the fleet, its agent, the version of that, its model and its tenant."""
+    started = RunStarted(
+        journal_version=1,
+        agent="a",
+        nonce="n",
+        spec=Spec(agent="a", model=OPUS, max_tokens=1),
+        tenant="acme",
+    )
+    found = payers(started, "b", "v1", OPUS)
+    assert found == {"fleet", "tenant:acme", "agent:b", "agent:b@v1", f"model:{OPUS}"}
+
+
+@pytest.mark.parametrize(
+    ("window", "tz", "key"),
+    [
+        ("total", "UTC", "total"),
+        ("day", "UTC", "day:2026-11-30"),
+        ("day", "Pacific/Auckland", "day:2026-12-01"),
+        ("month", "UTC", "month:2026-11"),
+        ("month", "Pacific/Auckland", "month:2026-12"),
+    ],
+)
+def test_windows(window: Any, tz: str, key: str) -> None:
+    """Days and months are those of the zone that was named."""
+    at = int(datetime(2026, 11, 30, 12, tzinfo=UTC).timestamp()) * 10**9
+    assert window_key(Rule(scope="fleet", window=window, tz=tz), at) == key
+
+
+@pytest.mark.parametrize("scope", ["", "fleet:x", "agent:", "agent: a", "planet:earth", "r", None])
+def test_a_scope_that_is_none(scope: Any) -> None:
+    """What has no budget is refused, with what has."""
+    with pytest.raises(UsageError, match="fleet, tenant:NAME"):
+        check_scope(scope)
+
+
+def test_mistakes_are_refused_before_anything_is_written() -> None:
+    """A window or a zone that is none, or an amount that is none, changes nothing."""
+    with outlast.Outlast("memory://", model=ScriptedModel(answering)) as app:
+        for more in ({"window": "week"}, {"window": "day", "tz": "Mars/Base"}, {"usd": -1}):
+            with pytest.raises(UsageError):
+                app.set_budget("fleet", **({"usd": 1, "reason": "x"} | more))  # type: ignore[arg-type]
+        assert app.journal.read("~budgets") == []
+        assert Budgets().rules == {}
+
+
+def test_children_pay_from_the_budgets_of_all() -> None:
+    """A child run is stopped by a budget of the fleet as any other is."""
+    asker = agent(model=OPUS, max_tokens=2_000, budget=Budget())
+
+    @outlast.flow(budget=Budget())
+    async def parent(run: outlast.Run) -> list[str]:
+        return list(await run.map(asker, ["a", "b", "c"], at_once=1))
+
+    with outlast.Outlast("memory://", model=ScriptedModel(answering)) as app:
+        app.set_budget("fleet", calls=2, reason="a test")
+        ended = app.run(parent, run_id="f")
+        assert ended.status == "failed"
+        assert "fleet budget" in ended.why
