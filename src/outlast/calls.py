@@ -113,7 +113,7 @@ async def call_step(  # noqa: PLR0913  (what a call needs from outside)
         status: Literal["failed", "in_doubt"] = "failed" if is_read else "in_doubt"
         return StepFinished(name=call.name, kind="step", status=status, error=told)
     if error is not None:
-        told = printable(_redacted(f"{type(error).__name__}: {words(error)}", redact))
+        told = printable(redacted(f"{type(error).__name__}: {words(error)}", redact))
         return StepFinished(name=call.name, kind="step", status="failed", error=told)
     return finished_step(call.name, "step", value, put_blob=put_blob, redact=redact)
 
@@ -155,13 +155,13 @@ def failed_call(
     told = f"{call.tool} failed with {type(error).__name__}. The call has no result."
     if isinstance(error, ToolError):
         # Claude's API refuses an error without a word, and with it the whole conversation.
-        said = _redacted(words(error), redact)
+        said = redacted(words(error), redact)
         said = said if said.strip() else told
         return _failed(call, "refused", said, error, latency_ms, redact)
     return _failed(call, "raised", told, error, latency_ms, redact)
 
 
-def _redacted(text: str, redact: Redact) -> str:
+def redacted(text: str, redact: Redact) -> str:
     """Return what may be kept of an error's text: nothing, where that cannot be told."""
     try:
         return str(redact(text))
@@ -324,7 +324,7 @@ def _failed(  # noqa: PLR0913, PLR0917  (the fields of the event)
         tool_use_id=call.tool_use_id,
         kind=kind,
         content=_text(told),
-        error=printable(_redacted(f"{type(error).__name__}: {words(error)}", redact)),
+        error=printable(redacted(f"{type(error).__name__}: {words(error)}", redact)),
         latency_ms=latency_ms,
     )
 

@@ -60,6 +60,7 @@ def input_of(who: Who, given: Any, *, put: Callable[[bytes], str], redact: Redac
         msgspec.json.decode(whole)
     except Exception as error:
         raise InvalidInput(f"the input cannot be written as JSON: {error}") from error
+    who.arguments(whole)  # found wrong before anything is written, rather than by the run
     return Raw(whole)
 
 
@@ -181,10 +182,11 @@ def check_ask(  # noqa: PLR0913, PLR0917  (both sides of the comparison)
     journal: Journal, run_id: str, ask: Conversation, agent: Agent, version: str, on_change: str
 ) -> None:
     """Do the same for an agent that a flow asks again."""
-    check_tools(run_id, ask.spec, agent)
     if ask.version and ask.version != version:
         changed = differences(ask.spec, agent.spec())
         _changed(journal, run_id, agent.name, (ask.version, version), changed, on_change)
+    if ask.answer is None and not ask.failed:
+        check_tools(run_id, ask.spec, agent)
 
 
 def _changed(  # noqa: PLR0913, PLR0917  (what is said of a change)
