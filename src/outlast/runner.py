@@ -141,7 +141,7 @@ class Runner:
         self._spawn = spawn
         self._live = 0
 
-    async def drive(
+    async def drive(  # noqa: PLR0913  (all but two are keywords)
         self,
         run_id: str,
         who: Agent | Flow[..., Any],
@@ -149,8 +149,9 @@ class Runner:
         epoch: int,
         watch: Watch,
         check: Check = _unchecked,
+        spawn: Spawn | None = None,
     ) -> RunState:
-        """Drive a claimed run to rest and return its state.
+        """Drive a claimed run to rest and return its state; its children are driven by `spawn`.
 
         Raises:
             Fenced: another driver took the run over; nothing more was started.
@@ -160,7 +161,7 @@ class Runner:
         stream = run_stream(run_id)
         state = fold(self._journal.read(stream))
         self._live += 1
-        leg = _Leg(self, run_id, who, epoch, watch, state, check)
+        leg = _Leg(self, run_id, who, epoch, watch, state, check, spawn or self._spawn)
         loop = drive(state, who, stream=stream, epoch=epoch, now=self._clock())
         try:
             return await leg.pump(loop)
@@ -199,6 +200,7 @@ class _Leg:
         watch: Watch,
         state: RunState,
         check: Check,
+        spawn: Spawn | None,
     ) -> None:
         assert state.started is not None, "a run without its first event"  # noqa: S101
         self._runner = runner
@@ -211,6 +213,7 @@ class _Leg:
         self._epoch = epoch
         self._watch = watch
         self._started = state.started
+        self._spawn = spawn
         self._tasks: set[asyncio.Task[Outcome]] = set()
         self._intents: dict[str, int] = {}
         """Where the intents stand of the tool calls that were not begun yet, by `call_id`."""
@@ -443,9 +446,8 @@ class _Leg:
         return StepFinished(name=call.name, kind="child", status="failed", error=told)
 
     async def _spawned(self, run_id: str, who: Agent | Flow[..., Any], given: Any) -> Run:
-        spawn = self._runner._spawn  # noqa: SLF001
-        assert spawn is not None, "a runner that can drive no child"  # noqa: S101
-        return await spawn(
+        assert self._spawn is not None, "a runner that can drive no child"  # noqa: S101
+        return await self._spawn(
             run_id,
             who,
             given,
