@@ -10,6 +10,7 @@ import msgspec
 from msgspec import Raw
 
 from outlast.events import AnyEvent
+from outlast.redaction import Redact, same
 from outlast.wants import NOTHING, Wants
 
 NS: Final = 1_000_000_000
@@ -123,6 +124,8 @@ class World(msgspec.Struct, frozen=True, kw_only=True):
     """What the function of a flow asks for."""
     run_id: str = ""
     """The run itself, after which its children are called."""
+    redact: Redact = same
+    """What is told of arguments that do not fit goes through it: a validator may say anything."""
 
 
 class Step(msgspec.Struct, frozen=True):

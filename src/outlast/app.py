@@ -20,7 +20,7 @@ from msgspec import Raw
 from outlast import logs
 from outlast.agent import Agent
 from outlast.background import Background
-from outlast.content import Input, rendered, same
+from outlast.content import Input, rendered
 from outlast.conversation import Conversation
 from outlast.errors import (
     Busy,
@@ -36,6 +36,7 @@ from outlast.errors import (
 from outlast.events import NoteAdded
 from outlast.journal import Commit, Journal, Record, run_stream
 from outlast.models import Model, Part
+from outlast.redaction import checked, same
 from outlast.run import Run, run_of
 from outlast.runner import Runner, Watch, first_request
 from outlast.starting import (
@@ -79,8 +80,9 @@ class Outlast:
         model: what to ask instead of Claude: anything that has the method of `models.Model`.
         deps: whatever tools need of the application; they find it in `ToolContext.deps`.
         redact: what every text from outside goes through before it is journalled and before Claude
-            sees it: inputs, results and errors of tools, and notes.  It has to give the same for
-            the same text.  What Claude says is kept as it came, and so are images and PDFs.
+            sees it: inputs, results and errors of tools and steps, what validators say, tags and
+            notes.  It has to give the same for the same text.  Names, instructions and schemas of
+            tools, what Claude says, images and PDFs are kept as they are.
         on_change: what happens to a run whose agent or flow was changed since it was started:
             `recorded` (the default) goes on with what the model saw then and the functions of now,
             and notes the change in the journal; `refuse` raises `VersionChanged`; `fork` leaves
@@ -102,7 +104,7 @@ class Outlast:
         redact: Callable[[str], str] | None = None,
         on_change: OnChange = "recorded",
     ) -> None:
-        self._redact = redact or same
+        self._redact = same if redact is None else checked(redact)
         self._on_change = _checked_change(on_change)
         self._seen: dict[str, Who] = {}
         self._journal = open_store(store) if isinstance(store, str) else store
@@ -190,7 +192,13 @@ class Outlast:
         """
         run_id = _checked_id(_named(agent) if run_id is None else run_id)
         _check_text(f"run {run_id!r}", tenant, *(tags or {}).keys(), *(tags or {}).values())
-        return self._started(run_id, agent, input, tenant=tenant, tags=dict(tags or {}))
+        if self._redact(tenant) != tenant:
+            raise InvalidInput(
+                f"run {run_id!r}: redact= takes something out of its tenant, which is a name, and "
+                "would be another one then; give one that may be kept"
+            )
+        kept = {self._redact(key): self._redact(value) for key, value in (tags or {}).items()}
+        return self._started(run_id, agent, input, tenant=tenant, tags=kept)
 
     def _started(self, run_id: str, who: Who, given: Any, **more: Any) -> Run:
         """Write a run into the journal, or find that it is there."""
@@ -446,7 +454,7 @@ class Outlast:
         """
         self.get(run_id)
         _check_text("the note", text, by)
-        note = NoteAdded(text=self._redact(text), by=by)
+        note = NoteAdded(text=self._redact(text), by=self._redact(by))
         noted = Commit(stream=run_stream(run_id), events=(note,), at=time.time_ns())
         logs.tell(self._journal.append(noted))
 

@@ -14,6 +14,7 @@ from collections.abc import Generator
 from typing import Any, TypeAlias
 
 import msgspec
+from msgspec.structs import replace
 
 from outlast.actions import Action, Sleep, Step, Work, World
 from outlast.agent import Agent
@@ -22,6 +23,7 @@ from outlast.decide_flow import decide_flow
 from outlast.events import AnyEvent, Outcome, RunFinished, RunParked, StepFinished
 from outlast.flows import Flow
 from outlast.journal import Record
+from outlast.redaction import Redact, same
 from outlast.state import RunState, evolve, fold
 from outlast.wants import NOTHING, Wants
 
@@ -66,8 +68,14 @@ Sent: TypeAlias = Appended | Behind | Outcomes | None
 Loop: TypeAlias = Generator[Wanted, Sent, RunState]
 
 
-def drive(
-    state: RunState, who: Agent | Flow[..., Any], *, stream: str, epoch: int, now: int
+def drive(  # noqa: PLR0913  (all but two are keywords)
+    state: RunState,
+    who: Agent | Flow[..., Any],
+    *,
+    stream: str,
+    epoch: int,
+    now: int,
+    redact: Redact = same,
 ) -> Loop:
     """Drive a run to rest and return its state.
 
@@ -77,13 +85,14 @@ def drive(
         stream: the run's stream.
         epoch: this driver's epoch.
         now: nanoseconds since the epoch, UTC.
+        redact: what a text goes through that the decisions have of the user's code.
 
     """
     outcomes: tuple[Outcome, ...] = ()
     in_flight: frozenset[str] = frozenset()
     wants, run_id = NOTHING, stream.partition(":")[2]
     while True:
-        world = World(in_flight=in_flight, wants=wants, run_id=run_id)
+        world = World(in_flight=in_flight, wants=wants, run_id=run_id, redact=redact)
         plan = _plan(state, who, outcomes, world, _Place(stream, epoch, now))
         if plan.events:
             sent = yield Append(
@@ -161,7 +170,7 @@ def _decided(state: RunState, who: Agent | Flow[..., Any], now: int, world: Worl
 
 
 def _with(world: World, in_flight: frozenset[str]) -> World:
-    return World(in_flight=in_flight, wants=world.wants, run_id=world.run_id)
+    return replace(world, in_flight=in_flight)
 
 
 def _folded(state: RunState, events: tuple[AnyEvent, ...], place: _Place) -> RunState:

@@ -29,7 +29,7 @@ from msgspec.structs import replace
 from outlast import wants
 from outlast.actions import child_id
 from outlast.agent import Agent
-from outlast.calls import printable, redacted, words
+from outlast.calls import printable, words
 from outlast.content import Input, Put, Redact, rendered
 from outlast.conversation import Conversation
 from outlast.durations import nanoseconds
@@ -47,6 +47,7 @@ from outlast.events import Effect
 from outlast.flows import Flow, hint, validated
 from outlast.phases import check_entry
 from outlast.prices import rates
+from outlast.redaction import redacted
 from outlast.run import Run
 from outlast.state import RunState
 from outlast.steps import Finished

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from itertools import takewhile
 from typing import Any, Final, Literal, TypeAlias
 
 import msgspec
@@ -15,7 +16,7 @@ from msgspec import Raw
 
 from outlast import logs
 from outlast.agent import Agent
-from outlast.content import Input, Redact, rendered, same
+from outlast.content import Input, rendered
 from outlast.conversation import Conversation
 from outlast.errors import Conflict, InvalidInput, RunConflict, UsageError, VersionChanged
 from outlast.events import (
@@ -31,6 +32,7 @@ from outlast.events import (
 from outlast.flows import Flow
 from outlast.journal import Commit, Journal, Record, run_stream
 from outlast.prices import rates
+from outlast.redaction import Redact, same, within
 from outlast.state import RunState, fold, row
 from outlast.versions import differences, version_of
 
@@ -61,7 +63,7 @@ def input_of(who: Who, given: Any, *, put: Callable[[bytes], str], redact: Redac
     from pydantic_core import to_json  # noqa: PLC0415  (not needed to import outlast)
 
     try:
-        whole = redact(to_json(given).decode()).encode()
+        whole = within(to_json(given).decode(), redact).encode()
         msgspec.json.decode(whole)
     except Exception as error:
         raise InvalidInput(f"the input cannot be written as JSON: {error}") from error
@@ -155,9 +157,8 @@ def check_same(journal: Journal, run_id: str, who: Who, content: Raw) -> None:
         elif isinstance(event, MessageReceived) and event.ask_id == FIRST_ASK:
             recorded = event.content
         if recorded is not None and recorded != content:
-            raise RunConflict(
-                run_id, what="input", recorded=_short(recorded), given=_short(content)
-            )
+            was, now = _apart(recorded, content)
+            raise RunConflict(run_id, what="input", recorded=was, given=now)
 
 
 def check_who(journal: Journal, run_id: str, who: Who, on_change: OnChange) -> None:
@@ -321,6 +322,19 @@ def located(run_id: str, started: RunStarted) -> Who:
     return found
 
 
-def _short(content: Raw) -> str:
-    text = bytes(content).decode()
-    return text if len(text) <= 80 else text[:77] + "…"
+_SHORT: Final = 80
+"""So many characters of an input are shown."""
+
+
+def _apart(recorded: Raw, given: Raw) -> tuple[str, str]:
+    """Return two inputs, each in a few words, among them those in which they differ."""
+    one, other = bytes(recorded).decode(), bytes(given).decode()
+    pairs = zip(one, other, strict=False)
+    alike = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+    first = 0 if alike < _SHORT // 2 else alike - _SHORT // 4
+    return _short(one, first), _short(other, first)
+
+
+def _short(text: str, first: int) -> str:
+    end = first + _SHORT
+    return f"{'…' if first else ''}{text[first:end]}{'…' if end < len(text) else ''}"
