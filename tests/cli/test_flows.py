@@ -97,10 +97,10 @@ def test_a_flow_is_shown_as_it_goes(proposed):
     """Phases, asks, steps and child runs have a line each, and what is parallel says its name."""
     lines = [line.strip() for line in proposed.splitlines() if line.strip()]
     assert lines[0] == "── drafting ──"
-    assert lines[1] == "? writer-1 asks writer on claude-opus-5-5"
+    assert lines[1] == "▸ writer-1 asks writer on claude-opus-5-5"
     assert re.fullmatch(r"1  On tea\.  \$0\.\d+", lines[2])
     assert lines[3] == "── checking ──"
-    assert "? facts asks checker on claude-opus-5-5" in lines
+    assert "▸ facts asks checker on claude-opus-5-5" in lines
     first = next(line for line in lines if line.startswith("2  "))
     assert re.match(r"2  (facts: On the facts|style: On the style)\.", first)
     assert "✓ save → “saved 7 letters”" in lines

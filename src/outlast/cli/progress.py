@@ -113,7 +113,7 @@ class Progress:
             case PhaseEntered() as event:
                 self._on.line((f"── {words.line(event.phase, 80)} ", "strong"), ("──", "quiet"))
             case AskStarted() as event if self.reader.is_flow:
-                self._mark("?", "live", words.plain(self.reader.tell(record)), [])
+                self._mark("▸", "live", words.plain(self.reader.tell(record)), [])
             case AskFailed() as event:
                 self._mark("✗", "bad", words.plain(self.reader.tell(record)), [])
             case StepStarted(kind="sleep") | RunParked():
