@@ -192,7 +192,7 @@ class Outlast:
         """
         run_id = _checked_id(_named(agent) if run_id is None else run_id)
         _check_text(f"run {run_id!r}", tenant, *(tags or {}).keys(), *(tags or {}).values())
-        if self._redact(tenant) != tenant:
+        if tenant and self._redact(tenant) != tenant:
             raise InvalidInput(
                 f"run {run_id!r}: redact= takes something out of its tenant, which is a name, and "
                 "would be another one then; give one that may be kept"
@@ -454,7 +454,7 @@ class Outlast:
         """
         self.get(run_id)
         _check_text("the note", text, by)
-        note = NoteAdded(text=self._redact(text), by=self._redact(by))
+        note = NoteAdded(text=self._redact(text), by=by and self._redact(by))
         noted = Commit(stream=run_stream(run_id), events=(note,), at=time.time_ns())
         logs.tell(self._journal.append(noted))
 

@@ -122,8 +122,8 @@ class Document(_Read):
 
     def block(self, put: Put, redact: Redact) -> dict[str, Any]:
         """Return the content block, its bytes put away."""
-        told = {"title": redact(self.title), "context": redact(self.context)}
-        named = {name: text for name, text in told.items() if text}
+        told = {"title": self.title, "context": self.context}
+        named = {name: redact(text) for name, text in told.items() if text}
         return {"type": "document", "source": self._source(put, redact)} | named
 
     def _source(self, put: Put, redact: Redact) -> dict[str, Any]:

@@ -55,7 +55,9 @@ FORGED = {
     "a member of a text": TEXT | {"data": REFERENCE},
     "a member of a search result": found(TEXT, data=REFERENCE),
     "a member of an image": of_image(SHOWN) | {"data": REFERENCE},
-    "a member of a source": of_image({"type": "url", "url": "https://a.example", "data": REFERENCE}),
+    "a member of a source": of_image(
+        {"type": "url", "url": "https://a.example", "data": REFERENCE}
+    ),
     "a text document": {
         "type": "document",
         "source": {"type": "text", "media_type": "text/plain", "data": REFERENCE},
