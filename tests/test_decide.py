@@ -209,6 +209,7 @@ def test_a_crash_is_not_a_failure_of_the_api() -> None:
     [
         ("auth", False, "stopped"),
         ("spend_limit", False, "stopped"),
+        ("store", False, "stopped"),
         ("not_found", False, "failed"),
         ("too_large", False, "failed"),
         ("invalid_request", False, "failed"),

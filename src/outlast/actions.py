@@ -11,6 +11,7 @@ from msgspec import Raw
 
 from outlast.budget import Limits
 from outlast.events import AnyEvent
+from outlast.redaction import Redact, same
 from outlast.wants import NOTHING, Wants
 
 NS: Final = 1_000_000_000
@@ -138,6 +139,8 @@ class World(msgspec.Struct, frozen=True, kw_only=True):
     """What the run may use, where somebody set that; otherwise what was declared counts."""
     short: tuple[Short, ...] = ()
     """The budgets of others that the last append did not fit into."""
+    redact: Redact = same
+    """What is told of arguments that do not fit goes through it: a validator may say anything."""
 
 
 class Step(msgspec.Struct, frozen=True):

@@ -200,6 +200,9 @@ _UNPRICED: Final = frozenset({"speed", "service_tier", "inference_geo"})
 """Members that change what a call costs, which what is held for it does not yet follow."""
 
 
+_MIN_THINKING: Final = 1_024
+
+
 def _check(agent: Agent) -> None:
     if not isinstance(agent.name, str) or not NAME.fullmatch(agent.name):
         raise InvalidAgent(
@@ -251,6 +254,11 @@ def _check_thinking(agent: Agent) -> None:
     """Refuse a budget for thinking that a call has no room for: every request would be a 400."""
     thinking = agent.parameters.get("thinking")
     budget = thinking.get("budget_tokens") if isinstance(thinking, dict) else None
+    if isinstance(budget, int) and budget < _MIN_THINKING:
+        raise InvalidAgent(
+            f"agent {agent.name!r}: thinking has budget_tokens={budget}, and the API takes no less "
+            f"than {_MIN_THINKING}"
+        )
     if isinstance(budget, int) and budget >= agent.max_tokens:
         raise InvalidAgent(
             f"agent {agent.name!r}: thinking has budget_tokens={budget}, which has to be less than "

@@ -9,18 +9,19 @@ import secrets
 import time
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from decimal import Decimal
 from functools import partial
 from hashlib import sha256
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Literal, ParamSpec, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, ParamSpec, Self, TypeVar, get_args
 
 from msgspec import Raw
 
 from outlast import logs
 from outlast.agent import Agent, Budget
 from outlast.background import Background
-from outlast.content import Input, rendered, same
+from outlast.content import Input, rendered
 from outlast.conversation import Conversation
 from outlast.errors import (
     Busy,
@@ -31,20 +32,24 @@ from outlast.errors import (
     RunNotFound,
     StoreError,
     UsageError,
+    VersionChanged,
 )
 from outlast.events import BudgetSet, NoteAdded
 from outlast.journal import Commit, Journal, Record, run_stream
-from outlast.limits import check_scope, set_budget
+from outlast.limits import Window, check_scope, set_budget
 from outlast.models import Model, Part
+from outlast.redaction import checked, same
 from outlast.run import Run, run_of
 from outlast.runner import Runner, Watch, first_request
 from outlast.starting import (
+    OnChange,
     Who,
     begin,
     check_affordable,
     check_ask,
     check_same,
     check_who,
+    fork,
     input_of,
     located,
     question,
@@ -59,7 +64,8 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_RUN_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@/-]{0,199}")
+_RUN_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@/-]{0,199}(~[0-9a-f]{12})?")
+"""What a run can be called, and a fork of it."""
 _POLL_S: Final = 0.1
 _BEGINNING: Final = 3
 """How many records `begin` writes."""
@@ -77,11 +83,14 @@ class Outlast:
         model: what to ask instead of Claude: anything that has the method of `models.Model`.
         deps: whatever tools need of the application; they find it in `ToolContext.deps`.
         redact: what every text from outside goes through before it is journalled and before Claude
-            sees it: inputs, results and errors of tools, and notes.  It has to give the same for
-            the same text.  What Claude says is kept as it came, and so are images and PDFs.
+            sees it: inputs, results and errors of tools and steps, what validators say, tags and
+            notes.  It has to give the same for the same text.  Names, instructions and schemas of
+            tools, what Claude says, images and PDFs are kept as they are.
         on_change: what happens to a run whose agent or flow was changed since it was started:
             `recorded` (the default) goes on with what the model saw then and the functions of now,
-            and notes the change in the journal; `refuse` raises `VersionChanged`.
+            and notes the change in the journal; `refuse` raises `VersionChanged`; `fork` leaves
+            the run as it is and runs `ID~VERSION` instead, a run of its own of the same input.
+            A run that is completed is returned in any case, for nothing of it goes on.
 
     Raises:
         StoreError: the store cannot be opened.
@@ -96,12 +105,10 @@ class Outlast:
         model: Model | None = None,
         deps: Any = None,
         redact: Callable[[str], str] | None = None,
-        on_change: Literal["recorded", "refuse"] = "recorded",
+        on_change: OnChange = "recorded",
     ) -> None:
-        if on_change not in {"recorded", "refuse"}:
-            raise UsageError(f"on_change={on_change!r}: give 'recorded' or 'refuse'")
-        self._redact = redact or same
-        self._on_change = on_change
+        self._redact = same if redact is None else checked(redact)
+        self._on_change = _checked_change(on_change)
         self._seen: dict[str, Who] = {}
         self._journal = open_store(store) if isinstance(store, str) else store
         self._farewell: Callable[[], Coroutine[Any, Any, None]] | None = None
@@ -118,7 +125,6 @@ class Outlast:
                 deps=deps,
                 inline=inline,
                 redact=self._redact,
-                spawn=self._spawned,
             )
             for inline in (True, False)
         )
@@ -189,7 +195,13 @@ class Outlast:
         """
         run_id = _checked_id(_named(agent) if run_id is None else run_id)
         _check_text(f"run {run_id!r}", tenant, *(tags or {}).keys(), *(tags or {}).values())
-        return self._started(run_id, agent, input, tenant=tenant, tags=dict(tags or {}))
+        if tenant and self._redact(tenant) != tenant:
+            raise InvalidInput(
+                f"run {run_id!r}: redact= takes something out of its tenant, which is a name, and "
+                "would be another one then; give one that may be kept"
+            )
+        kept = {self._redact(key): self._redact(value) for key, value in (tags or {}).items()}
+        return self._started(run_id, agent, input, tenant=tenant, tags=kept)
 
     def _started(self, run_id: str, who: Who, given: Any, **more: Any) -> Run:
         """Write a run into the journal, or find that it is there."""
@@ -219,13 +231,15 @@ class Outlast:
         tenant: str = "",
         tags: Mapping[str, str] | None = None,
         wait_s: float = 30.0,
+        on_change: OnChange | None = None,
         on_record: Callable[[Record], None] | None = None,
         on_part: Callable[[Part], None] | None = None,
     ) -> Run:
         """Run the agent on the input, to rest, and return the run.
 
         With the `run_id` of a run that exists, go on where its journal ends; of one that is
-        finished, return it without a single call.
+        finished, return it without a single call.  The input is the one the run was started with,
+        whatever was said with `send` since; the answer is the latest.
 
         Args:
             agent: the agent.
@@ -234,12 +248,16 @@ class Outlast:
             run_id: the run's name; by default one is made.
             tenant: for whom the run is.
             tags: whatever should be found with the run later.
-            wait_s: seconds to wait where another process is driving the run, default 30.
+            wait_s: seconds to wait where another process is driving the run, and for a parked run
+                to go on, default 30; a run that is parked for longer is returned as it is.
+            on_change: what happens if the agent was changed since the run was started; by default
+                what the application says.
             on_record: told of every record as it becomes durable, on the driving thread.
             on_part: told of every part of a reply as it comes, on the driving thread.
 
         Raises:
             InvalidInput, UnknownModel, RunConflict: as `start`.
+            VersionChanged: the agent or flow was changed, and `on_change` is `refuse`.
             StoreError: the store failed; what was committed is safe, and the same call goes on.
 
         """
@@ -251,6 +269,7 @@ class Outlast:
                 tenant=tenant,
                 tags=tags,
                 wait_s=wait_s,
+                on_change=on_change,
                 on_record=on_record,
                 on_part=on_part,
             )
@@ -265,19 +284,22 @@ class Outlast:
         tenant: str = "",
         tags: Mapping[str, str] | None = None,
         wait_s: float = 30.0,
+        on_change: OnChange | None = None,
         on_record: Callable[[Record], None] | None = None,
         on_part: Callable[[Part], None] | None = None,
     ) -> Run:
         """Do what `run` does, on the caller's event loop."""
+        policy = _checked_change(on_change or self._on_change)
         run = await self._aside(self.start, agent, input, run_id=run_id, tenant=tenant, tags=tags)
-        return await self._drive(run.id, agent, wait_s, Watch(on_record, on_part))
+        return await self._driven(run.id, agent, wait_s, Watch(on_record, on_part), policy)
 
-    def resume(
+    def resume(  # noqa: PLR0913  (as run)
         self,
         run_id: str,
         agent: Who,
         *,
         wait_s: float = 30.0,
+        on_change: OnChange | None = None,
         on_record: Callable[[Record], None] | None = None,
         on_part: Callable[[Part], None] | None = None,
     ) -> Run:
@@ -287,26 +309,36 @@ class Outlast:
             RunNotFound: there is no such run.
             RunEnded: it is completed, failed, rejected or cancelled.
             UsageError: the agent is another one, or lacks a tool that the run knows.
+            VersionChanged: it was changed, and `on_change` is `refuse`.
 
         """
         return self._background.run(
-            self.aresume(run_id, agent, wait_s=wait_s, on_record=on_record, on_part=on_part)
+            self.aresume(
+                run_id,
+                agent,
+                wait_s=wait_s,
+                on_change=on_change,
+                on_record=on_record,
+                on_part=on_part,
+            )
         )
 
-    async def aresume(
+    async def aresume(  # noqa: PLR0913  (as run)
         self,
         run_id: str,
         agent: Who,
         *,
         wait_s: float = 30.0,
+        on_change: OnChange | None = None,
         on_record: Callable[[Record], None] | None = None,
         on_part: Callable[[Part], None] | None = None,
     ) -> Run:
         """Do what `resume` does, on the caller's event loop."""
+        policy = _checked_change(on_change or self._on_change)
         run = await self._aside(self.get, run_id)
         if run.status == "completed" or run.status in FINAL:
             raise RunEnded(run_id, status=run.status)
-        return await self._drive(run_id, agent, wait_s, Watch(on_record, on_part))
+        return await self._driven(run_id, agent, wait_s, Watch(on_record, on_part), policy)
 
     # ── budgets ─────────────────────────────────────────────────────────────────────────────────
 
@@ -317,7 +349,7 @@ class Outlast:
         usd: Decimal | float | str | None = None,
         tokens: int | None = None,
         calls: int | None = None,
-        window: Literal["total", "day", "month"] = "total",
+        window: Window = "total",
         tz: str = "UTC",
         reason: str,
         by: str = "",
@@ -428,7 +460,8 @@ class Outlast:
 
         async def driven(feed: Feed) -> Run:
             await self._aside(self.start, agent, input, run_id=run_id, tenant=tenant, tags=tags)
-            return await self._drive(run_id, agent, wait_s, Watch(feed.read, feed.hear), feed)
+            watch = Watch(feed.read, feed.hear)
+            return await self._driven(run_id, agent, wait_s, watch, self._on_change, feed)
 
         return AsyncStream(run_id, driven)
 
@@ -474,11 +507,42 @@ class Outlast:
         """
         self.get(run_id)
         _check_text("the note", text, by)
-        note = NoteAdded(text=self._redact(text), by=by)
+        note = NoteAdded(text=self._redact(text), by=by and self._redact(by))
         noted = Commit(stream=run_stream(run_id), events=(note,), at=time.time_ns())
         logs.tell(self._journal.append(noted))
 
     # ── inside ──────────────────────────────────────────────────────────────────────────────────
+
+    async def _driven(  # noqa: PLR0913, PLR0917  (what a drive is of, and who is told)
+        self,
+        run_id: str,
+        who: Who,
+        wait_s: float,
+        watch: Watch,
+        on_change: OnChange,
+        feed: Feed | None = None,
+    ) -> Run:
+        """Drive a run, or its fork, where one that was changed is to be left as it is."""
+        driven = {run_id}
+        first = run_id
+        while True:
+            try:
+                if on_change == "fork":
+                    await self._aside(self._check_before, run_id, who)
+                return await self._drive(run_id, who, wait_s, watch, on_change, feed)
+            except VersionChanged as changed:
+                if on_change != "fork" or (feed is not None and feed.seq):
+                    raise
+                run_id = await self._aside(fork, self._journal, first, who, changed.given)
+                if run_id in driven:
+                    raise
+                driven.add(run_id)
+
+    def _check_before(self, run_id: str, who: Who) -> None:
+        """Find a run that is not to be gone on with before anything of it is shown."""
+        status = self.get(run_id).status
+        if status != "completed" and status not in FINAL:
+            check_who(self._journal, run_id, who, "fork")
 
     async def _drive(  # noqa: PLR0913, PLR0917  (what a drive is of, and who is told)
         self,
@@ -486,15 +550,19 @@ class Outlast:
         who: Who,
         wait_s: float,
         watch: Watch,
+        on_change: OnChange,
         feed: Feed | None = None,
-        more: Raw | None = None,
+        message: _Message | None = None,
     ) -> Run:
         give_up_at = time.monotonic() + wait_s
         fenced = False
         while True:
             run = await self._aside(self.get, run_id)
             await self._read_on(run_id, feed)
-            if run.status in FINAL or (run.status == "completed" and more is None):
+            unsaid = message is not None and not message.said
+            if unsaid and run.status in FINAL:
+                raise RunEnded(run_id, status=run.status)
+            if run.status in FINAL or (run.status == "completed" and not unsaid):
                 return run
             if run.wake_at is not None and (left_s := _left_s(run)) > 0:
                 if left_s > wait_s:
@@ -502,8 +570,7 @@ class Outlast:
                 await asyncio.sleep(left_s)
             try:
                 if not fenced:
-                    run = await self._drive_claimed(run_id, who, watch, feed, more)
-                    more = None
+                    run = await self._drive_claimed(run_id, who, watch, on_change, feed, message)
                     if run.status != "parked" or _left_s(run) > wait_s:
                         return run
                     continue
@@ -514,37 +581,61 @@ class Outlast:
                 # Whoever took the run over is not to lose it again: from here on, only look.
                 fenced, holder = True, "another process"
             if time.monotonic() >= give_up_at:
+                if message is not None and not message.said:
+                    raise Busy(run_stream(run_id), holder=holder)
                 return _because(self.get(run_id), f"driven by {holder}")
             await asyncio.sleep(_POLL_S)
 
-    async def _drive_claimed(
-        self, run_id: str, who: Who, watch: Watch, feed: Feed | None, more: Raw | None
+    async def _drive_claimed(  # noqa: PLR0913, PLR0917  (as _drive)
+        self,
+        run_id: str,
+        who: Who,
+        watch: Watch,
+        on_change: OnChange,
+        feed: Feed | None,
+        message: _Message | None,
     ) -> Run:
         self._seen[who.name] = who
-        await self._aside(check_who, self._journal, run_id, who, self._on_change)
+        await self._aside(check_who, self._journal, run_id, who, on_change)
         runner = self._own if self._at_home() else self._guest
         stream = run_stream(run_id)
         epoch = await self._claimed(stream)
         try:
-            if more is not None:
-                await self._aside(self._say, run_id, more, epoch)
+            if message is not None and not message.said:
+                await self._aside(self._say, run_id, message, epoch)
             await self._read_on(run_id, feed)  # what others wrote until the run was claimed
-            check = partial(self._check_ask, run_id)
-            state = await runner.drive(run_id, who, epoch=epoch, watch=watch, check=check)
+            state = await runner.drive(
+                run_id,
+                who,
+                epoch=epoch,
+                watch=watch,
+                check=partial(self._check_ask, run_id, on_change),
+                spawn=partial(self._spawned, on_change),
+            )
         finally:
             self._journal.release(stream)
         return run_of(row(state, run_id))
 
-    def _check_ask(self, run_id: str, ask: Conversation, agent: Agent, version: str) -> None:
-        check_ask(self._journal, run_id, ask, agent, version, self._on_change)
+    def _check_ask(
+        self, run_id: str, on_change: OnChange, ask: Conversation, agent: Agent, version: str
+    ) -> None:
+        check_ask(self._journal, run_id, ask, agent, version, on_change)
 
     async def _spawned(  # noqa: PLR0913  (what a child is of)
-        self, run_id: str, who: Who, given: Any, *, parent: str, root: str, tenant: str
+        self,
+        on_change: OnChange,
+        run_id: str,
+        who: Who,
+        given: Any,
+        *,
+        parent: str,
+        root: str,
+        tenant: str,
     ) -> Run:
         """Drive a child run to its end, from wherever its journal ends."""
         more = {"parent": parent, "root": root, "tenant": tenant}
         await self._aside(partial(self._started, run_id, who, given, **more))
-        return await self._drive(run_id, who, math.inf, Watch())
+        return await self._driven(run_id, who, math.inf, Watch(), on_change)
 
     # ── talking on ──────────────────────────────────────────────────────────────────────────────
 
@@ -578,6 +669,9 @@ class Outlast:
             RunEnded: it failed, was rejected or cancelled.
             UsageError: it is a flow's, or its last question is another one and has no answer yet.
             InvalidInput: the API would not take the input.
+            VersionChanged: the agent was changed, and `Outlast(on_change=…)` is not `recorded`: a
+                conversation cannot be forked.
+            Busy: another process drove the run for all of `wait_s`; nothing was said.
 
         """
         return self._background.run(
@@ -600,13 +694,15 @@ class Outlast:
         run = await self._aside(self.get, run_id)
         if run.status in FINAL:
             raise RunEnded(run_id, status=run.status)
-        who = agent if agent is not None else await self._aside(self._agent_of, run_id)
+        who = await self._aside(self._agent_of, run_id, agent)
         content = await self._aside(
             partial(input_of, who, input, put=self._journal.put_blob, redact=self._redact)
         )
-        return await self._drive(run_id, who, wait_s, Watch(on_record, on_part), None, content)
+        watch, message = Watch(on_record, on_part), _Message(content)
+        return await self._drive(run_id, who, wait_s, watch, self._on_change, None, message)
 
-    def _agent_of(self, run_id: str) -> Agent:
+    def _agent_of(self, run_id: str, given: Agent | None) -> Agent:
+        """Return the agent to talk to: as given, as this application knows it, or as declared."""
         started = fold(self._journal.read(run_stream(run_id), limit=1)).started
         assert started is not None, "a run without its first event"  # noqa: S101
         if started.kind == "flow":
@@ -614,12 +710,23 @@ class Outlast:
                 f"run {run_id!r} is of flow {started.agent!r}, which says itself what it asks; "
                 "`send` is for the run of an agent"
             )
-        who = self._seen.get(started.agent) or located(run_id, started)
-        assert isinstance(who, Agent), "an agent's run is of an agent"  # noqa: S101
+        who = given or self._seen.get(started.agent)
+        who = who if isinstance(who, Agent) else located(run_id, started)
+        if not isinstance(who, Agent):
+            raise UsageError(
+                f"run {run_id!r} was started with agent {started.agent!r}, and {started.code} is a "
+                "flow now; give agent=…"
+            )
         return who
 
-    def _say(self, run_id: str, content: Raw, epoch: int) -> None:
+    def _say(self, run_id: str, message: _Message, epoch: int) -> None:
         """Open another question in a claimed run, unless its last one is the same and open."""
+        while not message.said:
+            with suppress(Conflict):  # somebody wrote a note, and now it is read
+                self._try_to_say(run_id, message.content, epoch)
+                message.said = True
+
+    def _try_to_say(self, run_id: str, content: Raw, epoch: int) -> None:
         stream = run_stream(run_id)
         state = fold(self._journal.read(stream))
         last = list(state.asks.values())[-1]
@@ -682,6 +789,20 @@ class Outlast:
         if not claimed.cancelled() and claimed.exception() is None:
             with suppress(StoreError):
                 self._journal.release(stream)
+
+
+@dataclass
+class _Message:
+    """What is to be said in a run before it is driven, and whether that is done."""
+
+    content: Raw
+    said: bool = False
+
+
+def _checked_change(on_change: OnChange) -> OnChange:
+    if on_change not in get_args(OnChange):
+        raise UsageError(f"on_change={on_change!r}: give 'recorded', 'refuse' or 'fork'")
+    return on_change
 
 
 def _named(who: Who) -> str:

@@ -21,8 +21,8 @@ from msgspec import Raw
 
 from outlast.actions import CallStep, CallTool
 from outlast.agent import Agent
-from outlast.content import Content, Medium, Put, Redact, holds_media, rendered, same
-from outlast.errors import ToolError
+from outlast.content import Put
+from outlast.errors import StoreError, ToolError
 from outlast.events import (
     StepFinished,
     StepKind,
@@ -32,6 +32,8 @@ from outlast.events import (
     ToolFailureKind,
 )
 from outlast.logs import Place, placed
+from outlast.redaction import Redact, redacted, same, within
+from outlast.results import Unshowable, json_text, shown
 from outlast.tools import MAX_RESULT_BYTES, Tool, ToolContext
 
 
@@ -113,7 +115,7 @@ async def call_step(  # noqa: PLR0913  (what a call needs from outside)
         status: Literal["failed", "in_doubt"] = "failed" if is_read else "in_doubt"
         return StepFinished(name=call.name, kind="step", status=status, error=told)
     if error is not None:
-        told = printable(_redacted(f"{type(error).__name__}: {words(error)}", redact))
+        told = printable(redacted(f"{type(error).__name__}: {words(error)}", redact))
         return StepFinished(name=call.name, kind="step", status="failed", error=told)
     return finished_step(call.name, "step", value, put_blob=put_blob, redact=redact)
 
@@ -123,13 +125,11 @@ def finished_step(
 ) -> StepFinished:
     """Return the outcome of a step that came to `value`; one too long goes to a blob."""
     try:
-        text = redact(_json_text(value))
-        whole = text.encode()
+        whole = within(json_text(value), redact).encode()
         msgspec.json.decode(whole)
     except Exception as error:  # noqa: BLE001  (it happened; only its result is unreadable)
-        told = (
-            f"it returned {type(value).__name__}, which cannot be written as JSON: {words(error)}"
-        )
+        why = redacted(words(error), redact)
+        told = f"it returned {type(value).__name__}, which cannot be written as JSON: {why}"
         return StepFinished(name=name, kind=kind, status="failed", error=printable(told))
     if len(whole) > MAX_RESULT_BYTES:
         return StepFinished(name=name, kind=kind, blob=put_blob(whole))
@@ -155,18 +155,10 @@ def failed_call(
     told = f"{call.tool} failed with {type(error).__name__}. The call has no result."
     if isinstance(error, ToolError):
         # Claude's API refuses an error without a word, and with it the whole conversation.
-        said = _redacted(words(error), redact)
+        said = redacted(words(error), redact)
         said = said if said.strip() else told
         return _failed(call, "refused", said, error, latency_ms, redact)
     return _failed(call, "raised", told, error, latency_ms, redact)
-
-
-def _redacted(text: str, redact: Redact) -> str:
-    """Return what may be kept of an error's text: nothing, where that cannot be told."""
-    try:
-        return str(redact(text))
-    except Exception as error:  # noqa: BLE001  (a user's function)
-        return f"[withheld: redact= raised {type(error).__name__}]"
 
 
 Came: TypeAlias = tuple[Any, BaseException | None]
@@ -258,39 +250,18 @@ def succeeded_call(  # noqa: PLR0913  (all but three are keywords)
     redact: Redact = same,
 ) -> ToolCallSucceeded | ToolCallFailed:
     """Return the outcome of a function that returned `value`; one too long goes to a blob."""
+    begin = f"{call.tool} was called and returned, but its result ({type(value).__name__})"
     try:
-        if holds_media(value):
-            content = _shown(value, put_blob, redact, declared.max_result_bytes)
-            return _succeeded(call, content, "", latency_ms)
-        text = redact(value if isinstance(value, str) else _json_text(value))
-        whole = text.encode()
+        result = shown(value, limit=declared.max_result_bytes, put=put_blob, redact=redact)
+    except StoreError:
+        raise  # it says nothing about the result, which is in doubt until the store is mended
+    except Unshowable as error:
+        told = redacted(f"{begin} cannot be shown: {error}.", redact)
+        return _failed(call, "bad_result", told, error.__cause__ or error, latency_ms, redact)
     except Exception as error:  # noqa: BLE001  (the effect happened; only its result is unreadable)
-        told = (
-            f"{call.tool} was called and returned, but its result ({type(value).__name__}) cannot "
-            "be written as JSON, so it is not known what it said."
-        )
+        told = f"{begin} cannot be written as JSON, so it is not known what it said."
         return _failed(call, "bad_result", told, error, latency_ms, redact)
-    blob = ""
-    if len(whole) > declared.max_result_bytes:
-        blob = put_blob(whole)
-        kept = whole[: declared.max_result_bytes].decode("utf-8", "ignore")
-        text = (
-            f"{kept}\n[truncated: these are the first {declared.max_result_bytes} of "
-            f"{len(whole)} bytes; ask for less at a time]"
-        )
-    return _succeeded(call, Raw(msgspec.json.encode(text)), blob, latency_ms)
-
-
-def _shown(value: Any, put: Put, redact: Redact, limit: int) -> Raw:
-    """Return a result that holds images or documents as content blocks."""
-    pieces = value if isinstance(value, list | tuple) else [value]
-    shown: list[Content] = [
-        piece if isinstance(piece, Medium | str) else _json_text(piece) for piece in pieces
-    ]
-    content = rendered([piece for piece in shown if piece != ""], put=put, redact=redact)
-    if len(bytes(content)) > limit:
-        raise ValueError(f"its texts come to {len(bytes(content))} bytes, the limit is {limit}")
-    return content
+    return _succeeded(call, result.content, result.blob, latency_ms)
 
 
 def _succeeded(call: CallTool, content: Raw, blob: str, latency_ms: int) -> ToolCallSucceeded:
@@ -302,12 +273,6 @@ def _succeeded(call: CallTool, content: Raw, blob: str, latency_ms: int) -> Tool
         blob=blob,
         latency_ms=latency_ms,
     )
-
-
-def _json_text(value: Any) -> str:
-    from pydantic_core import to_json  # noqa: PLC0415  (not needed to import outlast)
-
-    return to_json(value).decode()
 
 
 def _failed(  # noqa: PLR0913, PLR0917  (the fields of the event)
@@ -324,7 +289,7 @@ def _failed(  # noqa: PLR0913, PLR0917  (the fields of the event)
         tool_use_id=call.tool_use_id,
         kind=kind,
         content=_text(told),
-        error=printable(_redacted(f"{type(error).__name__}: {words(error)}", redact)),
+        error=printable(redacted(f"{type(error).__name__}: {words(error)}", redact)),
         latency_ms=latency_ms,
     )
 

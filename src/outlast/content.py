@@ -2,21 +2,47 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias, get_args
 
 import msgspec
 from msgspec import Raw
 
+from outlast.blocks import (
+    MAX_BYTES,
+    Put,
+    address,
+    block,
+    encoded,
+    encoded_size,
+    file_id,
+    said,
+    stored,
+)
 from outlast.errors import InvalidInput
-from outlast.media import reference
+from outlast.redaction import Redact, same
 
-MAX_BYTES: Final = 24_000_000
-"""How large one image or document may be: a request holds 32 MB, and base64 takes four thirds."""
+__all__ = [
+    "MAX_BYTES",
+    "Content",
+    "Document",
+    "File",
+    "Image",
+    "Input",
+    "Medium",
+    "Put",
+    "Redact",
+    "attachment",
+    "encoded",
+    "rendered",
+    "same",
+]
+
+MAX_MESSAGE: Final = 33_000_000
+"""How many bytes one message may have, as it is sent: a request holds 32 MiB."""
 
 _IMAGES: Final = {
     b"\x89PNG\r\n\x1a\n": "image/png",
@@ -26,12 +52,16 @@ _IMAGES: Final = {
 }
 """How the images begin that Claude reads; a WebP has its name at the ninth byte."""
 
-Put: TypeAlias = Callable[[bytes], str]
-Redact: TypeAlias = Callable[[str], str]
+
+class _Read:
+    """What was read of a source.  No field, so that it is never compared, or written as JSON."""
+
+    _given: tuple[str, bytes]
+    """Its media type and its bytes; both empty where Claude fetches them itself."""
 
 
 @dataclass(frozen=True)
-class Image:
+class Image(_Read):
     """An image for Claude to look at: PNG, JPEG, GIF or WebP.
 
     Attributes:
@@ -43,7 +73,6 @@ class Image:
     """
 
     source: str | Path | bytes
-    _given: tuple[str, bytes] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Read the file, so that a mistake is found where it was made."""
@@ -53,16 +82,17 @@ class Image:
             given = _image_type(data, self.source), data
         object.__setattr__(self, "_given", given)
 
-    def block(self, put: Put, _: Redact) -> dict[str, Any]:
+    def block(self, put: Put, redact: Redact) -> dict[str, Any]:
         """Return the content block, its bytes put away."""
         kind, data = self._given
-        if not kind:
-            return {"type": "image", "source": {"type": "url", "url": str(self.source)}}
-        return {"type": "image", "source": _stored(kind, data, put)}
+        return {
+            "type": "image",
+            "source": stored(kind, data, put) if kind else _elsewhere(self.source, redact),
+        }
 
 
 @dataclass(frozen=True)
-class Document:
+class Document(_Read):
     """A document for Claude to read: a PDF or a text.
 
     Attributes:
@@ -78,28 +108,34 @@ class Document:
     source: str | Path | bytes
     title: str = ""
     context: str = ""
-    _given: bytes = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Read the file, so that a mistake is found where it was made."""
-        data = b"" if _is_address(self.source) else _bytes(self.source)
-        if data and not data.startswith(b"%PDF-"):
-            _text_in(data, self.source)
-        object.__setattr__(self, "_given", data)
+        for told in (self.title, self.context):
+            if not isinstance(told, str):
+                raise InvalidInput(f"{told!r} is no text that a document can be called")
+        given = "", b""
+        if not _is_address(self.source):
+            data = _bytes(self.source)
+            given = _document_type(data, self.source), data
+        object.__setattr__(self, "_given", given)
 
     def block(self, put: Put, redact: Redact) -> dict[str, Any]:
         """Return the content block, its bytes put away."""
-        told = {"title": redact(self.title), "context": redact(self.context)}
-        named = {name: text for name, text in told.items() if text}
+        told = {"title": self.title, "context": self.context}
+        named = {name: redact(text) for name, text in told.items() if text}
         return {"type": "document", "source": self._source(put, redact)} | named
 
     def _source(self, put: Put, redact: Redact) -> dict[str, Any]:
-        if not self._given:
-            return {"type": "url", "url": str(self.source)}
-        if self._given.startswith(b"%PDF-"):
-            return _stored("application/pdf", self._given, put)
-        text = redact(_text_in(self._given, self.source))
-        return {"type": "text", "media_type": "text/plain", "data": text}
+        kind, data = self._given
+        if not kind:
+            return _elsewhere(self.source, redact)
+        if kind != _TEXT:
+            return stored(kind, data, put)
+        return {"type": "text", "media_type": kind, "data": said(data.decode(), redact)}
+
+
+FileKind: TypeAlias = Literal["document", "image", "container_upload"]
 
 
 @dataclass(frozen=True)
@@ -109,12 +145,23 @@ class File:
     Attributes:
         file_id: what the API calls it.
         kind: what it is to Claude: a document (the default), an image, or an upload into the
-            container of its code execution tool.
+            container of its code execution tool, which a tool cannot return.
+
+    Raises:
+        InvalidInput: the id is empty, or the kind is another.
 
     """
 
     file_id: str
-    kind: Literal["document", "image", "container_upload"] = "document"
+    kind: FileKind = "document"
+
+    def __post_init__(self) -> None:
+        """Refuse what can be no file."""
+        file_id(self.file_id)
+        if self.kind not in get_args(FileKind):
+            raise InvalidInput(
+                f"a file of kind {self.kind!r}: it may be {' or '.join(get_args(FileKind))}"
+            )
 
     def block(self, _put: Put, _: Redact) -> dict[str, Any]:
         """Return the content block."""
@@ -142,46 +189,73 @@ def attachment(path: str | Path) -> Image | Document:
     return Image(path) if is_image else Document(path, title=Path(path).name)
 
 
-def same(text: str) -> str:
-    """Return the text as it is: what redacts nothing."""
-    return text
+class Attachments:
+    """The bytes of one message, until it is known that a request can hold all of them."""
+
+    def __init__(self) -> None:
+        self._data: list[bytes] = []
+
+    def put(self, data: bytes) -> str:
+        """Take bytes and return the digest that they will be kept under."""
+        self._data.append(data)
+        return sha256(data).hexdigest()
+
+    def keep(self, content: Raw, put: Put) -> Raw:
+        """Keep the bytes of a message and return its content.
+
+        Raises:
+            InvalidInput: it is larger than any request.
+
+        """
+        size = len(bytes(content)) + sum(encoded_size(len(data)) for data in self._data)
+        if size > MAX_MESSAGE:
+            raise InvalidInput(
+                f"a message of {size} bytes cannot be sent: the limit is {MAX_MESSAGE}, images and "
+                "documents as base64 included; give less at a time, or upload files with the "
+                "Files API and give a File for each"
+            )
+        for data in self._data:
+            put(data)
+        return content
 
 
 def rendered(given: Input, *, put: Put, redact: Redact = same) -> Raw:
     """Return a message's content as it is journalled and sent: a JSON string or array of blocks.
 
     Args:
-        given: what a user or a tool gives.
-        put: keeps bytes under the digest it returns.
+        given: what a user gives.
+        put: keeps bytes under the digest it returns, which is their hex SHA-256.
         redact: what every text goes through before anything is kept.
 
     Raises:
         InvalidInput: the API would not take it.
 
     """
+    attached = Attachments()
     if isinstance(given, str):
-        return _json(_said(redact(given)))
+        return attached.keep(as_json(said(given, redact)), put)
     pieces = list(given) if isinstance(given, Sequence) and not _is_bytes(given) else [given]
     if not pieces:
         raise InvalidInput("the input is empty, and Claude cannot be asked nothing")
-    return _json([_block(piece, put, redact) for piece in pieces])
+    return attached.keep(as_json([_block(piece, attached.put, redact) for piece in pieces]), put)
 
 
-def holds_media(value: Any) -> bool:
-    """Return whether a tool's result has something in it that is not to be written as JSON."""
-    if isinstance(value, list | tuple):
-        return any(isinstance(one, Medium) for one in value)
-    return isinstance(value, Medium)
+def as_json(value: Any) -> Raw:
+    """Return content as JSON.
 
+    Raises:
+        InvalidInput: something in it cannot be written.
 
-def encoded(data: bytes) -> bytes:
-    """Return bytes as a request holds them."""
-    return base64.standard_b64encode(data)
+    """
+    try:
+        return Raw(msgspec.json.encode(value))
+    except (UnicodeEncodeError, TypeError, RecursionError) as error:
+        raise InvalidInput(f"the input cannot be written as JSON in UTF-8: {error}") from error
 
 
 def _block(piece: Any, put: Put, redact: Redact) -> dict[str, Any]:
     if isinstance(piece, str):
-        return {"type": "text", "text": _said(redact(piece))}
+        return {"type": "text", "text": said(piece, redact)}
     if isinstance(piece, Medium):
         return piece.block(put, redact)
     if not isinstance(piece, Mapping):
@@ -189,83 +263,11 @@ def _block(piece: Any, put: Put, redact: Redact) -> dict[str, Any]:
             f"the input holds {type(piece).__name__} {str(piece)[:80]!r}; "
             "give text, an Image, a Document, a File or a content block"
         )
-    return _raw_block(dict(piece), put, redact)
+    return block(piece, put, redact)
 
 
-_GIVEN: Final = frozenset({"text", "image", "document", "search_result", "container_upload"})
-
-
-def _raw_block(block: dict[str, Any], put: Put, redact: Redact) -> dict[str, Any]:
-    """Return a content block as the API takes it, its texts redacted and its bytes put away."""
-    kind = block.get("type")
-    if kind not in _GIVEN:
-        raise InvalidInput(
-            f"a content block of type {kind!r} cannot be given to Claude; "
-            f"the types are {', '.join(sorted(_GIVEN))}"
-        )
-    if "cache_control" in block:
-        raise InvalidInput(
-            "a content block has cache_control, but outlast places the breakpoints itself; "
-            "leave it out, and see Agent(cache=…)"
-        )
-    redacted: dict[str, Any] = _redacted(block, redact)
-    if kind == "text":
-        _said(redacted.get("text"))
-    source = redacted.get("source")
-    if isinstance(source, dict) and source.get("type") == "base64":
-        given = block["source"]
-        redacted["source"] = _stored(str(given.get("media_type")), _decoded(given), put)
-    return redacted
-
-
-def _redacted(value: Any, redact: Redact) -> Any:
-    if isinstance(value, Mapping):
-        if value.get("type") == "base64":
-            return dict(value)
-        return {name: _member(name, one, redact) for name, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [_redacted(one, redact) for one in value]
-    return value
-
-
-_TEXTS: Final = frozenset({"text", "title", "context", "data"})
-
-
-def _member(name: str, value: Any, redact: Redact) -> Any:
-    if name in _TEXTS and isinstance(value, str):
-        return redact(value)
-    return _redacted(value, redact)
-
-
-def _decoded(source: Mapping[str, Any]) -> bytes:
-    try:
-        return base64.b64decode(source["data"], validate=True)
-    except (KeyError, TypeError, ValueError, binascii.Error) as error:
-        raise InvalidInput(f"the data of a base64 source is not base64: {error!r}") from error
-
-
-def _stored(media_type: str, data: bytes, put: Put) -> dict[str, Any]:
-    if not data or len(data) > MAX_BYTES:
-        raise InvalidInput(
-            f"an image or document of {len(data)} bytes cannot be sent: the limit is {MAX_BYTES}; "
-            "make it smaller, or upload it with the Files API and give a File"
-        )
-    return {"type": "base64", "media_type": media_type, "data": reference(put(data))}
-
-
-def _said(text: Any) -> str:
-    if not isinstance(text, str) or not text.strip():
-        raise InvalidInput(
-            f"the input is {text!r}, and Claude cannot be asked nothing; give it a question"
-        )
-    return text
-
-
-def _json(value: Any) -> Raw:
-    try:
-        return Raw(msgspec.json.encode(value))
-    except (UnicodeEncodeError, TypeError, RecursionError) as error:
-        raise InvalidInput(f"the input cannot be written as JSON in UTF-8: {error}") from error
+def _elsewhere(source: object, redact: Redact) -> dict[str, Any]:
+    return {"type": "url", "url": address(source, redact)}
 
 
 def _is_bytes(value: Any) -> bool:
@@ -273,7 +275,10 @@ def _is_bytes(value: Any) -> bool:
 
 
 def _is_address(source: object) -> bool:
-    return isinstance(source, str) and source.startswith(("https://", "http://"))
+    if not isinstance(source, str) or not source.startswith(("https://", "http://")):
+        return False
+    address(source, same)
+    return True
 
 
 def _bytes(source: str | Path | bytes) -> bytes:
@@ -300,11 +305,19 @@ def _image_type(data: bytes, source: object) -> str:
     )
 
 
-def _text_in(data: bytes, source: object) -> str:
+_TEXT: Final = "text/plain"
+
+
+def _document_type(data: bytes, source: object) -> str:
+    if data.startswith(b"%PDF-"):
+        return "application/pdf"
     try:
-        return data.decode()
+        text = data.decode()
     except UnicodeDecodeError as error:
         raise InvalidInput(f"{_name(source)} is neither a PDF nor UTF-8 text: {error}") from error
+    if not text.strip():
+        raise InvalidInput(f"{_name(source)} is blank, and Claude takes no such text")
+    return _TEXT
 
 
 def _name(source: object) -> str:

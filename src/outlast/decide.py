@@ -83,6 +83,7 @@ from outlast.events import (
     ToolFailureKind,
 )
 from outlast.prices import FRAMING_TOKENS, rates, worst_case
+from outlast.redaction import redacted
 from outlast.state import RunState
 from outlast.tools import InvalidArguments, Tool
 
@@ -128,7 +129,7 @@ REPEATS: Final = 2
 RETRY_NS: Final = NS // 4
 """How soon it is tried again whether calls of others were settled."""
 
-MENDABLE: Final = frozenset({"auth", "spend_limit"})
+MENDABLE: Final = frozenset({"auth", "spend_limit", "store"})
 """Failures that say nothing about the run: it stops, and goes on when somebody has mended them."""
 
 CAUTION: Final[tuple[Effect, ...]] = ("read", "idempotent", "once")
@@ -385,7 +386,8 @@ def _stopped(scope: str, short: budget.Shortage, needed: str, left: str) -> str:
 def _failure_step(state: RunState, ask: Conversation, failure: Failure, now: int) -> Step | None:
     """Return what a failed attempt means, `None` when it is time for the next one."""
     if failure.kind in MENDABLE:
-        why = f"stopped: Claude did not take the request ({failure.kind}): {failure.message}"
+        what = "nothing was sent" if failure.kind == "store" else "Claude did not take the request"
+        why = f"stopped: {what} ({failure.kind}): {failure.message}"
         return Step((RunFinished(status="stopped", why=f"{why}; mend it, then resume"),))
     if failure.kind not in RETRYABLE:
         return failed(f"Claude did not take the request ({failure.kind}): {failure.message}")
@@ -560,7 +562,8 @@ def _start_tool(  # noqa: PLR0913, PLR0917  (what a call is made of)
     try:
         given = declared.arguments(bytes(pending.arguments))
     except InvalidArguments as error:
-        return _not_called(ask, pending, call_id, "invalid_arguments", str(error))
+        told = redacted(str(error), world.redact)
+        return _not_called(ask, pending, call_id, "invalid_arguments", told)
     attempt = pending.attempts + 1
     intent = ToolCallStarted(
         ask_id=ask.ask_id,

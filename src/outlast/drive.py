@@ -14,6 +14,7 @@ from collections.abc import Generator
 from typing import Any, TypeAlias
 
 import msgspec
+from msgspec.structs import replace
 
 from outlast.actions import Action, Short, Sleep, Step, Work, World
 from outlast.agent import Agent
@@ -23,6 +24,7 @@ from outlast.decide_flow import decide_flow
 from outlast.events import AnyEvent, Outcome, RunFinished, RunParked, StepFinished
 from outlast.flows import Flow
 from outlast.journal import Record
+from outlast.redaction import Redact, same
 from outlast.state import RunState, evolve, fold
 from outlast.wants import NOTHING, Wants
 
@@ -74,7 +76,7 @@ Sent: TypeAlias = Appended | Behind | Denied | Outcomes | None
 Loop: TypeAlias = Generator[Wanted, Sent, RunState]
 
 
-def drive(  # noqa: PLR0913  (a drive is told everything)
+def drive(  # noqa: PLR0913  (all but two are keywords)
     state: RunState,
     who: Agent | Flow[..., Any],
     *,
@@ -82,6 +84,7 @@ def drive(  # noqa: PLR0913  (a drive is told everything)
     epoch: int,
     now: int,
     limits: Limits | None = None,
+    redact: Redact = same,
 ) -> Loop:
     """Drive a run to rest and return its state.
 
@@ -92,6 +95,7 @@ def drive(  # noqa: PLR0913  (a drive is told everything)
         epoch: this driver's epoch.
         now: nanoseconds since the epoch, UTC.
         limits: what the run may use, where somebody set that.
+        redact: what a text goes through that the decisions have of the user's code.
 
     """
     outcomes: tuple[Outcome, ...] = ()
@@ -99,7 +103,14 @@ def drive(  # noqa: PLR0913  (a drive is told everything)
     short: tuple[Short, ...] = ()
     wants, run_id = NOTHING, stream.partition(":")[2]
     while True:
-        world = World(in_flight=in_flight, wants=wants, run_id=run_id, limits=limits, short=short)
+        world = World(
+            in_flight=in_flight,
+            wants=wants,
+            run_id=run_id,
+            limits=limits,
+            short=short,
+            redact=redact,
+        )
         plan = _plan(state, who, outcomes, world, _Place(stream, epoch, now))
         if plan.events:
             sent = yield Append(
@@ -184,13 +195,7 @@ def _decided(state: RunState, who: Agent | Flow[..., Any], now: int, world: Worl
 
 
 def _with(world: World, in_flight: frozenset[str]) -> World:
-    return World(
-        in_flight=in_flight,
-        wants=world.wants,
-        run_id=world.run_id,
-        limits=world.limits,
-        short=world.short,
-    )
+    return replace(world, in_flight=in_flight)
 
 
 def _folded(state: RunState, events: tuple[AnyEvent, ...], place: _Place) -> RunState:

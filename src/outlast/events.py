@@ -34,6 +34,7 @@ FailureKind: TypeAlias = Literal[
     "not_found",  # 404: the model or the endpoint does not exist
     "too_large",  # 413
     "invalid_request",  # 400, 422 and every other 4xx
+    "store",  # the store has not what the request is made of: nothing was sent
     "bug",  # an exception of ours or of a model adapter: unknown whether billed
 ]
 """Why a model call came to nothing."""
@@ -48,6 +49,7 @@ UNBILLED: Final[frozenset[FailureKind]] = frozenset(
         "not_found",
         "too_large",
         "invalid_request",
+        "store",
     }
 )
 """Failures after which the call was surely not billed; every other one is in doubt, so spent."""
@@ -73,7 +75,7 @@ ToolFailureKind: TypeAlias = Literal[
     "crash",  # the process ended while the call was in flight
     "unknown_tool",  # Claude asked for a tool that this agent does not have
     "invalid_arguments",  # Claude's arguments do not fit the tool's schema
-    "bad_result",  # what the function returned cannot be written as JSON
+    "bad_result",  # what the function returned cannot be written as JSON, or shown to Claude
 ]
 """Why a tool call came to nothing."""
 
@@ -555,7 +557,8 @@ class ToolCallSucceeded(
     content: Raw
     """What the model gets: a JSON string or an array of content blocks."""
     blob: str = ""
-    """Hex SHA-256 of the whole result in `blobs`, when `content` is only its beginning."""
+    """Hex SHA-256 of the whole result in `blobs`, when `content` is only its beginning: a text, or
+    the JSON of the blocks where it holds images or documents."""
     latency_ms: int = 0
 
 

@@ -9,10 +9,12 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from functools import update_wrapper
-from typing import Any, Final, Generic, ParamSpec, TypeVar, overload
+from typing import Any, Final, Generic, ParamSpec, TypeVar, get_type_hints, overload
+
+import msgspec
 
 from outlast.agent import NAME, Budget
-from outlast.errors import InvalidFlow
+from outlast.errors import InvalidFlow, InvalidInput, UsageError
 from outlast.phases import table
 
 P = ParamSpec("P")
@@ -47,7 +49,11 @@ class Flow(Generic[P, R]):
         self.phases = table(phases) if phases else {}
         self.budget = budget or Budget(turns=TURNS)
         self.declared_in = str(getattr(function, "__module__", ""))
-        self.takes_input = _takes_input(self.name, function)
+        parameter = _input_parameter(self.name, function)
+        self.takes_input = parameter is not None
+        self.parameter = "" if parameter is None else parameter.name
+        self.needs_input = parameter is not None and parameter.default is parameter.empty
+        """Whether its input has no default, which it is given for an input of `None`."""
         if not NAME.fullmatch(self.name):
             raise InvalidFlow(
                 f"flow {self.name!r}: a name is 1 to 128 letters, digits, '.', '_' or '-', "
@@ -66,19 +72,82 @@ class Flow(Generic[P, R]):
         """Whether the function is a coroutine function."""
         return inspect.iscoroutinefunction(self.function)
 
+    def arguments(self, given: bytes) -> tuple[Any, ...]:
+        """Return the input, which is JSON, as the function takes it after the run.
 
-def _takes_input(name: str, function: Callable[..., Any]) -> bool:
+        Raises:
+            InvalidInput: it is not what the function's parameter is declared to be.
+
+        """
+        if not self.takes_input or (given == b"null" and not self.needs_input):
+            return ()
+        try:
+            return (validated(given, hint(self.function, self.parameter)),)
+        except UsageError as error:
+            raise InvalidInput(
+                f"flow {self.name!r}: its input {self.parameter!r} is not as declared: {error}"
+            ) from error
+
+
+_PLACES: Final = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+
+
+def _input_parameter(name: str, function: Callable[..., Any]) -> inspect.Parameter | None:
     try:
         parameters = list(inspect.signature(function).parameters.values())
     except (TypeError, ValueError) as error:
         raise InvalidFlow(f"flow {name!r} is no function: {error}") from error
+    placed = [one for one in parameters if one.kind in _PLACES]
     needed = [one for one in parameters if one.default is one.empty]
-    if not parameters or len(needed) > 2:
+    if not placed or not set(needed) <= set(placed[:2]):
         raise InvalidFlow(
             f"flow {name!r} has the parameters ({', '.join(map(str, parameters))}); "
             "it takes the run, and at most one more without a default: its input"
         )
-    return len(parameters) > 1
+    return placed[1] if len(placed) > 1 else None
+
+
+def hint(function: Callable[..., Any], name: str) -> Any:
+    """Return the type of a parameter, or of `return`; `Any` where none can be told."""
+    try:
+        return get_type_hints(function).get(name, Any)
+    except Exception:  # noqa: BLE001  (a hint that cannot be resolved is none)
+        return Any
+
+
+def validated(whole: bytes, declared: Any) -> Any:
+    """Return JSON as what it was declared to be; as it is where that is no type of data.
+
+    Raises:
+        UsageError: it is something else.
+
+    """
+    if declared in (Any, None, type(None)):
+        return msgspec.json.decode(whole)
+    from pydantic import PydanticUserError, TypeAdapter, ValidationError  # noqa: PLC0415  (heavy)
+
+    try:
+        return TypeAdapter(declared).validate_json(whole)
+    except (PydanticUserError, TypeError):
+        return msgspec.json.decode(whole)  # a type that pydantic has no schema for
+    except ValidationError as error:
+        raise UsageError(f"{_short(whole)} is no {_called(declared)}: {_first(error)}") from error
+
+
+def _called(declared: Any) -> str:
+    return str(getattr(declared, "__name__", declared))
+
+
+def _short(whole: bytes) -> str:
+    text = whole.decode()
+    return text if len(text) <= 80 else text[:77] + "…"
+
+
+def _first(error: Any) -> str:
+    """Return what is wrong first, and where."""
+    first = error.errors(include_url=False)[0]
+    place = ".".join(map(str, first["loc"]))
+    return f"{place}: {first['msg']}" if place else str(first["msg"])
 
 
 @overload

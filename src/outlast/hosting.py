@@ -13,21 +13,23 @@ from __future__ import annotations
 import asyncio
 import random as dice
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from hashlib import sha256
-from typing import Any, Final, NoReturn, get_type_hints
+from typing import Any, Final, NoReturn, get_args
 from uuid import UUID, uuid4
 
 import msgspec
 from msgspec import Raw
+from msgspec.structs import replace
 
 from outlast import wants
 from outlast.actions import child_id
 from outlast.agent import Agent
+from outlast.calls import printable, words
 from outlast.content import Input, Put, Redact, rendered
 from outlast.conversation import Conversation
 from outlast.durations import nanoseconds
@@ -35,14 +37,17 @@ from outlast.errors import (
     AskFailed,
     FlowChanged,
     InvalidFlow,
+    InvalidInput,
     NameRequired,
     OutlastError,
     StepFailed,
     UsageError,
 )
 from outlast.events import Effect
-from outlast.flows import Flow
+from outlast.flows import Flow, hint, validated
 from outlast.phases import check_entry
+from outlast.prices import rates
+from outlast.redaction import redacted
 from outlast.run import Run
 from outlast.state import RunState
 from outlast.steps import Finished
@@ -128,6 +133,10 @@ class Host:
         self._counts: dict[str, int] = {}
         self._askers: dict[str, object] = {}
         self._lasts: dict[str, str] = {}
+        self._before: dict[str, str] = {}
+        """Which ask each one goes on from."""
+        self._versions: dict[int, tuple[Agent, str]] = {}
+        """The version of each agent, by its identity; it is kept with it, so that it stays one."""
         self._stems: dict[str, str] = {}
         self._loop = asyncio.get_running_loop()
         self._closed = False
@@ -193,19 +202,36 @@ class Host:
                 value = await self.flow.function(self._handle, *arguments)
             else:
                 value = await _threaded(lambda: self.flow.function(self._handle, *arguments))
-            self._returned = Raw(_to_json(value))
+            self._return(value)
         except (Unwound, asyncio.CancelledError):
             if not self._closed and self.error is None:
                 self._raised = f"flow {self.flow.name} was cancelled by its own function"
-        except Exception as error:  # noqa: BLE001  (whatever a user's function raises)
-            self._raised = f"flow {self.flow.name} raised {type(error).__name__}: {error}"
+        except (KeyboardInterrupt, GeneratorExit):
+            raise  # Ctrl-C, which may strike anywhere, or nobody waits for this any more
+        except BaseException as error:  # noqa: BLE001  (whatever a user's function raises)
+            if not self._closed:
+                self._raised = self._written(f"flow {self.flow.name} raised {_told(error)}")
         self.changed.set()
 
-    def _arguments(self) -> list[Any]:
-        if not self.flow.takes_input:
-            return []
-        value = msgspec.json.decode(self._given)
-        return [_validated(value, _hint(self.flow.function, 1))]
+    def _arguments(self) -> tuple[Any, ...]:
+        try:
+            return self.flow.arguments(bytes(self._given))
+        except InvalidInput as error:
+            self._stop(error)  # it was none when the run was started, so the code was changed
+
+    def _return(self, value: Any) -> None:
+        try:
+            whole = _to_json(value)
+            msgspec.json.decode(whole)  # not everything that can be written can be read: NaN
+        except Exception as error:  # noqa: BLE001  (a user's value, a user's serializer)
+            what = f"flow {self.flow.name} returned {type(value).__name__}"
+            self._raised = self._written(f"{what}, which cannot be written as JSON: {words(error)}")
+        else:
+            self._returned = Raw(whole)
+
+    def _written(self, text: str) -> str:
+        """Return a text of the user's as it may be journalled."""
+        return printable(redacted(text, self._around.redact))
 
     # ── what it asks for ────────────────────────────────────────────────────────────────────────
 
@@ -217,9 +243,12 @@ class Host:
         content = rendered(given, put=self._around.put, redact=self._around.redact)
         continues = self._continued(agent, conversation, named)
         recorded = self._state.asks.get(named)
-        version = version_of(agent)
+        version = self._version(agent)
         if recorded is not None:
             self._check_ask(named, recorded, agent, content, version)
+        elif continues:
+            # Its tools are asked for, as if it were open: the conversation is about to go on.
+            self._check_agent(replace(self._state.asks[continues], answer=None), agent, version)
         if recorded is not None and (recorded.answer is not None or recorded.failed):
             return self._ready(lambda: _answer_of(named, recorded))
         self._asks[named] = wants.Ask(
@@ -241,6 +270,9 @@ class Host:
         if not callable(function):
             self._stop(UsageError(f"step {name!r}: {function!r} is no function"))
         declared = function.effect if isinstance(function, Tool) else "once"
+        if effect is not None and effect not in get_args(Effect):
+            known = ", ".join(map(repr, get_args(Effect)))
+            self._stop(UsageError(f"step {name!r}: effect is {effect!r}; give one of {known}"))
         given = _digest([args, kwargs])
         over = self._known(name, "step", given)
         if over is not None:
@@ -370,6 +402,11 @@ class Host:
                 )
             )
         self._lasts[key] = name
+        ask = self._state.asks.get(before)
+        if ask is not None and ask.failed:
+            # What has no answer is not part of the conversation: nobody could go on from there.
+            before = self._before.get(before, "")
+        self._before[name] = before
         return before
 
     # ── the journal ─────────────────────────────────────────────────────────────────────────────
@@ -396,23 +433,36 @@ class Host:
             self._changed(name, f"an ask of {recorded.spec.agent!r}", f"one of {agent.name!r}")
         if recorded.asked != content:
             self._changed(name, f"the question {_short(recorded.asked)}", _short(content))
+        self._check_agent(recorded, agent, version)
+
+    def _check_agent(self, recorded: Conversation, agent: Agent, version: str) -> None:
         try:
             self._around.check(recorded, agent, version)
         except OutlastError as error:
             self._stop(error)
 
+    def _version(self, agent: Agent) -> str:
+        """Return the version of an agent; one that cannot be asked at all ends the leg."""
+        if id(agent) not in self._versions:
+            try:
+                rates(agent.model)
+                self._versions[id(agent)] = agent, version_of(agent)
+            except UsageError as error:
+                self._stop(error)
+        return self._versions[id(agent)][1]
+
     def _result(self, name: str, over: Finished, function: Callable[..., Any] | None = None) -> Any:
         if over.status != "succeeded":
             raise StepFailed(name, why=over.error, in_doubt=over.status == "in_doubt")
-        raw: bytes | None = bytes(over.result)
+        raw: bytes | None = bytes(over.result) or b"null"
         if over.blob:
             raw = self._around.blob(over.blob)
             if raw is None:
                 self._stop(UsageError(f"the result of {name!r} is lost: no blob {over.blob}"))
-        value = msgspec.json.decode(raw or b"null")
         bound = self.functions.get(name)
         called = function or (bound.function if bound is not None else None)
-        return value if called is None else _validated(value, _hint(called, "return"))
+        plain = called.function if isinstance(called, Tool) else called
+        return validated(raw or b"null", Any if plain is None else hint(plain, "return"))
 
     # ── waiting ─────────────────────────────────────────────────────────────────────────────────
 
@@ -612,37 +662,37 @@ def _to_json(value: Any) -> bytes:
 
 
 def _digest(value: Any) -> str:
-    """Return the hash of arguments; empty where they cannot be written as JSON."""
+    """Return the hash of arguments; empty where they cannot be compared after a crash."""
     try:
-        return sha256(_to_json(value)).hexdigest()
+        return sha256(_to_json(_ordered(value))).hexdigest()
     except Exception:  # noqa: BLE001  (a client, a connection: such arguments are not compared)
         return ""
 
 
-def _hint(function: Callable[..., Any], which: int | str) -> Any:
-    """Return the type of a parameter or of what is returned; `Any` where none is given."""
-    plain = function.function if isinstance(function, Tool) else function
-    try:
-        hints: Mapping[str, Any] = get_type_hints(plain)
-        if isinstance(which, str):
-            return hints.get(which, Any)
-        code = getattr(plain, "__code__", None)
-        names = code.co_varnames if code is not None else ()
-        return hints.get(names[which], Any) if which < len(names) else Any
-    except Exception:  # noqa: BLE001  (a hint that cannot be resolved is none)
-        return Any
+def _ordered(value: Any) -> Any:
+    """Return arguments in the order that every process has them in.
+
+    Raises:
+        TypeError: there is an iterator among them, which could be read only once.
+
+    """
+    match value:
+        case dict():
+            return {key: _ordered(one) for key, one in value.items()}
+        case list() | tuple():
+            return [_ordered(one) for one in value]
+        case set() | frozenset():
+            return sorted(_to_json(_ordered(one)).decode() for one in value)
+        case Iterator():
+            raise TypeError("an iterator can be read only once")
+    return value
 
 
-def _validated(value: Any, hint: Any) -> Any:
-    """Return a value of JSON as what it was declared to be."""
-    if hint is Any or hint is None or hint is type(None):
-        return value
-    from pydantic import TypeAdapter  # noqa: PLC0415  (not needed to import outlast)
-
-    try:
-        return TypeAdapter(hint).validate_python(value)
-    except Exception as error:
-        raise UsageError(f"{value!r} from the journal is no {hint}: {error}") from error
+def _told(error: BaseException) -> str:
+    """Return what was raised; of a group, what is in it."""
+    if isinstance(error, BaseExceptionGroup):
+        return ", and ".join(_told(one) for one in error.exceptions)
+    return f"{type(error).__name__}: {words(error)}"
 
 
 def _short(content: Raw) -> str:

@@ -25,7 +25,12 @@ _MEDIA: Final = (b'"image"', b'"document"', b'"container_upload"')
 _PLAIN: Final = frozenset({"text", "content"})
 """Sources of documents whose tokens are those of the message's own bytes."""
 
-_REFERENCE: Final = re.compile(rb'"data":\{"blob":"([0-9a-f]{64})"\}')
+_REFERENCE: Final = re.compile(
+    rb'(\{"type":"base64","media_type":"[a-z/]+","data":)\{"blob":"([0-9a-f]{64})"\}\}'
+)
+"""A source whose bytes were put away, as `blocks.stored` writes it; in a text, its quotation marks
+would be escaped.
+"""
 
 
 def bound(content: bytes) -> tuple[int, bool]:
@@ -73,4 +78,4 @@ def has_references(message: bytes) -> bool:
 
 def expanded(message: bytes, base64_of: Callable[[str], bytes]) -> bytes:
     """Return a message with its bytes in their places; `base64_of` gives those of a digest."""
-    return _REFERENCE.sub(lambda at: b'"data":"%b"' % base64_of(at[1].decode()), message)
+    return _REFERENCE.sub(lambda at: b'%b"%b"}' % (at[1], base64_of(at[2].decode())), message)

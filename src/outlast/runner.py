@@ -30,13 +30,20 @@ from outlast.actions import (
     Work,
 )
 from outlast.agent import Agent
+from outlast.blocks import encoded
 from outlast.budget import BILLED, posting
 from outlast.caching import marked
 from outlast.calls import call_step, call_tool, finished_step, printable, words
-from outlast.content import Redact, encoded, same
 from outlast.conversation import Conversation, blocks, evolve, opened
 from outlast.drive import Append, Appended, Behind, Denied, Loop, Outcomes, Perform, Sent, drive
-from outlast.errors import Conflict, ModelFailure, Refused, ToolError, UnknownModel
+from outlast.errors import (
+    Conflict,
+    ModelFailure,
+    Refused,
+    StoreError,
+    ToolError,
+    UnknownModel,
+)
 from outlast.events import (
     OUTSIDE,
     UNBILLED,
@@ -63,6 +70,7 @@ from outlast.limits import fold as fold_budgets
 from outlast.media import expanded
 from outlast.models import Model, Part, Reply, Request, TokenCounter
 from outlast.prices import context_window, exact
+from outlast.redaction import Redact, same
 from outlast.run import Run, run_of
 from outlast.state import RunState, fold, row
 
@@ -148,7 +156,7 @@ class Runner:
         self._live = 0
         self._budgets = Budgets()
 
-    async def drive(
+    async def drive(  # noqa: PLR0913  (all but two are keywords)
         self,
         run_id: str,
         who: Agent | Flow[..., Any],
@@ -156,8 +164,9 @@ class Runner:
         epoch: int,
         watch: Watch,
         check: Check = _unchecked,
+        spawn: Spawn | None = None,
     ) -> RunState:
-        """Drive a claimed run to rest and return its state.
+        """Drive a claimed run to rest and return its state; its children are driven by `spawn`.
 
         Raises:
             Fenced: another driver took the run over; nothing more was started.
@@ -167,10 +176,18 @@ class Runner:
         stream = run_stream(run_id)
         state = fold(self._journal.read(stream))
         self._live += 1
-        leg = _Leg(self, run_id, who, epoch, watch, state, check)
+        leg = _Leg(self, run_id, who, epoch, watch, state, check, spawn or self._spawn)
         set_for_it = of_run(self.budgets(fresh=True), run_id, who.budget.limits)
         limits = None if set_for_it == who.budget.limits else set_for_it
-        loop = drive(state, who, stream=stream, epoch=epoch, now=self._clock(), limits=limits)
+        loop = drive(
+            state,
+            who,
+            stream=stream,
+            epoch=epoch,
+            now=self._clock(),
+            limits=limits,
+            redact=self._redact,
+        )
         try:
             return await leg.pump(loop)
         finally:
@@ -215,6 +232,7 @@ class _Leg:
         watch: Watch,
         state: RunState,
         check: Check,
+        spawn: Spawn | None,
     ) -> None:
         assert state.started is not None, "a run without its first event"  # noqa: S101
         self._runner = runner
@@ -227,6 +245,7 @@ class _Leg:
         self._epoch = epoch
         self._watch = watch
         self._started = state.started
+        self._spawn = spawn
         self._tasks: set[asyncio.Task[Outcome]] = set()
         self._accounts = False
         """Whether calls of this leg may hold something of the budgets of others."""
@@ -236,6 +255,8 @@ class _Leg:
         """What a watcher raised first: raised to the caller when the run is at rest."""
         self._broken: BaseException | None = None
         """What kept a call from having an outcome: raised once its siblings' are written."""
+        self._unsent: StoreError | None = None
+        """What kept a request from being sent: raised once the run is at rest."""
 
     def _hosted(self, flow: Flow[..., Any], state: RunState, check: Check) -> Host:
         assert state.started is not None, "a run without its first event"  # noqa: S101
@@ -256,8 +277,8 @@ class _Leg:
             try:
                 wanted = loop.send(sent)
             except StopIteration as stop:
-                if self._complaint is not None:
-                    raise self._complaint from None
+                if (complaint := self._unsent or self._complaint) is not None:
+                    raise complaint from complaint.__cause__
                 state: RunState = stop.value
                 return state
             sent = (
@@ -480,9 +501,8 @@ class _Leg:
         return StepFinished(name=call.name, kind="child", status="failed", error=told)
 
     async def _spawned(self, run_id: str, who: Agent | Flow[..., Any], given: Any) -> Run:
-        spawn = self._runner._spawn  # noqa: SLF001
-        assert spawn is not None, "a runner that can drive no child"  # noqa: S101
-        return await spawn(
+        assert self._spawn is not None, "a runner that can drive no child"  # noqa: S101
+        return await self._spawn(
             run_id,
             who,
             given,
@@ -517,14 +537,15 @@ class _Leg:
         try:
             request = counting(count, run_id=self._run_id, blob=blob)
             return counted(count, await self._runner.count(request))
+        except StoreError:
+            raise  # it says nothing about the length of the prompt
         except Exception as error:  # noqa: BLE001  (an upper bound is known without it)
             return uncounted(count, f"{type(error).__name__}: {words(error)}")
 
     async def _call_model(self, call: CallModel) -> Outcome:
         began = time.monotonic_ns()
-        blob = self._runner._journal.blob  # noqa: SLF001
         try:
-            request = request_of(call, run_id=self._run_id, blob=blob)
+            request = self._request(call)
             on_part = None if self._watch.on_part is None else self._show
             reply = await self._runner._model.call(request, on_part=on_part)  # noqa: SLF001
             return answered(call, reply, latency_ms=(time.monotonic_ns() - began) // 1_000_000)
@@ -536,6 +557,15 @@ class _Leg:
             )
         self._discard(call)
         return event
+
+    def _request(self, call: CallModel) -> Request:
+        blob = self._runner._journal.blob  # noqa: SLF001
+        try:
+            return request_of(call, run_id=self._run_id, blob=blob)
+        except StoreError as error:
+            # Nothing was sent, which is written where the store still can, before it is raised.
+            self._unsent = error
+            raise ModelFailure("store", f"{type(error).__name__}: {words(error)}") from error
 
     def _discard(self, call: CallModel) -> None:
         self._show(
@@ -609,7 +639,7 @@ def _base64(digest: str, blob: Blob) -> bytes:
     data = blob(digest)
     if data is None:
         raise ModelFailure(
-            "invalid_request",
+            "store",
             f"the journal has no blob {digest}, which the conversation holds an image or a "
             "document of; restore the store from a backup that has it",
         )

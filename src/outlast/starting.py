@@ -7,15 +7,25 @@ import secrets
 import sys
 import time
 from collections.abc import Callable
-from typing import Any, Final
+from contextlib import suppress
+from itertools import takewhile
+from typing import Any, Final, Literal, TypeAlias
 
 import msgspec
 from msgspec import Raw
 
+from outlast import logs
 from outlast.agent import Agent
-from outlast.content import Input, Redact, rendered, same
+from outlast.content import Input, rendered
 from outlast.conversation import Conversation, evolve, opened
-from outlast.errors import BudgetTooSmall, InvalidInput, RunConflict, UsageError, VersionChanged
+from outlast.errors import (
+    BudgetTooSmall,
+    Conflict,
+    InvalidInput,
+    RunConflict,
+    UsageError,
+    VersionChanged,
+)
 from outlast.events import (
     JOURNAL_VERSION,
     NULL,
@@ -29,6 +39,7 @@ from outlast.events import (
 from outlast.flows import Flow
 from outlast.journal import Commit, Journal, Record, run_stream
 from outlast.prices import FRAMING_TOKENS, NANO, rates, worst_case
+from outlast.redaction import Redact, same, within
 from outlast.state import RunState, fold, row
 from outlast.versions import differences, version_of
 
@@ -36,6 +47,9 @@ FIRST_ASK: Final = "ask-1"
 
 Who = Agent | Flow[..., Any]
 """Whatever a run can be of."""
+
+OnChange: TypeAlias = Literal["recorded", "refuse", "fork"]
+"""What happens to a run whose agent or flow was changed since it was started."""
 
 
 def input_of(who: Who, given: Any, *, put: Callable[[bytes], str], redact: Redact = same) -> Raw:
@@ -56,10 +70,11 @@ def input_of(who: Who, given: Any, *, put: Callable[[bytes], str], redact: Redac
     from pydantic_core import to_json  # noqa: PLC0415  (not needed to import outlast)
 
     try:
-        whole = redact(to_json(given).decode()).encode()
+        whole = within(to_json(given).decode(), redact).encode()
         msgspec.json.decode(whole)
     except Exception as error:
         raise InvalidInput(f"the input cannot be written as JSON: {error}") from error
+    who.arguments(whole)  # found wrong before anything is written, rather than by the run
     return Raw(whole)
 
 
@@ -172,17 +187,16 @@ def check_same(journal: Journal, run_id: str, who: Who, content: Raw) -> None:
         elif isinstance(event, MessageReceived) and event.ask_id == FIRST_ASK:
             recorded = event.content
         if recorded is not None and recorded != content:
-            raise RunConflict(
-                run_id, what="input", recorded=_short(recorded), given=_short(content)
-            )
+            was, now = _apart(recorded, content)
+            raise RunConflict(run_id, what="input", recorded=was, given=now)
 
 
-def check_who(journal: Journal, run_id: str, who: Who, on_change: str) -> None:
+def check_who(journal: Journal, run_id: str, who: Who, on_change: OnChange) -> None:
     """Refuse to go on with another agent or flow; of a changed one, do what `on_change` says.
 
     Raises:
         UsageError: it is another one, or lacks a tool that the run knows.
-        VersionChanged: it was changed, and `on_change` is `refuse`.
+        VersionChanged: it was changed, and `on_change` is not `recorded`.
 
     """
     state: RunState = fold(journal.read(run_stream(run_id), limit=1))
@@ -193,21 +207,28 @@ def check_who(journal: Journal, run_id: str, who: Who, on_change: str) -> None:
             f"run {run_id!r} was started with {started.kind} {started.agent!r}, not "
             f"{who.name!r}; give what it was started with"
         )
-    if isinstance(who, Agent):
-        check_tools(run_id, started.spec, who)
-    if (now := version_of(who)) != started.version:
+    now = version_of(who)
+    if started.version and now != started.version:
         changed = differences(started.spec, who.spec()) if isinstance(who, Agent) else []
         _changed(journal, run_id, who.name, (started.version, now), changed, on_change)
+    if isinstance(who, Agent):
+        check_tools(run_id, started.spec, who)
 
 
 def check_ask(  # noqa: PLR0913, PLR0917  (both sides of the comparison)
-    journal: Journal, run_id: str, ask: Conversation, agent: Agent, version: str, on_change: str
+    journal: Journal,
+    run_id: str,
+    ask: Conversation,
+    agent: Agent,
+    version: str,
+    on_change: OnChange,
 ) -> None:
     """Do the same for an agent that a flow asks again."""
-    check_tools(run_id, ask.spec, agent)
     if ask.version and ask.version != version:
         changed = differences(ask.spec, agent.spec())
         _changed(journal, run_id, agent.name, (ask.version, version), changed, on_change)
+    if ask.answer is None and not ask.failed:
+        check_tools(run_id, ask.spec, agent)
 
 
 def _changed(  # noqa: PLR0913, PLR0917  (what is said of a change)
@@ -216,21 +237,66 @@ def _changed(  # noqa: PLR0913, PLR0917  (what is said of a change)
     name: str,
     versions: tuple[str, str],
     parts: list[str],
-    on_change: str,
+    on_change: OnChange,
 ) -> None:
     was, now = versions
     what = f" ({', '.join(parts)})" if parts else " (its code)"
-    if on_change == "refuse":
+    if on_change != "recorded":
         raise VersionChanged(run_id, name=name, recorded=was, given=now, what=what.strip(" ()"))
     told = (
         f"{name} was changed{what}: version {was} when the run was started, now {now}. "
         "What the model sees stays as it was recorded; functions are those of now."
     )
+    _note(journal, run_id, told)
+
+
+def fork(journal: Journal, run_id: str, who: Who, version: str) -> str:
+    """Begin a run of the same input beside one of another version, and return its id.
+
+    The run itself is left as it is, but for a note; where there is the other one already, it is
+    that.
+
+    Raises:
+        UsageError: the run holds more than one question, which would have to be asked again.
+
+    """
+    forked = f"{run_id.partition('~')[0]}~{version}"
+    state = fold(journal.read(run_stream(run_id)))
+    started = state.started
+    assert started is not None, "a run without its first event"  # noqa: S101
+    if started.kind == "agent" and len(state.asks) > 1:
+        raise UsageError(
+            f"run {run_id!r} is a conversation of {len(state.asks)} questions with version "
+            f"{started.version} of {who.name}, which cannot be begun again with {version}; go on "
+            "with on_change='recorded'"
+        )
+    if journal.run(forked) is None:
+        asked = started.input if started.kind == "flow" else state.asks[FIRST_ASK].asked
+        with suppress(Conflict):  # somebody else began it at the same time
+            begin(
+                journal,
+                forked,
+                who,
+                asked,
+                tenant=started.tenant,
+                tags=started.tags,
+                parent=started.parent,
+                root="" if started.root == run_id else started.root,
+            )
+            logs.tell(journal.read(run_stream(forked), limit=2))
+    was = f"version {started.version} of {started.agent}"
+    _note(journal, run_id, f"Left as it is, with {was}: run {forked!r} has its input, and another.")
+    _note(journal, forked, f"Begun with the input of run {run_id!r}, which is left with {was}.")
+    return forked
+
+
+def _note(journal: Journal, run_id: str, told: str) -> None:
+    """Write something into a run's journal, unless it is there."""
     stream = run_stream(run_id)
     notes = [record.event for record in journal.read(stream)]
     if not any(isinstance(note, NoteAdded) and note.text == told for note in notes):
         note = NoteAdded(text=told, by="outlast")
-        journal.append(Commit(stream=stream, events=(note,), at=time.time_ns()))
+        logs.tell(journal.append(Commit(stream=stream, events=(note,), at=time.time_ns())))
 
 
 def check_tools(run_id: str, recorded: Spec, agent: Agent) -> None:
@@ -286,6 +352,19 @@ def located(run_id: str, started: RunStarted) -> Who:
     return found
 
 
-def _short(content: Raw) -> str:
-    text = bytes(content).decode()
-    return text if len(text) <= 80 else text[:77] + "…"
+_SHORT: Final = 80
+"""So many characters of an input are shown."""
+
+
+def _apart(recorded: Raw, given: Raw) -> tuple[str, str]:
+    """Return two inputs, each in a few words, among them those in which they differ."""
+    one, other = bytes(recorded).decode(), bytes(given).decode()
+    pairs = zip(one, other, strict=False)
+    alike = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+    first = 0 if alike < _SHORT // 2 else alike - _SHORT // 4
+    return _short(one, first), _short(other, first)
+
+
+def _short(text: str, first: int) -> str:
+    end = first + _SHORT
+    return f"{'…' if first else ''}{text[first:end]}{'…' if end < len(text) else ''}"

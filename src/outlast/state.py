@@ -180,7 +180,7 @@ def row(state: RunState, run_id: str) -> RunRow:
         status=state.status,
         phase=state.phases.now,
         wake_at=state.steps.wake_at or None,
-        answer=None if state.answer is None else bytes(state.answer).decode(),
+        answer=_answer(state),
         cost_nano=state.spend.nano,
         tokens=state.spend.tokens,
         turns=state.spend.turns,
@@ -191,3 +191,10 @@ def row(state: RunState, run_id: str) -> RunRow:
         parent=started.parent,
         root=started.root,
     )
+
+
+def _answer(state: RunState) -> str | None:
+    """Return the answer of a run that is completed; what one ask of several came to is none."""
+    if state.status != "completed" or state.answer is None:
+        return None
+    return bytes(state.answer).decode()

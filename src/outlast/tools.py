@@ -169,7 +169,8 @@ def tool(
 
     Its parameters need type hints, its docstring tells Claude what it does (the part about a
     parameter goes to that parameter), and its result is given to Claude as text: a `str` as it is,
-    anything else as JSON.  Raise `ToolError` to tell Claude what went wrong; of any other
+    anything else as JSON.  An `Image`, a `Document` or a `File`, alone or in lists and dicts, is
+    shown to Claude as what it is.  Raise `ToolError` to tell Claude what went wrong; of any other
     exception Claude only learns the class.
 
     Args:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from functools import lru_cache
 from hashlib import sha256
 from typing import Any
 
@@ -28,8 +29,12 @@ def version_of(who: Agent | Flow[..., Any]) -> str:
     return sha256("\n".join(parts).encode()).hexdigest()[:12]
 
 
+@lru_cache(maxsize=1_024)
 def _code(function: Callable[..., Any]) -> str:
-    """Return where a function is declared, and its source where that can be had."""
+    """Return where a function is declared, and its source where that can be had.
+
+    Once for each: a file that is edited under a running process is not the code that runs.
+    """
     plain = inspect.unwrap(function)
     place = f"{getattr(plain, '__module__', '')}:{getattr(plain, '__qualname__', '')}"
     try:

@@ -28,7 +28,7 @@ def played(tmp_path_factory):
     ends = [
         _ended(folder, signal.SIGINT, "overloaded (529)"),
         _ended(folder, signal.SIGKILL, "  3  "),
-        _ended(folder, signal.SIGKILL, "rate_limited (429)"),
+        _ended(folder, signal.SIGKILL, "── reviewing ──"),
         finished(process("demo", "--fast", "--store", STORE, cwd=folder)),
     ]
     return folder, ends
@@ -83,18 +83,18 @@ def test_the_demo_goes_on(played):
     ]
     found = _found(ends)
     assert len(found) == 3
-    assert 1 <= found[0] < 3 <= found[1] <= found[2] < 8
-    assert "grants of at most £20,000 for" in ends[-1][1]
+    assert 1 <= found[0] < 3 <= found[1] < 6 <= found[2] < 9
+    assert "We ask for £15,000" in ends[-1][1]
 
 
 def test_no_turn_is_asked_twice(played):
-    """Each of the eight replies is in the journal once, whoever was driving."""
+    """Each of the nine replies is in the journal once, whoever was driving."""
     folder, ends = played
     events = _log(folder)
     replies = [event for event in events if event["type"] == "model_call_succeeded"]
-    assert len(replies) == 8
+    assert len(replies) == 9
     told = re.findall(r"^ +(\d)  ", "".join(out for _, out, _ in ends), re.MULTILINE)
-    assert sorted(set(told)) == list("12345678")
+    assert sorted(set(told)) == list("123456789")
     assert max(event["epoch"] for event in events) == 4
 
 
@@ -107,6 +107,16 @@ def test_the_bill_fits_the_journal(played):
     billed = sum(line["nano_usd"] for line in _lines(folder, "bill.jsonl"))
     assert settled <= billed <= settled + doubted
     assert _shown(folder)["cost_nano"] == settled + doubted
+
+
+def test_it_goes_through_its_phases_once(played):
+    """However often it was killed, each phase was entered once, and the proposal is saved."""
+    folder, _ = played
+    events = _log(folder)
+    phases = [event["phase"] for event in events if event["type"] == "phase_entered"]
+    assert phases == ["researching", "drafting", "reviewing"]
+    (saved,) = [e for e in events if e["type"] == "step_finished"]
+    assert (folder / saved["result"]).read_text() == _shown(folder)["answer"] + "\n"
 
 
 def test_faults_come_once(played):

@@ -216,15 +216,15 @@ def test_another_agent_cannot_resume(here, store):
         (["broken:finder", "hi"], "cannot be imported: ZeroDivisionError"),
         (["needy:finder", "hi"], "needs 'nonexistent_thing', which is not installed"),
         (["untold:finder", "hi"], "parameter 'x' has no type hint"),
-        (["mine:number", "hi"], "is no outlast.Agent, but of type int; its agents are: mine:find"),
+        (["mine:number", "hi"], "no flow, but of type int; its agents are: mine:find"),
         (["mine:nobody", "hi"], "module 'mine' has no 'nobody'; its agents are: mine:finder"),
-        (["json:dumps", "hi"], "it declares no agent"),
+        (["json:dumps", "hi"], "it declares no agent and no flow"),
         (["mine:finder", "  "], "Claude cannot be asked nothing"),
         (["mine:misspelt", "hi"], "no price is known for model 'claude-opux-5-5'"),
         (["mine:finder", "hi", "--id", "a b"], "run id 'a b': a run id is"),
         (["mine:finder", "hi", "--wait", "soon"], "'soon' is not a length of time; write 30s"),
         (["mine:finder", "hi", "--store", "runs.db"], "'runs.db' is not a store"),
-        (["mine:finder"], "Missing argument 'INPUT'"),
+        (["mine:finder"], "agent 'finder' needs an INPUT"),
     ],
 )
 def test_what_cannot_run_leaves_nothing(here, words, told):

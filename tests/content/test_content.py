@@ -155,10 +155,10 @@ def test_what_claude_cannot_read(make: Callable[[], Any], why: str) -> None:
         ([{"type": "text", "text": " "}], "cannot be asked nothing"),
         (["a", ""], "cannot be asked nothing"),
         ([{"type": "text", "text": "a", "cache_control": {"type": "ephemeral"}}], "outlast places"),
-        ([{"type": "image", "source": {"type": "base64", "data": "!"}}], "is not base64"),
+        ([{"type": "image", "source": PNG_SOURCE | {"data": "!"}}], "is not base64"),
         ([outlast.Image(PNG + bytes(MAX_BYTES))], "the limit is 24000000"),
         ([{"type": "text", "text": object()}], "cannot be asked nothing"),
-        ([{"type": "search_result", "source": object()}], "cannot be written as JSON"),
+        ([{"type": "text", "text": "a", "citations": object()}], "cannot be written as JSON"),
     ],
 )  # fmt: skip
 def test_what_claude_cannot_be_given(app: outlast.Outlast, given: Any, why: str) -> None:
@@ -215,15 +215,18 @@ def test_what_looks_like_a_reference_is_text(app: outlast.Outlast, model: Script
 
 
 def test_a_lost_blob_is_said_to_be_lost(app: outlast.Outlast, model: ScriptedModel) -> None:
-    """A run whose image is gone fails before anything is sent or billed, naming the blob."""
+    """A run whose image is gone stops before anything is sent or billed, until it is back."""
     app.start(agent(model=MODEL), outlast.Image(PNG), run_id="r")
+    blob = app.journal.blob
     app.journal.blob = lambda digest: None  # type: ignore[method-assign]
     run = app.run(agent(model=MODEL), outlast.Image(PNG), run_id="r")
-    assert run.status == "failed"
-    assert "the journal has no blob" in run.why
+    assert run.status == "stopped"
+    assert "nothing was sent (store): the journal has no blob" in run.why
     assert model.calls == []
     assert run.cost_nano == 0
-    assert len(events(app, ModelCallFailed)) == 1
+    assert [event.kind for event in events(app, ModelCallFailed)] == ["store"]
+    app.journal.blob = blob  # type: ignore[method-assign]
+    assert app.resume("r", agent=agent(model=MODEL)).answer == "I see."
 
 
 # ── what it may cost ────────────────────────────────────────────────────────────────────────────
@@ -336,7 +339,10 @@ def test_a_redaction_that_fails_keeps_everything_back() -> None:
             app.run(agent(lookup), "secret", run_id="s")
         assert [run.id for run in app.runs()] == ["r"]
     told = msgspec.json.decode(model.calls[-1])["messages"][2]["content"]
-    assert "cannot be written" in told[0]["content"]
+    assert told[0]["content"] == (
+        "lookup was called and returned, but its result (str) cannot be shown: "
+        "it is withheld, because redact= raised LookupError."
+    )
     assert told[1]["content"] == "[withheld: redact= raised LookupError]"
 
 

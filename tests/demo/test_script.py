@@ -1,4 +1,4 @@
-"""The scripted Claude of the demo, driven without a run: what it says follows what tools return."""
+"""The scripted Claude of the demo: what it says follows what tools return."""
 
 import json
 import re
@@ -6,10 +6,12 @@ import re
 import pytest
 from pydantic_core import to_json
 
+import outlast
 from outlast.demo import grants
-from outlast.demo.agent import QUESTION, open_programmes, researcher
-from outlast.demo.script import script
-from outlast.models.script import Fault, Turn
+from outlast.demo.agent import FINE, QUESTION, open_programmes, proposal, researcher
+from outlast.demo.script import _facts, script
+from outlast.models.script import Fault, Turn, text_of
+from outlast.models.scripted import ScriptedModel
 
 
 def converse(question=QUESTION, *, change=lambda call, result: result, pace=0.0):
@@ -86,8 +88,8 @@ def test_everything_goes_wrong_once():
     results = [b for m in messages[2::2] if m["role"] == "user" for b in m["content"]]
     assert len([block for block in results if block.get("is_error")]) == 1
     assert "Not checked, because open_programmes failed" in answer
-    assert max(len(m["content"]) for m in messages[2::2]) == 5
-    assert len(messages) == 16
+    assert max(len(m["content"]) for m in messages[2::2]) == 6
+    assert len(messages) == 10
 
 
 def test_the_broken_tool_is_broken():
@@ -99,12 +101,6 @@ def test_the_broken_tool_is_broken():
 def test_the_same_request_is_answered_the_same():
     """The script is a function of the request: nothing else changes what it says."""
     assert converse() == converse()
-
-
-def test_the_pace_is_about_twenty_seconds():
-    """At demo pace the replies, with a second's rate limit, take about twenty; fast takes none."""
-    assert 14 < converse(pace=1.0)[3] < 19
-    assert converse(pace=0.0)[3] == 0
 
 
 @pytest.mark.parametrize("tool", [t.name for t in researcher.tools if t is not open_programmes])
@@ -123,3 +119,72 @@ def test_nothing_found_is_said():
     answer = converse("Find three grants for zeppelins.")[0]
     assert answer == "No grant for zeppelins that fits is on record."
     assert len(table(converse("Find three grants of at most £9k for carers.")[0])) == 3
+
+
+# ── the whole flow ────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture(scope="module")
+def proposed(tmp_path_factory):
+    """The demo's flow without a simulator: its run, its requests, and the folder it saves into."""
+    folder = tmp_path_factory.mktemp("proposed")
+    claude = ScriptedModel(script(0))
+    with outlast.Outlast("memory://", model=claude, deps=folder) as app:
+        run = app.run(proposal, QUESTION, run_id="demo")
+        return run, [json.loads(call) for call in claude.calls], folder
+
+
+def test_the_flow_ends_with_a_saved_proposal(proposed):
+    """In nine turns and three phases there is a proposal, and it stands in the folder."""
+    run, requests, folder = proposed
+    assert run.status == "completed", run.why
+    assert (run.turns, run.phase) == (9, "COMPLETE")
+    assert (folder / "proposal.md").read_text() == run.answer + "\n"
+    assert [path.name for path in folder.iterdir()] == ["proposal.md"]
+    assert len(requests) == 11, "nine turns and two faults"
+
+
+def test_the_proposal_is_true(proposed):
+    """Each of its five grants is real, and the sum asked for is the middle of theirs."""
+    answer = proposed[0].answer
+    listed = re.findall(r"^- (.+) received £([\d,]+) in (\d{4}) \((\S+)\)", answer, re.MULTILINE)
+    assert len(listed) == 5
+    amounts = []
+    for recipient, amount, year, grant_id in listed:
+        grant = grants.details(grant_id)
+        assert (recipient, year) == (grant.recipient, grant.awarded[:4])
+        assert amount == f"{grant.amount_gbp:,}"
+        amounts.append(grant.amount_gbp)
+    assert f"We ask for £{sorted(amounts)[2]:,}" in answer
+    assert answer.startswith("# Proposal: more work for dementia\n\nTo the Lloyds Bank Foundation")
+
+
+def test_the_review_changes_the_proposal(proposed):
+    """One reviewer is content, what the other asks for is mended in the same conversation."""
+    run, requests, _ = proposed
+    revision = requests[-1]["messages"]
+    assert [message["role"] for message in revision] == ["user", "assistant", "user"]
+    assert "right at the beginning" in text_of(revision[2]["content"])
+    assert FINE not in text_of(revision[2]["content"])
+    draft = text_of(revision[1]["content"])
+    assert draft.index("We ask for") > draft.index("What was done")
+    assert run.answer.index("We ask for") < run.answer.index("What was done")
+
+
+def test_the_reviewer_reads(proposed):
+    """A grant that is not in the findings, or has another amount, does not pass the review."""
+    answer = proposed[0].answer
+    findings = converse()[0]
+    assert _facts(findings, answer).startswith(FINE)
+    assert "360G-wolfson-19884" in _facts(findings, answer.replace("£10,000", "£90,000"))
+    assert "360G-moon-1" in _facts(findings, answer.replace("360G-wolfson-19884", "360G-moon-1"))
+
+
+@pytest.mark.parametrize(("pace", "least", "most"), [(1.0, 14, 20), (0.0, 0, 0)])
+def test_the_pace_is_about_twenty_seconds(proposed, pace, least, most):
+    """At demo pace the replies, with a second's rate limit, take about that; fast takes none."""
+    said = {str(request): script(pace)(request, 2) for request in proposed[1]}
+    assert len(said) == 9
+    # Of the two reviews, which go on at the same time, one counts.
+    took = pace + sum(s.total_s for asked, s in said.items() if "clear at once" not in asked)
+    assert least <= took <= most

@@ -123,11 +123,10 @@ async def serving(answer: Answer, *, deadline_s: float | None = 30):
     server = await asyncio.start_server(connected, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     client = anthropic.AsyncAnthropic(api_key=KEY, base_url=f"http://127.0.0.1:{port}")
+    model = AnthropicModel(client, deadline_s=deadline_s)
     try:
-        yield SimpleNamespace(
-            model=AnthropicModel(client, deadline_s=deadline_s), seen=seen, tasks=tasks, port=port
-        )
-        await client.close()
+        yield SimpleNamespace(model=model, seen=seen, tasks=tasks, port=port)
+        await model.aclose()
         await asyncio.wait_for(asyncio.gather(*tasks), 20)  # the server saw every connection end
     finally:
         server.close()
@@ -253,7 +252,7 @@ def test_middleware_of_a_given_client_sees_the_call():
             assert (await model.call(REQUEST, on_part=None)).stop_reason == "end_turn"
             with pytest.raises(ModelFailure, match="overloaded"):
                 await model.call(REQUEST, on_part=None)
-            await client.close()
+            await model.aclose()
 
     asyncio.run(asyncio.wait_for(main(), 60))
     assert statuses == [200, 529]
@@ -460,9 +459,10 @@ def test_a_client_with_a_short_read_timeout_times_out():
             client = anthropic.AsyncAnthropic(
                 api_key=KEY, base_url=f"http://127.0.0.1:{world.port}", timeout=0.2
             )
+            model = AnthropicModel(client)
             with pytest.raises(ModelFailure) as failed:
-                await AnthropicModel(client).call(REQUEST, on_part=None)
-            await client.close()
+                await model.call(REQUEST, on_part=None)
+            await model.aclose()
         assert len(world.seen) == 1
         return failed.value
 
@@ -562,14 +562,40 @@ def test_a_key_that_a_server_repeats_does_not_reach_the_message():
                 client = anthropic.AsyncAnthropic(
                     api_key=key, base_url=f"http://127.0.0.1:{world.port}"
                 )
+                model = AnthropicModel(client)
                 with pytest.raises(ModelFailure) as failed:
-                    await AnthropicModel(client).call(REQUEST, on_part=None)
+                    await model.call(REQUEST, on_part=None)
+                await model.aclose()
                 for said in (str(failed.value), failed.value.message):
                     assert "bad key bearer" in said
                     assert key not in said
-                await client.close()
 
     asyncio.run(asyncio.wait_for(main(), 60))
+
+
+def test_a_key_too_short_to_be_one_blots_out_no_words():
+    """A stand-in such as "x" is no secret; taken out, it would take letters out of every word."""
+
+    async def main(key: str) -> str:
+        async def answer(peer: Peer) -> None:
+            await peer.whole(400, told("invalid_request_error", message="exceeds x allowance"))
+
+        async with serving(answer) as world:
+            client = anthropic.AsyncAnthropic(
+                api_key=key, base_url=f"http://127.0.0.1:{world.port}"
+            )
+            model = AnthropicModel(client)
+            with pytest.raises(ModelFailure) as failed:
+                await model.call(REQUEST, on_part=None)
+            await model.aclose()
+        return failed.value.message
+
+    for key, said in (
+        ("x", "exceeds x allowance"),
+        ("exceeds", "exceeds x allowance"),
+        ("allowance", "exceeds x ***"),
+    ):
+        assert said in asyncio.run(asyncio.wait_for(main(key), 60))
 
 
 def test_a_synchronous_client_is_refused():

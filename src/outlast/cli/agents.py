@@ -11,6 +11,8 @@ from types import ModuleType
 
 from outlast.agent import Agent
 from outlast.errors import OutlastError, UsageError
+from outlast.flows import Flow
+from outlast.starting import Who
 
 
 def agent_at(location: str) -> Agent:
@@ -20,19 +22,41 @@ def agent_at(location: str) -> Agent:
         UsageError: there is no such agent, and what there is instead.
 
     """
+    found = declared_at(location)
+    if isinstance(found, Agent):
+        return found
+    raise UsageError(f"{location!r} is no outlast.Agent, but {found!r}; give the agent of the run")
+
+
+def declared_at(location: str) -> Who:
+    """Return the agent or flow that `MODULE:AGENT` or `MODULE:FLOW` names.
+
+    Modules of the current directory count too.
+
+    Raises:
+        UsageError: there is no such thing, and what there is instead.
+
+    """
     here()
     name, colon, attribute = location.partition(":")
     if not (name and colon and attribute):
         raise UsageError(_not_a_location(location))
     module = _imported(name, location)
     found = getattr(module, attribute, None)
-    if isinstance(found, Agent):
+    if isinstance(found, Agent | Flow):
         return found
     if hasattr(module, attribute):
-        what = f"{location!r} is no outlast.Agent, but of type {type(found).__name__}"
+        what = f"{location!r} is no outlast.Agent and no flow, but of type {type(found).__name__}"
     else:
         what = f"module {name!r} has no {attribute!r}"
-    raise UsageError(f"{what}; {_agents_of(module)}")
+    raise UsageError(f"{what}; {_declared_in(module)}")
+
+
+def agents_beside(who: Who, name: str) -> Agent | None:
+    """Return the agent called `name` that the module of a declaration knows; `None` if none is."""
+    module = sys.modules.get(who.declared_in)
+    known = vars(module).values() if module is not None else ()
+    return next((one for one in known if isinstance(one, Agent) and one.name == name), None)
 
 
 def here() -> None:
@@ -91,8 +115,17 @@ def _place(error: BaseException) -> str:
     return f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
 
 
-def _agents_of(module: ModuleType) -> str:
-    names = [name for name, value in vars(module).items() if isinstance(value, Agent)]
-    if not names:
-        return "it declares no agent: write one with outlast.Agent(…) at its top level"
-    return f"its agents are: {', '.join(f'{module.__name__}:{name}' for name in names)}"
+def _declared_in(module: ModuleType) -> str:
+    agents = [name for name, value in vars(module).items() if isinstance(value, Agent)]
+    flows = [name for name, value in vars(module).items() if isinstance(value, Flow)]
+    if not agents + flows:
+        return (
+            "it declares no agent and no flow: write one with outlast.Agent(…) or @outlast.flow "
+            "at its top level"
+        )
+    told = [
+        f"its {kind} are: {', '.join(f'{module.__name__}:{name}' for name in names)}"
+        for kind, names in (("agents", agents), ("flows", flows))
+        if names
+    ]
+    return "; ".join(told)

@@ -13,7 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 from outlast.cli import exits
-from outlast.cli.options import DEFAULT_STORE, AsJson, RunId, Store, Wait
+from outlast.cli.options import DEFAULT_STORE, AsJson, Attach, RunId, Store, Wait
 from outlast.errors import OutlastError
 
 # Each command imports what it does when it is called: `outlast --help` reads this page alone.
@@ -115,27 +115,37 @@ def demo(
 
 @app.command()
 def run(  # noqa: PLR0913, PLR0917  (the options of a command)
-    agent: Annotated[str, typer.Argument(metavar="MODULE:AGENT", help="Where it is declared.")],
-    text: Annotated[str, typer.Argument(metavar="INPUT", help="What to ask it.")],
+    agent: Annotated[
+        str, typer.Argument(metavar="MODULE:AGENT", help="Where the agent or flow is declared.")
+    ],
+    text: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="INPUT",
+            help="What to ask it; JSON or @FILE for a flow that takes something else than text.",
+        ),
+    ] = None,
     run_id: Annotated[
         str | None, typer.Option("--id", metavar="ID", help="The run's id; default: a new one.")
     ] = None,
-    attach: Annotated[
-        list[str] | None,
-        typer.Option("--attach", metavar="FILE", help="An image, a PDF or a text; repeatable."),
-    ] = None,
+    attach: Attach = None,
     wait: Wait = 30.0,
     tenant: Annotated[str, typer.Option("--tenant", metavar="NAME", help="For whom.")] = "",
     store: Store = DEFAULT_STORE,
     as_json: AsJson = False,
 ) -> int:
-    """Run an agent on an input, or go on with that --id."""
-    from outlast.cli.run import run_agent
-    from outlast.content import attachment
+    """Run an agent or a flow on an input, or go on with that --id."""
+    from outlast.cli.run import run_declared
 
-    given = [*map(attachment, attach), text] if attach else text
-    return run_agent(
-        store, agent, given, run_id=run_id, tenant=tenant, wait_s=wait, as_json=as_json
+    return run_declared(
+        store,
+        agent,
+        text,
+        attached=attach or [],
+        run_id=run_id,
+        tenant=tenant,
+        wait_s=wait,
+        as_json=as_json,
     )
 
 
@@ -150,10 +160,37 @@ def resume(
     store: Store = DEFAULT_STORE,
     as_json: AsJson = False,
 ) -> int:
-    """Go on with a run that was interrupted or stopped."""
+    """Go on with a run that was interrupted, stopped or parked."""
     from outlast.cli.run import resume_run
 
     return resume_run(store, run_id, location=agent, wait_s=wait, as_json=as_json)
+
+
+@app.command()
+def send(  # noqa: PLR0913, PLR0917  (the options of a command)
+    run_id: RunId,
+    text: Annotated[str, typer.Argument(metavar="TEXT", help="What to say.")],
+    agent: Annotated[
+        str | None,
+        typer.Option("--agent", metavar="MODULE:AGENT", help="Default: where it was declared."),
+    ] = None,
+    attach: Attach = None,
+    wait: Wait = 30.0,
+    store: Store = DEFAULT_STORE,
+    as_json: AsJson = False,
+) -> int:
+    """Say something more to the agent of a run."""
+    from outlast.cli.run import send_message
+
+    return send_message(
+        store,
+        run_id,
+        text,
+        attached=attach or [],
+        location=agent,
+        wait_s=wait,
+        as_json=as_json,
+    )
 
 
 @app.command()

@@ -9,7 +9,6 @@ from outlast.cli.run import check_key, conclude, is_final, print_json, started_w
 from outlast.cli.screen import Screen, screen
 from outlast.cli.stores import opened, row_of
 from outlast.demo import session
-from outlast.events import MessageReceived
 from outlast.journal import Journal, run_stream
 from outlast.run import Run
 from outlast.runner import Watch
@@ -61,15 +60,13 @@ def _introduce(on: Screen, journal: Journal, run_id: str, *, live: bool) -> None
     started = started_with(journal, run_id)
     claude = "the real Claude" if live else "a simulated Claude with faults, over HTTP"
     on.page(
-        f"A grant researcher asks {claude}. "
+        f"Three agents ask {claude}: one finds grants, one drafts a proposal, one reviews it. "
         f"Press Ctrl-C or kill -9 {os.getpid()} whenever you like, and run it again: it goes on."
     )
-    for record in journal.read(run_stream(run_id), limit=3):
-        if isinstance(record.event, MessageReceived):
-            on.line(("", ""))
-            on.page(f"“{words.line(words.spoken(record.event.content))}”", tone="strong")
-            on.line((f"run {run_id}, {started.agent} on {started.spec.model}", "quiet"))
-            on.line(("", ""))
+    on.line(("", ""))
+    on.page(f"“{words.line(words.spoken(started.input))}”", tone="strong")
+    on.line((f"run {run_id}, flow {started.agent}: {' → '.join(started.phases)}", "quiet"))
+    on.line(("", ""))
 
 
 def _count_savings(on: Screen, saved: session.Saved) -> None:

@@ -36,6 +36,10 @@ Store = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 RunId = Annotated[str, typer.Argument(metavar="ID", help="The run's id.")]
+Attach = Annotated[
+    list[str] | None,
+    typer.Option("--attach", metavar="FILE", help="An image, a PDF or a text; repeatable."),
+]
 Wait = Annotated[
     float,
     typer.Option(

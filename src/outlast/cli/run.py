@@ -1,19 +1,21 @@
-"""`outlast run` and `outlast resume`: drive a run to rest, and show it."""
+"""`outlast run`, `resume` and `send`: drive a run to rest, and show it."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import secrets
+import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from outlast.agent import Agent
 from outlast.app import Outlast
 from outlast.cli import exits, shapes, words
-from outlast.cli.agents import agent_at
+from outlast.cli.agents import agent_at, declared_at
+from outlast.cli.inputs import input_of
 from outlast.cli.progress import Progress
 from outlast.cli.screen import Screen, screen
 from outlast.cli.show import next_step, print_answer
@@ -27,6 +29,7 @@ from outlast.journal import Journal, RunRow, run_stream
 from outlast.models.anthropic import AnthropicModel
 from outlast.run import Run
 from outlast.runner import Watch
+from outlast.starting import Who
 from outlast.state import FINAL
 
 NO_KEY: Final = (
@@ -47,29 +50,31 @@ class Ended:
     why: str
 
 
-def run_agent(  # noqa: PLR0913  (the options of a command)
+def run_declared(  # noqa: PLR0913  (the options of a command)
     store: str,
     location: str,
-    text: Input,
+    typed: str | None,
     *,
+    attached: Sequence[str],
     run_id: str | None,
     tenant: str,
     wait_s: float,
     as_json: bool,
 ) -> int:
     """Start a run, or go on with the one of that id, and return the exit code."""
-    agent = agent_at(location)
-    run_id = run_id or f"{agent.name}-{secrets.token_hex(4)}"
-    _rehearse(agent, text, run_id)
+    who = declared_at(location)
+    given = input_of(who, typed, attached)
+    run_id = run_id or f"{who.name}-{secrets.token_hex(4)}"
+    _rehearse(who, given, run_id)
     with opened(store) as journal:
         row = journal.run(run_id)
     if row is None or not is_final(row):
         check_key()
     with opened(store, create=True) as journal:
-        Outlast(journal).start(agent, text, run_id=run_id, tenant=tenant)
+        Outlast(journal).start(who, given, run_id=run_id, tenant=tenant)
 
         def drive(watch: Watch) -> Run:
-            return _driven(journal, run_id, agent, wait_s, watch)
+            return _resumed(journal, run_id, who, wait_s, watch)
 
         return driven(journal, run_id, drive, as_json=as_json)
 
@@ -87,24 +92,70 @@ def resume_run(
             from outlast.cli.demo import play  # noqa: PLC0415  (its Claude is the simulator)
 
             return play(journal, run_id, pace=1.0, live=False, as_json=as_json)
-        agent = _agent_of(run_id, started, location)
+        who = _declared(run_id, started, location)
         check_key()
 
         def drive(watch: Watch) -> Run:
-            return _driven(journal, run_id, agent, wait_s, watch)
+            return _resumed(journal, run_id, who, wait_s, watch)
 
         return driven(journal, run_id, drive, as_json=as_json)
 
 
-def driven(journal: Journal, run_id: str, drive: Drive, *, as_json: bool) -> int:
-    """Drive a run, show it as asked for, and return the exit code of where it came to rest."""
+def send_message(  # noqa: PLR0913  (the options of a command)
+    store: str,
+    run_id: str,
+    text: str,
+    *,
+    attached: Sequence[str],
+    location: str | None,
+    wait_s: float,
+    as_json: bool,
+) -> int:
+    """Say something more to the agent of a run, and return the exit code."""
+    with opened(store) as journal:
+        row = row_of(journal, run_id)
+        if row.status in FINAL:
+            raise RunEnded(run_id, status=row.status)
+        started = started_with(journal, run_id)
+        if started.kind == "flow":
+            raise UsageError(
+                f"run {run_id!r} is of flow {started.agent!r}, which says itself what it asks; "
+                "`send` is for the run of an agent"
+            )
+        agent = _declared(run_id, started, location)
+        given = input_of(agent, text, attached)
+        _rehearse(agent, given, run_id)
+        check_key()
+
+        def drive(watch: Watch) -> Run:
+            return _sent(journal, run_id, agent, given, wait_s, watch)
+
+        return driven(journal, run_id, drive, as_json=as_json, again=_send_again(run_id, text))
+
+
+def _send_again(run_id: str, text: str) -> str:
+    return f"outlast send {run_id} {shlex.quote(text)}"
+
+
+def driven(journal: Journal, run_id: str, drive: Drive, *, as_json: bool, again: str = "") -> int:
+    """Drive a run, show it as asked for, and return the exit code of where it came to rest.
+
+    Args:
+        journal: the store.
+        run_id: the run.
+        drive: drives it.
+        as_json: whether to print JSON rather than a page.
+        again: what to type when it was interrupted; by default `outlast resume`.  Where it is
+            given, even a run that has ended goes on.
+
+    """
     if as_json:
-        return print_json(journal, run_id, drive, again=f"outlast resume {run_id}")
+        return print_json(journal, run_id, drive, again=again or f"outlast resume {run_id}")
     on = screen()
-    ended = watched(on, journal, run_id, drive)
+    ended = watched(on, journal, run_id, drive, more=bool(again))
     if ended is None:
         on.line(("Interrupted. ", "strong"), ("Everything so far is in the journal.", ""))
-        on.line((f"Next: outlast resume {run_id}", "quiet"))
+        on.line((f"Next: {again or f'outlast resume {run_id}'}", "quiet"))
         return exits.INTERRUPTED
     conclude(on, journal, ended)
     on.line((f"Next: {next_step(ended.row)}", "quiet"))
@@ -131,12 +182,17 @@ def print_json(journal: Journal, run_id: str, drive: Drive, *, again: str) -> in
     return exits.of_status(row.status)
 
 
-def watched(on: Screen, journal: Journal, run_id: str, drive: Drive) -> Ended | None:
-    """Drive a run before people's eyes; `None` when it was interrupted."""
+def watched(
+    on: Screen, journal: Journal, run_id: str, drive: Drive, *, more: bool = False
+) -> Ended | None:
+    """Drive a run before people's eyes; `None` when it was interrupted.
+
+    With `more` it goes on even when it has ended, because something more is said.
+    """
     before = journal.read(run_stream(run_id))
     progress = Progress(on, before)
     if progress.reader.epoch:
-        _recap(on, progress, row_of(journal, run_id))
+        _recap(on, progress, row_of(journal, run_id), more=more)
     try:
         with progress.showing():
             run = drive(Watch(progress.on_record, progress.on_part))
@@ -184,31 +240,59 @@ def check_key() -> None:
         raise UsageError(NO_KEY)
 
 
-def _driven(journal: Journal, run_id: str, agent: Agent, wait_s: float, watch: Watch) -> Run:
+def _resumed(journal: Journal, run_id: str, who: Who, wait_s: float, watch: Watch) -> Run:
     """Drive a run that has begun, to rest, and return it; one that has ended is only looked at."""
     if is_final(row_of(journal, run_id)):
         return Outlast(journal).get(run_id)
-    # Before the first intent is written rather than after it: for a second or more, a kill would
-    # leave a call in doubt that was never sent.
-    import anthropic  # noqa: F401, PLC0415
 
-    async def drive() -> Run:
-        model = AnthropicModel()
-        app = Outlast(journal, model=model)
+    async def drive(app: Outlast) -> Run:
         try:
             return await app.aresume(
                 run_id,
-                agent,
+                who,
                 wait_s=wait_s,
                 on_record=watch.on_record,
                 on_part=watch.on_part,
             )
         except RunEnded:
             return app.get(run_id)  # another process was faster
+
+    return _asking(journal, drive)
+
+
+def _sent(  # noqa: PLR0913, PLR0917  (what is said to whom, and who watches)
+    journal: Journal, run_id: str, agent: Who, given: Input, wait_s: float, watch: Watch
+) -> Run:
+    """Say something in a run, drive it to rest, and return it."""
+    assert isinstance(agent, Agent), "only an agent is talked to"  # noqa: S101
+
+    async def drive(app: Outlast) -> Run:
+        return await app.asend(
+            run_id,
+            given,
+            agent=agent,
+            wait_s=wait_s,
+            on_record=watch.on_record,
+            on_part=watch.on_part,
+        )
+
+    return _asking(journal, drive)
+
+
+def _asking(journal: Journal, drive: Callable[[Outlast], Coroutine[Any, Any, Run]]) -> Run:
+    """Lend an application that asks Claude to what drives a run, and return the run."""
+    # Before the first intent is written rather than after it: for a second or more, a kill would
+    # leave a call in doubt that was never sent.
+    import anthropic  # noqa: F401, PLC0415
+
+    async def lent() -> Run:
+        model = AnthropicModel()
+        try:
+            return await drive(Outlast(journal, model=model))
         finally:
             await model.aclose()
 
-    return asyncio.run(drive())
+    return asyncio.run(lent())
 
 
 def started_with(journal: Journal, run_id: str) -> RunStarted:
@@ -218,16 +302,16 @@ def started_with(journal: Journal, run_id: str) -> RunStarted:
     return record.event
 
 
-def _agent_of(run_id: str, started: RunStarted, location: str | None) -> Agent:
+def _declared(run_id: str, started: RunStarted, location: str | None) -> Who:
     if location is not None:
-        return agent_at(location)
+        return agent_at(location) if started.kind == "agent" else declared_at(location)
     if not started.code:
         raise UsageError(
-            f"run {run_id!r} does not say where its agent {started.agent!r} is declared (in a "
-            "script or a function, so it could not be imported); give --agent MODULE:AGENT"
+            f"run {run_id!r} does not say where its {started.kind} {started.agent!r} is declared "
+            "(in a script or a function, so it could not be imported); give --agent MODULE:AGENT"
         )
     try:
-        return agent_at(started.code)
+        return declared_at(started.code)
     except UsageError as error:
         raise UsageError(
             f"run {run_id!r} was started with {started.code!r}: {error}\n"
@@ -235,10 +319,10 @@ def _agent_of(run_id: str, started: RunStarted, location: str | None) -> Agent:
         ) from error
 
 
-def _rehearse(agent: Agent, text: Input, run_id: str) -> None:
+def _rehearse(who: Who, given: Any, run_id: str) -> None:
     """Start the run in memory, so that what cannot start leaves nothing behind."""
     with Outlast("memory://") as nowhere:
-        nowhere.start(agent, text, run_id=run_id)
+        nowhere.start(who, given, run_id=run_id)
 
 
 def is_final(row: RunRow) -> bool:
@@ -246,8 +330,8 @@ def is_final(row: RunRow) -> bool:
     return row.status == "completed" or row.status in FINAL
 
 
-def _recap(on: Screen, progress: Progress, row: RunRow) -> None:
-    if is_final(row):
+def _recap(on: Screen, progress: Progress, row: RunRow, *, more: bool) -> None:
+    if is_final(row) and not more:
         told = "ended before, so nothing is asked again"
     else:
         turns = words.count(progress.reader.replies, "turn")

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import reduce
 from typing import Any
 
 import msgspec
 
-from outlast.cli import exits, shapes, words
+from outlast import phases
+from outlast.cli import changes, exits, shapes, words
 from outlast.cli.screen import Screen, columns, screen
 from outlast.cli.stores import opened, row_of
 from outlast.cli.story import STATUS_TONES
 from outlast.cli.words import Part
-from outlast.events import MessageReceived, RunStarted
-from outlast.journal import Record, RunRow, run_stream
+from outlast.events import NULL, ChildStarted, MessageReceived, RunStarted
+from outlast.journal import Journal, Record, RunRow, run_stream
+from outlast.phases import ENDS, Phases
+
+BAR = 32
+"""Cells of the bars that show when a run was in which phase."""
 
 
 def show_run(store: str, run_id: str, *, as_json: bool) -> int:
@@ -23,11 +29,17 @@ def show_run(store: str, run_id: str, *, as_json: bool) -> int:
     with opened(store) as journal:
         row = row_of(journal, run_id)
         records = journal.read(run_stream(run_id))
+        children = _children(journal, records)
+    changed = changes.since(records)
+    more = _more(row, records) | {
+        "children": [_child_shape(*child) for child in children],
+        "changed": changed,
+    }
     if as_json:
-        shape = shapes.run_shape(row) | _more(records)
+        shape = shapes.run_shape(row) | more
         sys.stdout.write(shapes.encode(shape).decode() + "\n")
     else:
-        _print(screen(), row, records, store)
+        _print(screen(), row, records, store, more)
     return exits.DONE
 
 
@@ -46,25 +58,79 @@ def next_step(row: RunRow) -> str:
         return f"outlast log {row.id}"
     if row.status == "stopped":
         return f"outlast log {row.id}   (and outlast resume {row.id}, once its limits allow it)"
+    if row.wake_at is not None and row.wake_at > time.time_ns():
+        return f"outlast resume {row.id}   (from {words.day(row.wake_at)} on)"
     return f"outlast resume {row.id}"
 
 
-def _more(records: Sequence[Record]) -> dict[str, Any]:
+def _more(row: RunRow, records: Sequence[Record]) -> dict[str, Any]:
     """Return what only the journal knows: what was asked of which model, and what is in doubt."""
     started = next(r.event for r in records if isinstance(r.event, RunStarted))
     asked = [r.event.content for r in records if isinstance(r.event, MessageReceived)]
+    given = None if started.input == NULL else started.input
+    first = asked[0] if asked else None
     return {
+        "kind": started.kind,
         "model": started.spec.model,
         "code": started.code,
         "tags": started.tags,
-        "input": asked[0] if asked else None,
+        "input": given if started.kind == "flow" else first,
+        "phases": _phases(row, records),
         "in_doubt": [shape for record in records if (shape := shapes.doubt_shape(record))],
     }
 
 
-def _print(on: Screen, row: RunRow, records: Sequence[Record], store: str) -> None:
-    facts = _facts(row, records, store)
+# ── phases and children ─────────────────────────────────────────────────────────────────────────
+
+
+def _phases(row: RunRow, records: Sequence[Record]) -> list[dict[str, Any]]:
+    """Return each phase a run was in: when it was entered, and left."""
+    entered = reduce(phases.evolve, records, Phases()).entered
+    lefts: list[int | None] = [at for _, at in entered[1:]]
+    return [
+        {"phase": phase, "entered_at": shapes.moment(at), "left_at": left and shapes.moment(left)}
+        | {"for_s": round(((left or _now(row)) - at) / shapes.NANO, 6)}
+        for (phase, at), left in zip(entered, [*lefts, None], strict=False)
+        if phase not in ENDS
+    ]
+
+
+def _now(row: RunRow) -> int:
+    """Return up to when a run is in its last phase."""
+    return time.time_ns() if row.status in ("queued", "running", "parked") else row.updated_at
+
+
+def _children(journal: Journal, records: Sequence[Record]) -> list[tuple[ChildStarted, RunRow]]:
+    begun = [record.event for record in records if isinstance(record.event, ChildStarted)]
+    rows = (
+        (event, journal.run(event.child)) for event in {one.child: one for one in begun}.values()
+    )
+    return [(event, row) for event, row in rows if row is not None]
+
+
+def _child_shape(event: ChildStarted, row: RunRow) -> dict[str, Any]:
+    return {
+        "name": event.name,
+        "id": row.id,
+        "agent": row.agent,
+        "status": row.status,
+        "cost_usd": shapes.dollars(row.cost_nano),
+        "cost_nano": row.cost_nano,
+    }
+
+
+# ── for people ──────────────────────────────────────────────────────────────────────────────────
+
+
+def _print(
+    on: Screen, row: RunRow, records: Sequence[Record], store: str, more: dict[str, Any]
+) -> None:
+    facts = _facts(row, records, store, more)
     columns(on, [((name, "quiet"), value) for name, value in facts if value[0]])
+    for rows in (list(_bars(row, more["phases"])), list(_family(more["children"]))):
+        if rows:
+            on.line(("", ""))
+            columns(on, rows, right=(2,))
     if row.answer is not None:
         on.line(("", ""))
         print_answer(on, row)
@@ -72,21 +138,54 @@ def _print(on: Screen, row: RunRow, records: Sequence[Record], store: str) -> No
     on.line((f"Next: {next_step(row)}", "quiet"))
 
 
-def _facts(row: RunRow, records: Sequence[Record], store: str) -> list[tuple[str, Part]]:
-    more = _more(records)
-    asked = words.line(words.spoken(more["input"]), 400) if more["input"] else ""
-    ended = row.status not in ("queued", "running")
+def _bars(row: RunRow, entered: Sequence[dict[str, Any]]) -> Iterator[list[Part]]:
+    """Yield a line for each phase: its name, when it was, and for how long."""
+    lengths = [phase["for_s"] for phase in entered]
+    whole, before = sum(lengths) or 1.0, 0.0
+    for number, (phase, length) in enumerate(zip(entered, lengths, strict=True), start=1):
+        start = min(BAR - 1, round(BAR * before / whole))
+        before += length
+        end = max(start + 1, round(BAR * before / whole))
+        is_now = number == len(entered) and row.status in ("queued", "running", "parked")
+        yield [
+            (words.line(phase["phase"], 40), "strong" if is_now else ""),
+            ((" " * start + "█" * (end - start)).ljust(BAR), "live" if is_now else "quiet"),
+            (words.duration(round(length * shapes.NANO)), ""),
+            ("now" if is_now else "", "live"),
+        ]
+
+
+def _family(children: Sequence[dict[str, Any]]) -> Iterator[list[Part]]:
+    for child in children:
+        yield [
+            (f"run {child['id']}", ""),
+            (child["status"], STATUS_TONES.get(child["status"], "")),
+            (words.money(child["cost_nano"]), "money"),
+            (child["agent"], "quiet"),
+        ]
+
+
+def _facts(
+    row: RunRow, records: Sequence[Record], store: str, more: dict[str, Any]
+) -> list[tuple[str, Part]]:
+    ended = row.status not in ("queued", "running", "parked")
     age = words.duration(time.time_ns() - row.created_at)
     drivers = max((record.epoch for record in records), default=0)
+    who = f"{row.agent} on {more['model']}" if more["model"] else row.agent
+    whole = row.cost_nano + sum(child["cost_nano"] for child in more["children"])
+    family = f", {words.money(whole)} with its child runs" if more["children"] else ""
     return [
         ("run", (row.id, "strong")),
+        ("parent", (row.parent, "")),
         ("status", (row.status, STATUS_TONES.get(row.status, ""))),
         ("why", (words.line(row.why), "")),
-        ("agent", (f"{row.agent} on {more['model']}", "")),
+        ("phase", (_phase(row, more["phases"]), "")),
+        (more["kind"], (who, "")),
         ("code", (more["code"], "")),
+        ("version", changes.told(row.version, more["changed"])),
         ("tenant", (words.line(row.tenant), "")),
-        ("asked", (asked, "")),
-        ("cost", (words.money(row.cost_nano), "money")),
+        ("asked" if more["kind"] == "agent" else "given", (_asked(more["input"]), "")),
+        ("cost", (words.money(row.cost_nano) + family, "money")),
         ("turns", (f"{row.turns:,}", "")),
         ("tokens", (f"{row.tokens:,}", "")),
         ("started", (f"{words.day(row.created_at)}, {age} ago", "")),
@@ -95,6 +194,17 @@ def _facts(row: RunRow, records: Sequence[Record], store: str) -> list[tuple[str
         ("journal", (f"{words.count(len(records), 'event')} in {store}", "")),
         *(("in doubt", (_doubt(shape), "doubt")) for shape in more["in_doubt"]),
     ]
+
+
+def _asked(given: msgspec.Raw | None) -> str:
+    return words.line(words.spoken(given), 400) if given else ""
+
+
+def _phase(row: RunRow, entered: Sequence[dict[str, Any]]) -> str:
+    if not row.phase or row.phase in ENDS:
+        return row.phase
+    for_ = words.duration(round(entered[-1]["for_s"] * shapes.NANO))
+    return f"{words.line(row.phase, 40)}, for {for_}"
 
 
 def _doubt(shape: dict[str, Any]) -> str:

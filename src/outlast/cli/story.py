@@ -50,6 +50,7 @@ STATUS_TONES = {
     "stopped": "doubt",
     "cancelled": "doubt",
     "running": "live",
+    "parked": "live",
 }
 """The tone of a run's status."""
 
@@ -64,6 +65,10 @@ class Reader:
         epoch: the driver that wrote last.
         at: when it did.
         replies: how many of Claude's replies there are: the turns that need no repetition.
+        is_flow: whether the run is a flow's, so that it matters which ask something is of.
+        asks: the open asks, by id, and how many replies each has.
+        steps: what a flow waits for besides, by name: a step, a sleep or a child run.
+        phase: the phase a flow is in.
 
     """
 
@@ -76,6 +81,10 @@ class Reader:
     replies: int = 0
     agent: str = ""
     model: str = ""
+    is_flow: bool = False
+    asks: dict[str, int] = field(default_factory=dict)
+    steps: dict[str, StepStarted | ChildStarted] = field(default_factory=dict)
+    phase: str = ""
 
     def take(self, record: Record) -> None:
         """Read a record; after `tell`, which looks at what was before it."""
@@ -85,10 +94,12 @@ class Reader:
             if record.epoch != self.epoch:
                 # What an earlier driver had in flight, nobody waits for any more.
                 self.in_flight.clear()
+                self.steps.clear()
             self.epoch, self.at = record.epoch, record.at
         match record.event:
             case RunStarted() as event:
                 self.agent, self.model = event.agent, event.spec.model
+                self.is_flow = event.kind == "flow"
                 self.at = record.at
             case ModelCallStarted() as event:
                 self.in_flight[event.call_id] = record.at
@@ -98,6 +109,7 @@ class Reader:
             case ModelCallSucceeded() as event:
                 self.in_flight.pop(event.call_id, None)
                 self.replies += 1
+                self.asks[event.ask_id] = self.asks.get(event.ask_id, 0) + 1
                 for block in blocks(event.content):
                     if block.type == "tool_use":
                         self.uses[block.id] = (block.name, block.input)
@@ -109,6 +121,23 @@ class Reader:
                 | ToolCallInDoubt()
             ) as event:
                 self.in_flight.pop(event.call_id, None)
+            case _:
+                self._take_flow(record)
+
+    def _take_flow(self, record: Record) -> None:
+        match record.event:
+            case PhaseEntered() as event:
+                self.phase = event.phase
+            case AskStarted() as event:
+                self.asks[event.ask_id] = 0
+            case AskAnswered() | AskFailed() as event:
+                self.asks.pop(event.ask_id, None)
+            case StepStarted() as event:
+                self.steps[event.name] = event
+            case ChildStarted() as event if not event.call_id:
+                self.steps[event.name] = event
+            case StepFinished() as event:
+                self.steps.pop(event.name, None)
 
     def gap(self, record: Record) -> str:
         """Return how a new driver came in before `record`; empty if it is the same one."""
@@ -126,13 +155,20 @@ class Reader:
         """Return the name of the tool of a tool use."""
         return words.line(self.uses.get(tool_use_id, ("a tool", Raw(b"{}")))[0], 80)
 
-    def tell(self, record: Record) -> list[Part]:  # noqa: PLR0911, PLR0912  (a table)
-        """Return the sentence for a record that comes next."""
+    def tell(self, record: Record) -> list[Part]:
+        """Return the sentence for a record that comes next; in a flow it says of which ask."""
+        told = self._told(record)
+        ask_id = getattr(record.event, "ask_id", "")
+        if self.is_flow and ask_id and not isinstance(record.event, AskStarted | AskFailed):
+            return [(f"{words.line(ask_id, 80)}: ", "quiet"), *told]
+        return told
+
+    def _told(self, record: Record) -> list[Part]:  # noqa: PLR0911, PLR0912  (a table)
         match record.event:
             case RunStarted() as event:
                 return _run_started(event)
             case AskStarted() as event:
-                return [(f"a question is opened: {event.ask_id}", "")]
+                return _ask_started(event)
             case MessageReceived() as event:
                 return [(f"“{words.line(words.spoken(event.content), 400)}”", "")]
             case ModelCallStarted() as event:
@@ -152,10 +188,7 @@ class Reader:
             case StepFinished() as event:
                 return _step_finished(event)
             case ChildStarted() as event:
-                return [
-                    (f"run {words.line(event.child, 200)}", ""),
-                    (f"  for {event.name}", "quiet"),
-                ]
+                return self._child_started(event)
             case RunParked() as event:
                 return [(words.line(event.why, 200), "doubt")]
             case RunWoken():
@@ -195,8 +228,10 @@ class Reader:
 
     def _model_started(self, event: ModelCallStarted) -> list[Part]:
         again = f", attempt {event.attempt}" if event.attempt > 1 else ""
+        # Asks of a flow go on side by side, so each counts its own turns.
+        turn = self.asks.get(event.ask_id, 0) if self.is_flow else self.replies
         return [
-            (f"turn {self.replies + 1}{again}", ""),
+            (f"turn {turn + 1}{again}", ""),
             (f"  holds {words.money(event.hold_nano)}", "quiet"),
         ]
 
@@ -218,6 +253,13 @@ class Reader:
         what = f" {self.tool(event.tool_use_id)} ({event.kind}): it may have happened; {then}"
         return [("IN DOUBT", "doubt"), (what, "")]
 
+    def _child_started(self, event: ChildStarted) -> list[Part]:
+        what = f"for tool call {event.call_id}" if event.call_id else f"as {event.name}"
+        return [
+            (f"run {words.line(event.child, 200)}", ""),
+            (f"  {words.line(what, 200)}", "quiet"),
+        ]
+
     def _finished(self, event: RunFinished) -> list[Part]:
         spent = (
             f"  {words.money(self.spend.nano)}, {words.count(self.spend.turns, 'turn')}, "
@@ -238,7 +280,26 @@ def said(event: ModelCallSucceeded) -> tuple[str, list[str]]:
 def _run_started(event: RunStarted) -> list[Part]:
     limit = "" if event.turns is None else f", at most {words.count(event.turns, 'turn')}"
     who = f" for {words.line(event.tenant, 80)}" if event.tenant else ""
-    return [(event.agent, "strong"), (f" on {event.spec.model}{who}{limit}", "")]
+    child = f", child of run {words.line(event.parent, 200)}" if event.parent else ""
+    if event.kind == "agent":
+        return [(event.agent, "strong"), (f" on {event.spec.model}{who}{limit}{child}", "")]
+    phases = f": {' → '.join(words.line(one, 40) for one in event.phases)}" if event.phases else ""
+    given = "" if event.input == NULL else f"  “{words.line(words.spoken(event.input), 200)}”"
+    return [
+        ("flow ", ""),
+        (event.agent, "strong"),
+        (f"{phases}{who}{limit}{child}", ""),
+        (given, "quiet"),
+    ]
+
+
+def _ask_started(event: AskStarted) -> list[Part]:
+    asked = words.line(event.ask_id, 80)
+    if event.spec is not None:
+        return [(asked, "strong"), (f" asks {event.spec.agent} on {event.spec.model}", "")]
+    if event.continues:
+        return [(asked, "strong"), (f" goes on from {words.line(event.continues, 80)}", "")]
+    return [(f"a question is opened: {asked}", "")]
 
 
 def _model_succeeded(event: ModelCallSucceeded) -> list[Part]:

@@ -1,7 +1,12 @@
-"""The demo's agent: a grant researcher, as a user of outlast would write one."""
+"""The demo's flow: grants are found, a proposal is drafted, reviewed and saved.
+
+It is what a user of outlast would write.
+"""
 
 from __future__ import annotations
 
+import asyncio
+from pathlib import Path
 from typing import Final
 
 import outlast
@@ -12,7 +17,10 @@ QUESTION: Final = (
     "Find five grants of at most £20,000 for people with dementia, "
     "and say who got them, for what and when."
 )
-"""What `outlast demo` asks."""
+"""What `outlast demo` asks first."""
+
+FINE: Final = "Nothing to change."
+"""What a reviewer answers who has nothing to say."""
 
 
 @outlast.tool(effect="read", timeout_s=10)
@@ -78,8 +86,70 @@ researcher: Final = outlast.Agent(
         "not be checked."
     ),
     tools=[search_grants, grant_details, recipient_history, funder_totals, open_programmes],
-    # Eight turns are enough; the rest is for calls in doubt, each of which counts as a turn,
+    # Five turns are enough; the rest is for calls in doubt, each of which counts as a turn,
     # so that the demo can be killed thirty times and more.
     budget=outlast.Budget(turns=60),
     max_tokens=4096,
 )
+
+writer: Final = outlast.Agent(
+    "proposal-writer",
+    model="claude-opus-5-5",
+    instructions=(
+        "You write proposals to foundations, of one page at most, in Markdown. Say nothing that "
+        "the findings do not, and name each grant with its id. Answer with the proposal alone."
+    ),
+    budget=outlast.Budget(turns=60),
+    max_tokens=4096,
+)
+
+reviewer: Final = outlast.Agent(
+    "proposal-reviewer",
+    model="claude-opus-5-5",
+    instructions=(
+        "You review proposals to foundations, and only the aspect you are asked about. Answer in "
+        f"one or two sentences what has to change; if nothing has to, answer: {FINE}"
+    ),
+    budget=outlast.Budget(turns=60),
+    max_tokens=1024,
+)
+
+
+@outlast.tool(effect="idempotent")
+def save_proposal(text: str, context: outlast.ToolContext) -> str:
+    """Write the proposal into the folder of the run, and return where it is."""
+    path = Path(context.deps or ".") / "proposal.md"
+    # The same text again changes nothing, and half of it never stands there.
+    half = path.with_suffix(".tmp")
+    half.write_text(text + "\n", encoding="utf-8")
+    half.replace(path)
+    return str(path)
+
+
+@outlast.flow(
+    name="grant-proposal",
+    phases=["researching", "drafting", "reviewing"],
+    budget=outlast.Budget(turns=60),
+)
+async def proposal(run: outlast.Run, question: str) -> str:
+    """Find grants, write a proposal for more of their kind, have it reviewed, and save it."""
+    run.enter("researching")
+    found = await run.ask(researcher, question)
+
+    run.enter("drafting")
+    task = "Write a proposal to the funder of most of these grants, for more work of their kind."
+    draft = await run.ask(writer, f"{task}\n\n{found}", name="draft", conversation="draft")
+
+    run.enter("reviewing")
+    shown = f"The findings:\n\n{found}\n\nThe proposal:\n\n{draft}"
+    reviews = await asyncio.gather(
+        run.ask(reviewer, f"Is every grant as in the findings?\n\n{shown}", name="facts"),
+        run.ask(reviewer, f"Is it clear at once what is asked for?\n\n{shown}", name="clarity"),
+    )
+    changes = [review for review in reviews if not review.startswith(FINE)]
+    if changes:
+        told = "\n".join(["Mend the proposal:", *changes])
+        draft = await run.ask(writer, told, name="revision", conversation="draft")
+
+    await run.step("save", save_proposal, draft)
+    return str(draft)

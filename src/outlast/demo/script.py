@@ -1,8 +1,8 @@
-"""What the scripted Claude says in the demo: eight turns that follow the conversation.
+"""What the scripted Claude says in the demo: nine turns that follow the conversations.
 
-Every word about a grant is read from the tool results in the request, so a changed result changes
-the answer.  On the way one attempt is overloaded and one is rate limited; a tool is broken too,
-which is the agent's own doing.
+Every word about a grant is read from what the request holds, the results of tools or the findings,
+so a changed result changes the proposal.  The researcher's Claude is overloaded once and limits the
+rate once; a tool is broken too, which is the agent's own doing.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from statistics import median_low
 from typing import Any, Final
 
 import msgspec
@@ -52,8 +53,8 @@ def script(pace: float = 1.0) -> Script:
     """
 
     def speak(request: dict[str, Any], attempt: int) -> Turn:  # noqa: ARG001  (a script's signature)
-        step = _STEPS[min(turn_number(request), len(_STEPS)) - 1]
-        return _at(pace, step(Talk(request)))
+        said = _SPEAKERS[_role(request)]
+        return _at(pace, said[min(turn_number(request), len(said)) - 1](Talk(request)))
 
     overloaded = Fault(kind="status", status=529, message="Overloaded")
     limited = Fault(
@@ -62,7 +63,12 @@ def script(pace: float = 1.0) -> Script:
         message="This request would exceed the rate limit of 50 requests a minute.",
         headers={"retry-after": f"{pace:g}"},
     )
-    return faulty(speak, any_of(once(2, overloaded), once(5, limited)))
+    faults = any_of(once(2, overloaded), once(5, limited))
+
+    def rule(request: dict[str, Any], attempt: int) -> Fault | None:
+        return faults(request, attempt) if _role(request) == "researcher" else None
+
+    return faulty(speak, rule)
 
 
 paced: Final = script()
@@ -74,7 +80,7 @@ fast: Final = script(0)
 
 def _at(pace: float, blocks: Sequence[Block | str]) -> Turn:
     characters = sum(len(str(block)) for block in blocks)
-    return say(*blocks, first_token_s=0.4 * pace, total_s=(1.2 + characters / 500) * pace)
+    return say(*blocks, first_token_s=0.4 * pace, total_s=(0.7 + characters / 500) * pace)
 
 
 # ── what the conversation holds so far ─────────────────────────────────────────────────────────
@@ -94,6 +100,7 @@ class Talk:
 
     def __init__(self, request: dict[str, Any]) -> None:
         self.question = last_text(request)
+        self.first = text_of(request["messages"][0]["content"])
         self.answered = list(_answered(request["messages"]))
 
     def values(self, tool: str) -> list[Any]:
@@ -153,7 +160,7 @@ def _value(result: Block) -> Any:
         return None  # truncated: as good as failed
 
 
-# ── the turns, in order ────────────────────────────────────────────────────────────────────────
+# ── the researcher's turns, in order ───────────────────────────────────────────────────────────
 
 
 def _look(talk: Talk) -> list[Block | str]:
@@ -181,44 +188,28 @@ def _widen(talk: Talk) -> list[Block | str]:
     ]
 
 
-def _ask_the_funder(talk: Talk) -> list[Block | str]:
+def _look_closely(talk: Talk) -> list[Block | str]:
     if not talk.chosen:
         return _answer(talk)
-    funders = Counter(grant["funder"] for grant in talk.chosen)
-    funder = funders.most_common(1)[0][0]
+    funder, _ = _main_funder(talk.chosen)
     return [
-        f"Most of the best are from the {funder}. Does it take applications today?",
+        (
+            f"Let me read the whole record of all {len(talk.chosen)}. "
+            f"Most are from the {funder}: does it take applications today?"
+        ),
+        *(tool_use("grant_details", {"grant_id": grant["id"]}) for grant in talk.chosen),
         tool_use("open_programmes", {"funder": funder}),
     ]
 
 
-def _know_them(talk: Talk) -> list[Block | str]:
+def _compare(talk: Talk) -> list[Block | str]:
     failed = any(answered.tool == "open_programmes" for answered in talk.failed)
     opening = "That lookup failed, so I go on without it." if failed else "Good."
     return [
-        f"{opening} Now the organisations: were these their only grants?",
-        *_histories(talk.chosen[:3]),
-    ]
-
-
-def _look_closely(talk: Talk) -> list[Block | str]:
-    return [
-        f"Let me read the whole record of all {len(talk.chosen)}.",
-        *(tool_use("grant_details", {"grant_id": grant["id"]}) for grant in talk.chosen),
-    ]
-
-
-def _compare(talk: Talk) -> list[Block | str]:
-    return [
-        "For comparison, what is on record without the limit?",
+        f"{opening} Were these their only grants, and what is on record without the limit?",
+        *(tool_use("recipient_history", {"recipient": g["recipient"]}) for g in talk.chosen),
         tool_use("search_grants", {"keyword": talk.topic, "limit": 50}),
     ]
-
-
-def _know_the_rest(talk: Talk) -> list[Block | str]:
-    if not talk.chosen[3:]:
-        return _answer(talk)
-    return ["And the other organisations.", *_histories(talk.chosen[3:])]
 
 
 def _answer(talk: Talk) -> list[Block | str]:
@@ -236,29 +227,17 @@ def _answer(talk: Talk) -> list[Block | str]:
     return ["\n".join([_opening(talk), "", *table, "", *remarks]).strip()]
 
 
-_STEPS: Final[tuple[Callable[[Talk], list[Block | str]], ...]] = (
-    _look,
-    _widen,
-    _ask_the_funder,
-    _know_them,
-    _look_closely,
-    _compare,
-    _know_the_rest,
-    _answer,
-)
-
-
 def _search(talk: Talk, keyword: str) -> Block:
     limit = {} if talk.max_gbp is None else {"max_gbp": talk.max_gbp}
     return tool_use("search_grants", {"keyword": keyword, **limit, "limit": 10})
 
 
-def _histories(grants: Sequence[Found]) -> Iterator[Block]:
-    for grant in grants:
-        yield tool_use("recipient_history", {"recipient": grant["recipient"]})
+def _main_funder(grants: Sequence[Found]) -> tuple[str, int]:
+    """Return who paid for most of the grants, and for how many."""
+    return Counter(grant["funder"] for grant in grants).most_common(1)[0]
 
 
-# ── the answer ─────────────────────────────────────────────────────────────────────────────────
+# ── the findings ─────────────────────────────────────────────────────────────────────────────────
 
 
 def _opening(talk: Talk) -> str:
@@ -287,6 +266,8 @@ def _line(grant: Found) -> str:
 
 
 def _remarks(talk: Talk) -> Iterator[str]:
+    funder, number = _main_funder(talk.chosen)
+    yield f"- {number} of the {len(talk.chosen)} are from the {funder}."
     for grants in talk.values("recipient_history"):
         if len(grants) > 1:
             total = _pounds(sum(grant["amount_gbp"] for grant in grants))
@@ -304,3 +285,105 @@ def _remarks(talk: Talk) -> Iterator[str]:
 
 def _pounds(amount: float) -> str:
     return f"£{amount:,.0f}" if float(amount).is_integer() else f"£{amount:,.2f}"
+
+
+# ── the writer and the reviewer ────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A grant as the findings list it."""
+
+    id: str
+    recipient: str
+    amount: str
+    awarded: str
+    purpose: str
+
+    @property
+    def pounds(self) -> float:
+        """The amount."""
+        return float(self.amount.replace("£", "").replace(",", ""))
+
+
+def _listed(findings: str) -> list[Listed]:
+    rows = re.findall(r"^\| (360G\S*) \|(.*)\|$", findings, re.MULTILINE)
+    cells = [(key, [cell.strip() for cell in row.split("|")]) for key, row in rows]
+    return [Listed(key, row[0], row[2], row[3], row[4]) for key, row in cells]
+
+
+def _draft(talk: Talk) -> list[Block | str]:
+    return ["\n\n".join(_paragraphs(talk.question))]
+
+
+def _revise(talk: Talk) -> list[Block | str]:
+    # What to mend is asked for last; the findings stand where the draft was asked for.
+    opening, to, *between, sum_ = _paragraphs(talk.first)
+    return ["\n\n".join([opening, to, sum_, *between])]
+
+
+def _paragraphs(findings: str) -> list[str]:
+    """Return the title, to whom, what was done, and at last what is asked for."""
+    grants = _listed(findings)
+    topic = re.search(r"^\d+ grants\b.*? for ([^,:\n]+)", findings, re.MULTILINE)
+    about = topic[1] if topic else "the same purpose"
+    if not grants:
+        return [f"# No proposal for {about}", "To nobody.", "There is no grant to build it on."]
+    funder = re.search(r"are from the (.+)\.$", findings, re.MULTILINE)
+    middle = median_low(grant.pounds for grant in grants)
+    done = "\n".join(
+        f"- {grant.recipient} received {grant.amount} in {grant.awarded[:4]} ({grant.id}): "
+        f"{grant.purpose}"
+        for grant in grants
+    )
+    return [
+        f"# Proposal: more work for {about}",
+        f"To the {funder[1] if funder else 'funder'}.",
+        f"What was done with grants that are on record:\n\n{done}",
+        (
+            f"We ask for {_pounds(middle)}, the middle of what these {len(grants)} received, "
+            "for a year of such work in another town."
+        ),
+    ]
+
+
+def _review(talk: Talk) -> list[Block | str]:
+    findings, _, text = talk.question.partition("The proposal:")
+    review = _clarity(text) if "clear at once" in findings else _facts(findings, text)
+    return [review]
+
+
+def _facts(findings: str, text: str) -> str:
+    known = {grant.id: grant for grant in _listed(findings)}
+    wrong = [
+        key
+        for key, line in re.findall(r"^- (?=.*\((360G\S*)\))(.*)$", text, re.MULTILINE)
+        if key not in known or known[key].amount not in line
+    ]
+    if wrong:
+        return f"Not as in the findings: {', '.join(wrong)}. Leave them out, or correct them."
+    return f"Nothing to change. All {len(known)} grants are as in the findings."
+
+
+def _clarity(text: str) -> str:
+    paragraphs = [part for part in text.strip().split("\n\n") if not part.startswith("#")]
+    asks = [n for n, part in enumerate(paragraphs, start=1) if "We ask for £" in part]
+    if not asks or asks[0] <= 2:
+        return "Nothing to change. The sum asked for stands at the beginning."
+    return f"The sum asked for comes only in paragraph {asks[0]}: say it right at the beginning."
+
+
+def _role(request: dict[str, Any]) -> str:
+    """Return which of the three agents is asking."""
+    system = text_of(request.get("system") or "")
+    if "You write proposals" in system:
+        return "writer"
+    return "reviewer" if "You review proposals" in system else "researcher"
+
+
+_SPEAKERS: Final[dict[str, tuple[Callable[[Talk], list[Block | str]], ...]]] = {
+    "researcher": (_look, _widen, _look_closely, _compare, _answer),
+    "writer": (_draft, _revise),
+    "reviewer": (_review,),
+}
+"""What each agent's Claude says, turn by turn."""

@@ -1,7 +1,8 @@
-"""A session of the demo: the simulator started, the agent driven, and what a journal saved.
+"""A session of the demo: the simulator started, the flow driven, and what a journal saved.
 
 The simulator is another process, so its faults and its bill survive a kill of the demo; what it
-writes down stands in a folder beside the store, `outlast.db-demo`, one for each run.
+writes down stands in a folder beside the store, `outlast.db-demo`, one for each run, and so does
+the proposal.
 """
 
 from __future__ import annotations
@@ -56,9 +57,9 @@ def begin(journal: Journal, run_id: str, *, live: bool) -> None:
     """
     wanted = _REAL if live else _SIMULATED
     if journal.run(run_id) is None:
-        from outlast.demo.agent import QUESTION, researcher  # noqa: PLC0415  (slow: pydantic)
+        from outlast.demo.agent import QUESTION, proposal  # noqa: PLC0415  (slow: pydantic)
 
-        Outlast(journal).start(researcher, QUESTION, run_id=run_id, tags={_TAG: wanted})
+        Outlast(journal).start(proposal, QUESTION, run_id=run_id, tags={_TAG: wanted})
         return
     began = _started(journal, run_id).tags.get(_TAG)
     if began is None:
@@ -100,13 +101,22 @@ def drive(  # noqa: PLR0913  (the options of a drive)
         return Outlast(journal).get(run_id)
     if live:
         _import_anthropic()
-        return asyncio.run(_resumed(Outlast(journal), run_id, wait_s, watch))
-    with _simulated(journal, run_id, pace=pace, wait_s=wait_s) as claude:
-        return asyncio.run(_asking(claude, journal, run_id, wait_s, watch))
+        with _folder(journal, run_id, wait_s) as folder:
+            return asyncio.run(_resumed(Outlast(journal, deps=folder), run_id, wait_s, watch))
+    with (
+        _folder(journal, run_id, wait_s) as folder,
+        _simulated(folder, pace=pace) as claude,
+    ):
+        return asyncio.run(_asking(claude, folder, journal, run_id, wait_s, watch))
 
 
-async def _asking(
-    claude: simulator.Simulator, journal: Journal, run_id: str, wait_s: float, watch: Watch
+async def _asking(  # noqa: PLR0913, PLR0917  (whom, where, and who watches)
+    claude: simulator.Simulator,
+    folder: Path,
+    journal: Journal,
+    run_id: str,
+    wait_s: float,
+    watch: Watch,
 ) -> Run:
     import anthropic  # noqa: PLC0415  (over a second)
 
@@ -115,15 +125,16 @@ async def _asking(
     async with anthropic.AsyncAnthropic(
         base_url=claude.url, api_key="simulated", http_client=direct
     ) as client:
-        return await _resumed(Outlast(journal, client=client), run_id, wait_s, watch)
+        app = Outlast(journal, client=client, deps=folder)
+        return await _resumed(app, run_id, wait_s, watch)
 
 
 async def _resumed(app: Outlast, run_id: str, wait_s: float, watch: Watch) -> Run:
-    from outlast.demo.agent import researcher  # noqa: PLC0415  (slow: pydantic)
+    from outlast.demo.agent import proposal  # noqa: PLC0415  (slow: pydantic)
 
     try:
         return await app.aresume(
-            run_id, researcher, wait_s=wait_s, on_record=watch.on_record, on_part=watch.on_part
+            run_id, proposal, wait_s=wait_s, on_record=watch.on_record, on_part=watch.on_part
         )
     except RunEnded:
         return app.get(run_id)  # another process was faster
@@ -171,18 +182,13 @@ def saved(records: Iterable[Record]) -> Saved:
 
 
 @contextmanager
-def _simulated(
-    journal: Journal, run_id: str, *, pace: float, wait_s: float
-) -> Iterator[simulator.Simulator]:
+def _simulated(folder: Path, *, pace: float) -> Iterator[simulator.Simulator]:
     """Start the simulator for a run, and import what asks it in the meantime."""
     # The SDK takes a second and more to import, and so does the simulator to start.
     early = threading.Thread(target=_import_anthropic, daemon=True)
     early.start()
     script = "outlast.demo.script:paced" if pace else "outlast.demo.script:fast"
-    with (
-        _folder(journal, run_id, wait_s) as state,
-        simulator.start(script, state=state) as claude,
-    ):
+    with simulator.start(script, state=folder) as claude:
         early.join()
         yield claude
 
@@ -193,7 +199,7 @@ def _import_anthropic() -> None:
 
 @contextmanager
 def _folder(journal: Journal, run_id: str, wait_s: float) -> Iterator[Path]:
-    """Lend the folder of a run's simulator.
+    """Lend the folder of a run, where its simulator and its proposal are.
 
     Raises:
         Busy: another simulator has it, so another process plays this run.

@@ -12,12 +12,13 @@ import importlib
 import inspect
 import math
 import re
+import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Any, Final, TypeVar
-from weakref import WeakKeyDictionary
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
+from weakref import WeakKeyDictionary, ref
 
 import msgspec
 
@@ -126,6 +127,14 @@ _CREDENTIALS: Final = frozenset({"authorization", "x-api-key"})
 _REQUEST_IDS: Final = ("request-id", "x-amzn-requestid", "apim-request-id", "x-request-id")
 _DRAIN_S: Final = 0.2
 _LONGEST: Final = 500  # characters of a message; a gateway may answer with a whole page
+_SHORTEST: Final = 8  # characters of a secret: less is no key, and stands in many a word
+
+
+class _Open(NamedTuple):
+    """A client of one event loop, and what closes it with the loop; `None` where it is not ours."""
+
+    client: Client
+    lease: AsyncGenerator[None] | None
 
 
 class AnthropicModel:
@@ -133,9 +142,11 @@ class AnthropicModel:
 
     Args:
         client: whom to ask with, those for Bedrock, Vertex, Foundry, AWS and Google Cloud included;
-            its own number of retries is not used.  It can serve one event loop.  Without one, a
-            client is made per event loop from the environment, as the SDK does
-            (`ANTHROPIC_API_KEY`, `ANTHROPIC_BASE_URL` and so on), when the first call is made.
+            its own number of retries is not used.  Each event loop has connections of its own, so
+            any number of them can be served; but where the client was made with an `http_client`,
+            that one serves the loop of the first call, and every other one is refused.  Without a
+            client, one is made as the SDK does, from the environment (`ANTHROPIC_API_KEY`,
+            `ANTHROPIC_BASE_URL` and so on), when the first call is made.
         deadline_s: how long a call may take in all; `None` leaves only the client's timeouts.
 
     Raises:
@@ -153,7 +164,9 @@ class AnthropicModel:
             )
         self._given = client
         self._deadline_s = deadline_s
-        self._clients: WeakKeyDictionary[asyncio.AbstractEventLoop, Client] = WeakKeyDictionary()
+        self._open: WeakKeyDictionary[asyncio.AbstractEventLoop, _Open] = WeakKeyDictionary()
+        self._first: Callable[[], asyncio.AbstractEventLoop | None] | None = None
+        self._lock = threading.Lock()
 
     async def call(self, request: Request, *, on_part: Callable[[Part], None] | None) -> Reply:
         """Return the whole reply to one request that is sent once.
@@ -177,10 +190,10 @@ class AnthropicModel:
         return await self._once(lambda client: _count(client, request))
 
     async def aclose(self) -> None:
-        """Close the connections of this event loop, unless the client was given."""
-        client = self._clients.pop(asyncio.get_running_loop(), None)
-        if client is not None and self._given is None:
-            await client.close()
+        """Close the connections of this event loop; an `http_client` that was given stays open."""
+        opened = self._open.pop(asyncio.get_running_loop(), None)
+        if opened is not None and opened.lease is not None:
+            await opened.lease.aclose()
 
     async def _once(self, ask: Callable[[Client], Awaitable[T]]) -> T:
         client = None
@@ -198,7 +211,7 @@ class AnthropicModel:
     async def _client(self) -> Client:
         # Connections belong to the loop they were opened in, and an app may have two.
         loop = asyncio.get_running_loop()
-        if loop not in self._clients:
+        if loop not in self._open:
             # In a thread, so that other runs of this loop go on for the second it takes.
             sdk = await asyncio.to_thread(importlib.import_module, "anthropic")
             client: Any = self._given or sdk.AsyncAnthropic()
@@ -206,8 +219,64 @@ class AnthropicModel:
                 _check_credentials(client)
             else:
                 await asyncio.to_thread(clouds.check, client)
-            self._clients[loop] = client.with_options(max_retries=0)
-        return self._clients[loop]
+            if loop not in self._open:  # another call may have been faster meanwhile
+                await self._opened(loop, client)
+        return self._open[loop].client
+
+    async def _opened(self, loop: asyncio.AbstractEventLoop, like: Client) -> None:
+        """Open a client for `loop`, before anything else runs there."""
+        # A client refers to its loop, so nothing but this forgets loops that ended without a word.
+        for each in (key() for key in self._open.keyrefs()):
+            if each is not None and each.is_closed():
+                self._open.pop(each, None)
+        transport = _fresh(like)
+        if transport is None:
+            self._claim(loop)
+            self._open[loop] = _Open(like.with_options(max_retries=0), None)
+            return
+        client = like.with_options(max_retries=0, http_client=transport)
+        lease = self._lease(loop, client)
+        self._open[loop] = _Open(client, lease)
+        await anext(lease)  # only begins it, so nothing else runs meanwhile
+
+    async def _lease(self, loop: asyncio.AbstractEventLoop, client: Client) -> AsyncGenerator[None]:
+        """Close `client` when this is closed, as a loop does with its generators before it ends."""
+        try:
+            yield
+        finally:
+            self._open.pop(loop, None)
+            await client.close()
+
+    def _claim(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Keep a given `http_client` for the first loop that comes; refuse every other one.
+
+        On another loop its connections fail after the request was sent and billed.
+        """
+        with self._lock:
+            if self._first is None:
+                self._first = ref(loop)
+            if self._first() is loop:
+                return
+        raise ModelFailure(
+            "auth",
+            "nothing was sent: the client that was given to Outlast has an http_client of its own, "
+            "whose connections belong to the event loop of the first call, and this call is on "
+            "another one; give a client without http_client, which works on every loop, or stay on "
+            "one: either run, resume and stream, or arun, aresume and astream within one "
+            "asyncio.run",
+        )
+
+
+def _fresh(client: Client) -> Any:
+    """Return a transport as the SDK gave it to `client`, without connections; None if it did not.
+
+    Always a new one: that of a given client may have connections of the user's own loop.
+    """
+    from anthropic import _base_client  # noqa: PLC0415  (slow, imported already)
+
+    made = _base_client.AsyncHttpxClientWrapper  # the class of those nobody else can have made
+    given = client._client  # noqa: SLF001  (there is no other way to know)
+    return made(base_url=client.base_url, timeout=client.timeout) if type(given) is made else None
 
 
 def classify(error: BaseException) -> ModelFailure:
@@ -476,7 +545,7 @@ def _secrets(client: Client | None, error: Exception) -> list[str]:
     request = vars(error).get("request")
     if request is not None:
         keys += [request.headers.get(name, "").rpartition(" ")[2] for name in _CREDENTIALS]
-    return [key for key in keys if isinstance(key, str) and key]
+    return [key for key in keys if isinstance(key, str) and len(key) >= _SHORTEST]
 
 
 def _cleaned(failure: ModelFailure, secrets: list[str]) -> ModelFailure:

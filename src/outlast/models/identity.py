@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from typing import Any, Final
 
@@ -138,6 +138,21 @@ def _block(block: Any) -> Any:
     plain = {k: v for k, v in block.items() if k != "cache_control" and v is not None}
     if plain.get("caller") == _DIRECT:
         del plain["caller"]  # the usual one, which only some answers name
-    if plain.get("type") == "tool_result":
+    kind, source = plain.get("type"), plain.get("source")
+    if kind == "document" and isinstance(source, dict) and isinstance(source.get("content"), list):
+        plain["source"] = source | {"content": plain_blocks(source["content"])}
+    elif kind in NESTING and kind != "document":
         plain["content"] = plain_blocks(plain.get("content"))
     return plain
+
+
+NESTING: Final = frozenset({"tool_result", "search_result", "document"})
+"""Blocks that may have blocks inside."""
+
+
+def nested(block: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the blocks inside a block of a kind that may have some."""
+    source = block.get("source")
+    holder = source if block.get("type") == "document" else block
+    inside = holder.get("content") if isinstance(holder, Mapping) else None
+    return [part for part in inside if isinstance(part, dict)] if isinstance(inside, list) else []

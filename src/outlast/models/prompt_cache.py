@@ -24,7 +24,7 @@ from typing import Any, Final
 import msgspec
 
 from outlast.models import catalogue
-from outlast.models.identity import canonical, plain_blocks, weight
+from outlast.models.identity import NESTING, canonical, nested, plain_blocks, weight
 
 BYTES_PER_TOKEN: Final = 4
 
@@ -155,7 +155,7 @@ def marks(request: Mapping[str, Any]) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     for block in _blocks(request):
         # Nearly none has one, and a conversation may have thousands.
-        if "cache_control" in block or block.get("type") == "tool_result":
+        if "cache_control" in block or block.get("type") in NESTING:
             found += _marks_of(block)
     automatic = request.get("cache_control")
     return found if automatic is None else [*found, automatic]
@@ -238,10 +238,10 @@ def _listed(content: Any) -> list[dict[str, Any]]:
 
 
 def _marks_of(block: Mapping[str, Any]) -> list[Any]:
-    """Return a block's markers; one inside a tool's result counts as the result's."""
-    inside = block.get("content") if block.get("type") == "tool_result" else None
+    """Return a block's markers; those of blocks inside it count as its own."""
+    found: list[Any] = []
+    if block.get("type") in NESTING:
+        for part in nested(block):
+            found += _marks_of(part)
     own = block.get("cache_control")
-    if not isinstance(inside, list):
-        return [] if own is None else [own]
-    marks = [part.get("cache_control") for part in (*inside, block)]
-    return [mark for mark in marks if mark is not None]
+    return found if own is None else [*found, own]

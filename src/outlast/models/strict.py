@@ -66,7 +66,7 @@ UNCOUNTED: Final = frozenset(
 USER_BLOCKS: Final[dict[str, frozenset[str] | None]] = {
     "text": frozenset({"text", "citations"}),
     "tool_result": frozenset({"tool_use_id", "content", "is_error", "toolset_name"}),
-    "image": frozenset({"source"}),
+    "image": frozenset({"source", "transformations"}),
     "document": frozenset({"source", "title", "context", "citations"}),
     "search_result": None,
     "container_upload": None,
