@@ -249,6 +249,70 @@ def note(
 
 
 @app.command()
+def costs(
+    by: Annotated[
+        str, typer.Option("--by", metavar="WHAT", help="month, day, agent, version, tenant, model.")
+    ] = "month",
+    chart: Annotated[bool, typer.Option("--chart", help="Draw bars, too.")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV, for spreadsheets.")] = False,
+    store: Store = DEFAULT_STORE,
+    as_json: AsJson = False,
+) -> int:
+    """Show what was spent."""
+    from outlast.cli.costs import show_costs
+
+    return show_costs(store, by=by, chart=chart, as_csv=as_csv, as_json=as_json)
+
+
+budget = typer.Typer(help="Say who may spend how much.", no_args_is_help=True)
+app.add_typer(budget, name="budget")
+
+
+@budget.command("set")
+def budget_set(  # noqa: PLR0913, PLR0917  (the options of a command)
+    scope: Annotated[
+        str, typer.Argument(metavar="SCOPE", help="fleet, tenant:NAME, agent:NAME, run:ID, …")
+    ],
+    reason: Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why.")],
+    usd: Annotated[str | None, typer.Option("--usd", metavar="X", help="US dollars.")] = None,
+    tokens: Annotated[int | None, typer.Option("--tokens", metavar="N", help="Tokens.")] = None,
+    calls: Annotated[
+        int | None, typer.Option("--calls", "--turns", metavar="N", help="Calls of the model.")
+    ] = None,
+    window: Annotated[
+        str, typer.Option("--window", metavar="W", help="total, day or month.")
+    ] = "total",
+    tz: Annotated[str, typer.Option("--tz", metavar="ZONE", help="Whose days count.")] = "UTC",
+    by: Annotated[str, typer.Option("--by", metavar="NAME", help="Who says so.")] = "",
+    store: Store = DEFAULT_STORE,
+    as_json: AsJson = False,
+) -> int:
+    """Give a scope a budget; without an amount, take it away."""
+    from outlast.cli.budgets import set_budget
+
+    return set_budget(
+        store,
+        scope,
+        usd=usd,
+        tokens=tokens,
+        calls=calls,
+        window=window,
+        tz=tz,
+        reason=reason,
+        by=by,
+        as_json=as_json,
+    )
+
+
+@budget.command("show")
+def budget_show(store: Store = DEFAULT_STORE, as_json: AsJson = False) -> int:
+    """Show every budget and what is used of it."""
+    from outlast.cli.budgets import show_budgets
+
+    return show_budgets(store, as_json=as_json)
+
+
+@app.command()
 def simulate(
     script: Annotated[
         str | None,

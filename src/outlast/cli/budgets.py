@@ -1,0 +1,97 @@
+"""`outlast budget set` and `outlast budget show`: who may spend how much."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+from outlast.app import Outlast
+from outlast.cli import exits, shapes, words
+from outlast.cli.screen import columns, screen
+from outlast.cli.stores import opened
+from outlast.journal import Journal
+from outlast.limits import STREAM, Budgets, Rule, fold, window_key
+
+
+def set_budget(store: str, scope: str, *, as_json: bool, **given: Any) -> int:
+    """Give a scope a budget, or take it away, and return the exit code."""
+    with opened(store, create=True) as journal:
+        Outlast(journal).set_budget(scope, **given)
+        rules = _rules(journal)
+        if as_json:
+            listed = [_shape(journal, rule) for rule in rules if rule.scope == scope]
+            sys.stdout.write(shapes.encode(listed).decode() + "\n")
+            return exits.DONE
+    on = screen()
+    is_set = any(given[name] is not None for name in ("usd", "tokens", "calls"))
+    told = "has this budget from now on" if is_set else "has no such budget any more"
+    on.line((scope, "strong"), (f" {told}; a run that it stopped goes on with `resume`.", ""))
+    on.line(("Next: outlast budget show", "quiet"))
+    return exits.DONE
+
+
+def show_budgets(store: str, *, as_json: bool) -> int:
+    """Print every budget and what is used of it, and return the exit code."""
+    with opened(store) as journal:
+        shown = [_shape(journal, rule) for rule in _rules(journal)]
+    if as_json:
+        sys.stdout.write(shapes.encode(shown).decode() + "\n")
+        return exits.DONE
+    on = screen()
+    if not shown:
+        on.line((f"No budget is set in {store}; agents have those they declare.", ""))
+        on.line(("Next: outlast budget set fleet --usd 100 --window month --reason …", "quiet"))
+        return exits.DONE
+    heads = ("SCOPE", "WINDOW", "UNIT", "LIMIT", "USED", "IN DOUBT", "HELD", "")
+    table = [[(head, "quiet") for head in heads]]
+    for rule in shown:
+        for unit, amount in rule["amounts"].items():
+            table.append(_line(rule, unit, amount))
+    columns(on, table, right=range(3, 7))
+    on.line((f"Next: outlast costs --by {'tenant' if len(shown) > 1 else 'agent'}", "quiet"))
+    return exits.DONE
+
+
+def _line(rule: dict[str, Any], unit: str, amount: dict[str, int]) -> list[words.Part]:
+    def said(number: int) -> str:
+        return words.money(number) if unit == "nano" else f"{number:,}"
+
+    used = (amount["settled"] + amount["in_doubt"] + amount["held"]) / max(1, amount["limit"])
+    bar = "█" * min(10, round(used * 10))
+    return [
+        (rule["scope"], "strong"),
+        (rule["account"], ""),
+        ({"nano": "usd"}.get(unit, unit), ""),
+        (said(amount["limit"]), "money"),
+        (said(amount["settled"]), ""),
+        (said(amount["in_doubt"]) if amount["in_doubt"] else "", "doubt"),
+        (said(amount["held"]) if amount["held"] else "", ""),
+        (f"{bar:░<10} {used:.0%}", "bad" if used >= 1 else "good"),
+    ]
+
+
+def _rules(journal: Journal) -> list[Rule]:
+    rules = fold(journal.read(STREAM), Budgets()).rules
+    return [rules[key] for key in sorted(rules)]
+
+
+def _shape(journal: Journal, rule: Rule) -> dict[str, Any]:
+    account = window_key(rule, time.time_ns())
+    amounts = {}
+    for unit, limit in rule.amounts.items():
+        balance = journal.balance(rule.scope, window=account, unit=unit)
+        amounts[unit] = {
+            "limit": limit,
+            "settled": balance.settled,
+            "in_doubt": balance.in_doubt,
+            "held": balance.held,
+        }
+    return {
+        "scope": rule.scope,
+        "window": rule.window,
+        "tz": rule.tz,
+        "account": account,
+        "limit_usd": None if rule.nano is None else shapes.dollars(rule.nano),
+        "amounts": amounts,
+    }
