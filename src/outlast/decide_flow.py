@@ -60,7 +60,7 @@ def decide_flow(state: RunState, flow: Flow[..., Any], now: int, world: World) -
     if len(wanted.phases) > len(state.phases.entered):
         return Step((PhaseEntered(phase=wanted.phases[len(state.phases.entered)]),))
     if wanted.raised or wanted.returned is not None:
-        return _end(state, world)
+        return _end(state, now, world)
     actions: tuple[Action, ...] = ()
     for step in _wanted_steps(state, flow, now, world):
         if step.events:
@@ -69,14 +69,22 @@ def decide_flow(state: RunState, flow: Flow[..., Any], now: int, world: World) -
     return _park(actions, now, world) or Step(actions=actions)
 
 
-def _end(state: RunState, world: World) -> Step:
-    """Return the end of a flow whose function is done, once nothing is open that was paid for."""
+def _end(state: RunState, now: int, world: World) -> Step:
+    """Return the end of a flow whose function is done, once nothing is open that was begun."""
     wanted = world.wants
     values = [(name, want) for name, want in wanted.steps.items() if isinstance(want, wants.Value)]
     if values:
         return Step(tuple(_drawn(name, value) for name, value in values))
-    if world.in_flight:
-        return WAIT
+    actions: tuple[Action, ...] = ()
+    for name, want in wanted.steps.items():
+        # Without a crash it would be in flight, and waited for.
+        if name in state.steps.begun and not isinstance(want, wants.Nap):
+            step = _want_step(state, name, want, now, world)
+            if step.events:
+                return step
+            actions += step.actions
+    if actions or world.in_flight:
+        return Step(actions=actions)
     for ask in state.asks.values():
         if ask.call is not None:
             return lost_call(ask.call)
