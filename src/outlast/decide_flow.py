@@ -72,7 +72,11 @@ def decide_flow(state: RunState, flow: Flow[..., Any], now: int, world: World) -
 def _end(state: RunState, now: int, world: World) -> Step:
     """Return the end of a flow whose function is done, once nothing is open that was begun."""
     wanted = world.wants
-    values = [(name, want) for name, want in wanted.steps.items() if isinstance(want, wants.Value)]
+    values = [
+        (name, want)
+        for name, want in wanted.steps.items()
+        if isinstance(want, wants.Value) and name not in state.steps.finished
+    ]
     if values:
         return Step(tuple(_drawn(name, value) for name, value in values))
     actions: tuple[Action, ...] = ()

@@ -351,10 +351,26 @@ class Host:
         self._phases.append(phase)
         self.changed.set()
 
-    async def map(
+    def map(
+        self, who: Agent | Flow[..., Any], inputs: Iterable[Any], name: str | None, at_once: int
+    ) -> Any:
+        """Return the coroutine of the answers of a child run for every input."""
+        if not isinstance(who, Agent | Flow):
+            self._stop(UsageError(f"{who!r} is neither an agent nor a flow; give one to `map`"))
+        if isinstance(inputs, str | bytes) or not isinstance(inputs, Iterable):
+            kind = "one string" if isinstance(inputs, str | bytes) else "not iterable"
+            self._stop(
+                UsageError(f"map of {who.name}: {inputs!r} is {kind}; give a list of inputs")
+            )
+        if isinstance(at_once, bool) or not isinstance(at_once, int) or at_once < 1:
+            told = f"at_once={at_once!r}: give a whole number of at least 1"
+            self._stop(UsageError(f"map of {who.name}: {told}"))
+        named = self._named(f"map of {who.name}", f"{who.name}-map", name)
+        return self._mapped(who, list(inputs), named, at_once)
+
+    async def _mapped(
         self, who: Agent | Flow[..., Any], inputs: list[Any], name: str, at_once: int
     ) -> list[Any]:
-        """Return the answers of a child run for every input."""
         free = asyncio.Semaphore(at_once)
 
         async def one(number: int, given: Any) -> Any:
@@ -615,13 +631,7 @@ class _FlowRun(Run):
         name: str | None = None,
         at_once: int = 8,
     ) -> Any:
-        given = list(inputs)
-
-        def mapped() -> Any:
-            named = self._host._named(f"map of {who.name}", f"{who.name}-map", name)  # noqa: SLF001
-            return self._host.map(who, given, named, max(1, at_once))
-
-        return self._later(mapped)
+        return self._later(lambda: self._host.map(who, inputs, name, at_once))
 
     def now(self, *, name: str | None = None) -> datetime:
         drawn: datetime = self._do(
