@@ -171,6 +171,7 @@ class Cached(msgspec.Struct, frozen=True, gc=False):
     index: int
     """The message up to whose end it was written."""
     tokens: int
+    """How many of the prompt; 0 where the API's counts do not say."""
     at: int
     """When it was last used."""
 
@@ -208,7 +209,7 @@ class Conversation(msgspec.Struct, frozen=True):
     """The last message is the model's, and no tool of it is open."""
     pending: tuple[Pending, ...] = ()
     before: str = ""
-    """What the replies said that were cut off right before this one: the answer begins with it."""
+    """What the replies just before this one said, cut off or paused: the answer begins with it."""
     cuts: int = 0
     """Replies in a row that were cut off."""
     stop_details: Raw = NULL
@@ -434,7 +435,7 @@ def _replied(conversation: Conversation, event: ModelCallSucceeded, _: Record) -
         stop_reason=stopped,
         replied=not uses,
         pending=tuple([Pending(use.id, use.name, use.input) for use in uses]),
-        before=conversation.before + words(said) if cut else _kept(conversation, stopped),
+        before=_kept(conversation, stopped, said),
         cuts=conversation.cuts + 1 if cut else 0,
         cached=cached,
         missed=missed,
@@ -450,8 +451,12 @@ def _cache(
         return None, None
     before, at = conversation.cached, conversation.called_at
     tokens = event.cache_read + event.cache_written
-    after = Cached(len(conversation.messages) - 1, tokens, at) if tokens else None
-    if before is None or event.cache_read >= before.tokens:
+    # Sums over several prompts, maybe of several models, say neither how much of ours was read nor
+    # how much is kept: nothing is expected then, rather than what never was.
+    summed = _is_summed(event.usage)
+    kept = 0 if summed else tokens
+    after = Cached(len(conversation.messages) - 1, kept, at) if tokens else None
+    if before is None or summed or event.cache_read >= before.tokens:
         return after, None
     missed = Missed(
         call_id=event.call_id,
@@ -464,6 +469,25 @@ def _cache(
     return after, missed
 
 
+class _Iteration(msgspec.Struct, gc=False):
+    type: Raw = NULL
+
+
+class _Iterated(msgspec.Struct, gc=False):
+    iterations: list[_Iteration] | None = None
+
+
+_ITERATED: Final = msgspec.json.Decoder(_Iterated)
+
+
+def _is_summed(usage: Raw) -> bool:
+    """Return whether the counts of a reply are of more prompts than the one that was sent."""
+    if b'"iterations"' not in bytes(usage):
+        return False
+    kinds = [bytes(each.type) for each in _ITERATED.decode(usage).iterations or ()]
+    return len(kinds) > 1 or kinds == [b'"compaction"']
+
+
 def _miss_told(conversation: Conversation, _event: CacheMissed, _: Record) -> Conversation:
     return replace(conversation, missed=None)
 
@@ -471,8 +495,11 @@ def _miss_told(conversation: Conversation, _event: CacheMissed, _: Record) -> Co
 CUT: Final = frozenset({"max_tokens"})
 """Stop reasons of replies that were cut off, and can be gone on with."""
 
-_READ: Final = CUT | {"tool_use"}
-"""Stop reasons whose replies the next message depends on."""
+_PARTIAL: Final = CUT | {"pause_turn"}
+"""Stop reasons of replies whose words are the beginning of an answer."""
+
+_READ: Final = _PARTIAL | {"tool_use"}
+"""Stop reasons whose replies are looked at before what follows them is known."""
 
 
 def words(said: Sequence[Block]) -> str:
@@ -480,8 +507,10 @@ def words(said: Sequence[Block]) -> str:
     return "".join([block.text for block in said if block.type == "text"])
 
 
-def _kept(conversation: Conversation, stopped: str | None) -> str:
-    # What was cut off belongs to the answer that follows, but not to a call of a tool.
+def _kept(conversation: Conversation, stopped: str | None, said: Sequence[Block]) -> str:
+    # What was cut off or paused belongs to the answer that follows, but not to a call of a tool.
+    if stopped in _PARTIAL:
+        return conversation.before + words(said)
     return "" if stopped == "tool_use" else conversation.before
 
 

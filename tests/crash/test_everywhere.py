@@ -231,7 +231,7 @@ def test_every_point_of_a_reply_that_is_cut_off() -> None:
     """Pauses and cuts are gone on with wherever the process dies, and no cut call ever runs."""
     whole = World(cut_off)
     expected, _ = run(whole, open_store("memory://"), agent(Effects()), QUESTION)
-    assert msgspec.json.decode(expected.answer) == "Part 1, And Part 4, "
+    assert msgspec.json.decode(expected.answer) == "Part 1, Part 2, And Part 4, "
     for point in range(1, whole.points + 1):
         effects, world = Effects(), World(cut_off, crash_at=(point,))
         state, crashes = run(world, open_store("memory://"), agent(effects), QUESTION)
