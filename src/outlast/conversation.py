@@ -233,6 +233,8 @@ class Conversation(msgspec.Struct, frozen=True):
     """Of the agent that was asked, where it is not the run's."""
     asked: Raw = NULL
     """What was asked, as it came."""
+    continues: str = ""
+    """The ask whose conversation goes on in this one; empty for a new conversation."""
     turns: int = 0
     """Model calls of this ask that were billed, may have been, or are in flight."""
     failed: str = ""
@@ -312,6 +314,7 @@ def start(event: AskStarted, default: Spec, before: Conversation | None) -> Conv
     return replace(
         before,
         ask_id=event.ask_id,
+        continues=event.continues,
         version=event.version,
         calls=0,
         turns=0,

@@ -185,7 +185,8 @@ def _child_step(name: str, begun: Begun | None, want: wants.Child, world: World)
     child = begun.child if begun is not None else want.run_id
     action = DriveChild(name=name, run_id=child)
     if begun is None:
-        return Step((ChildStarted(name=name, child=child, given=want.given),), (action,))
+        born = ChildStarted(name=name, child=child, given=want.given, agent=want.agent)
+        return Step((born,), (action,))
     return WAIT if action.call_id in world.in_flight else Step(actions=(action,))
 
 
@@ -200,7 +201,13 @@ def _function_step(
     if begun is not None and not _repeatable(begun, want):
         unknown = "it was interrupted, and it may or may not have happened; it was not repeated"
         return Step((StepFinished(name=name, kind="step", status="in_doubt", error=unknown),))
-    intent = StepStarted(name=name, effect=want.effect, given=want.given, attempt=attempt)
+    intent = StepStarted(
+        name=name,
+        effect=want.effect,
+        given=want.given,
+        attempt=attempt,
+        function=want.function,
+    )
     return Step((intent,), (action,))
 
 

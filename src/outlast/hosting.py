@@ -263,6 +263,8 @@ class Host:
             self._changed(named, f"a {step.kind}", "an ask")
         version = self._version(agent)
         if recorded is not None:
+            if recorded.continues != continues:
+                self._changed(named, _place(recorded.continues), _place(continues))
             self._check_ask(named, recorded, agent, content, version)
         elif continues:
             # Its tools are asked for, as if it were open: the conversation is about to go on.
@@ -291,29 +293,32 @@ class Host:
             known = ", ".join(map(repr, get_args(Effect)))
             self._stop(UsageError(f"step {name!r}: effect is {effect!r}; give one of {known}"))
         given = _digest([args, kwargs])
-        over = self._known(name, "step", given)
+        called = _name_of(function)
+        over = self._known(name, "step", given, called)
         if over is not None:
             return self._ready(lambda: self._result(name, over, function), name)
         self.functions[name] = Bound(function=function, args=args, kwargs=kwargs)
-        self._steps[name] = wants.Call(effect=effect or declared, given=given)
+        self._steps[name] = wants.Call(effect=effect or declared, given=given, function=called)
         return self._wait(f"step {name}", name)
 
     def child(self, name: str, who: Agent | Flow[..., Any], given: Any) -> Any:
         """Return the future of a child run's answer."""
         self._take(name, f"child {name!r}")
         digest = _digest(given)
-        over = self._known(name, "child", digest)
+        over = self._known(name, "child", digest, who.name)
         if over is not None:
             return self._ready(lambda: self._result(name, over), name)
         self.offspring[name] = Offspring(who=who, input=given)
-        self._steps[name] = wants.Child(run_id=child_id(self.run_id, name), given=digest)
+        self._steps[name] = wants.Child(
+            run_id=child_id(self.run_id, name), agent=who.name, given=digest
+        )
         return self._wait(f"step {name}", name)
 
     def sleep(self, duration: float | str | timedelta, name: str | None) -> Any:
         """Return the future of the end of a sleep."""
         length = nanoseconds(duration)
         named = self._named("sleep", "sleep", name)
-        if (over := self._known(named, "sleep", "")) is not None:
+        if (over := self._known(named, "sleep")) is not None:
             return self._ready(lambda: self._result(named, over), named, "sleep")
         self._steps[named] = wants.Nap(length=length)
         return self._wait(f"step {named}", named, "sleep")
@@ -321,7 +326,7 @@ class Host:
     def value(self, kind: str, name: str | None, draw: Callable[[], T], like: type[T]) -> T:
         """Return a value that is drawn once."""
         named = self._named(kind, kind, name)
-        if (over := self._known(named, "value", "")) is not None:
+        if (over := self._known(named, "value")) is not None:
             try:
                 return msgspec.json.decode(over.result, type=like)
             except msgspec.ValidationError:
@@ -446,7 +451,7 @@ class Host:
 
     # ── the journal ─────────────────────────────────────────────────────────────────────────────
 
-    def _known(self, name: str, kind: str, given: str) -> Finished | None:
+    def _known(self, name: str, kind: str, given: str = "", function: str = "") -> Finished | None:
         """Return what the journal has under a name, if that is over."""
         known = self._recorded(name)
         if name in self._state.asks:
@@ -455,6 +460,8 @@ class Host:
             return None
         if known.kind != kind:
             self._changed(name, f"a {known.kind}", f"a {kind}")
+        if function and known.function and known.function != function:
+            self._changed(name, f"a {kind} of {known.function!r}", f"one of {function!r}")
         if given and known.given and known.given != given:
             self._changed(
                 name, f"a {kind} of something else", f"one with other arguments ({given[:12]})"
@@ -770,6 +777,16 @@ def _told(error: BaseException) -> str:
     if isinstance(error, BaseExceptionGroup):
         return ", and ".join(_told(one) for one in error.exceptions)
     return f"{type(error).__name__}: {words(error)}"
+
+
+def _name_of(function: Callable[..., Any]) -> str:
+    """Return what a function is called; empty where nothing tells it from others."""
+    name = function.name if isinstance(function, Tool) else getattr(function, "__name__", "")
+    return name if isinstance(name, str) and name.isidentifier() else ""
+
+
+def _place(continues: str) -> str:
+    return f"an ask that goes on after {continues!r}" if continues else "an ask on its own"
 
 
 def _short(content: Raw) -> str:

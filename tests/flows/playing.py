@@ -122,8 +122,9 @@ class World:
 class Life:
     """One process: its way to the store and to Claude, until it is dead."""
 
-    def __init__(self, world: World, dies: Point = NEVER) -> None:
+    def __init__(self, world: World, dies: Point = NEVER, *, asked: str = "") -> None:
         self.dead = False
+        self._asked = asked.encode()
         self.appends = 0
         self._world = world
         self._dies = dies
@@ -141,6 +142,9 @@ class Life:
 
     async def call(self, request: Request, *, on_part: Callable[[Part], None] | None) -> Reply:
         self.check()
+        if self._asked and self._asked in request.messages[-1]:
+            self.dead = True
+            self.check()
         return await self._world.model.call(request, on_part=on_part)
 
     async def aappend(self, commit: Commit) -> tuple[Record, ...]:
@@ -184,9 +188,9 @@ Main = Callable[[outlast.Outlast], Awaitable[Any]]
 """What a process does; the same again after every death."""
 
 
-def lived(world: World, main: Main, dies: Point = NEVER, **options: Any) -> Any:
-    """Live one life; return what its main returned, `None` when it died."""
-    life = world.life = Life(world, dies)
+def lived(world: World, main: Main, dies: Point = NEVER, *, asked: str = "", **options: Any) -> Any:
+    """Live one life, until it dies, or asks Claude that; return what its main returned, if any."""
+    life = world.life = Life(world, dies, asked=asked)
     app = App(life, model=life, **options)  # type: ignore[arg-type]
     app._own._clock = world.clock
     task = world.loop.create_task(main(app))
