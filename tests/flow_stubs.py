@@ -1,6 +1,7 @@
 """What tests of flows need: an echoing Claude, an application around it, and what was done."""
 
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -10,6 +11,7 @@ from outlast.errors import StoreError
 from outlast.events import tag
 from outlast.models.script import Fault, Rule, Script, Turn, last_text, say
 from outlast.models.scripted import ScriptedModel
+from outlast.runner import Runner
 from stubs import MODEL
 
 NS = 1_000_000_000
@@ -102,3 +104,24 @@ def before(kind: type[Any], **fields: Any) -> Callable[[tuple[Any, ...]], bool]:
         isinstance(one, kind) and all(getattr(one, key) == value for key, value in fields.items())
         for one in events
     )
+
+
+class Clock:
+    """The time of every runner made after it, which jumps when it is told to.
+
+    Give it pytest's `monkeypatch`.
+    """
+
+    def __init__(self, patch: Any) -> None:
+        self._ahead = 0
+        self._real = time.time_ns
+        patch.setattr(time, "time_ns", self)
+        patch.setitem(Runner.__init__.__kwdefaults__, "clock", self)
+
+    def __call__(self) -> int:
+        """Return nanoseconds since the epoch."""
+        return self._real() + self._ahead
+
+    def jump(self, seconds: float) -> None:
+        """Let so much time go by at once."""
+        self._ahead += int(seconds * NS)

@@ -144,7 +144,7 @@ def test_what_is_resent_is_what_came(contents: list[bytes]) -> None:
     """Whatever Claude says is resent to the byte: unknown blocks, spelling of numbers, escapes."""
     model = saying(contents)
     with outlast.Outlast("memory://", model=model) as app:
-        run = app.run(agent(), "Go.", run_id="r")
+        run = app.run(agent(stops_loops=False), "Go.", run_id="r")
         assert run.status == "completed", run.why
         assert app.get("r") == run
     check_resent(contents, model.calls)

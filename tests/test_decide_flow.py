@@ -309,6 +309,11 @@ BEFORE: dict[str, tuple[tuple[Any, ...], dict[str, Any], Step]] = {
         {"returned": Raw(b"1"), "steps": {"now-1": wants.Value(result=Raw(b"7"))}},
         Step((StepFinished(name="now-1", kind="value", result=Raw(b"7")),)),
     ),
+    "it returned, and what it drew was kept": (
+        (StepFinished(name="now-1", kind="value", result=Raw(b"7")),),
+        {"returned": Raw(b"1"), "steps": {"now-1": wants.Value(result=Raw(b"7"))}},
+        Step((RunFinished(status="completed", answer=Raw(b"1")),)),
+    ),
     "it raised": ((), {"raised": "no"}, Step((RunFinished(status="failed", why="no"),))),
     "a completed run": ((RunFinished(status="completed"),), {"steps": call()}, REST),
     "a failed run": ((RunFinished(status="failed"),), {"steps": call()}, REST),

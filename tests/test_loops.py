@@ -147,6 +147,18 @@ def test_claude_is_told_and_then_the_run_is_stopped() -> None:
     assert len(model.calls) == STOP
 
 
+def test_what_one_reply_asks_twice_counts_once() -> None:
+    """Calls that are made beside each other are one round: Claude could not know what comes."""
+
+    def script(request: dict[str, Any], attempt: int) -> Any:
+        twice = [tool_use("status", {"job": 1})] * 4
+        return say(*twice) if turn_number(request) <= 2 else say("Done.")
+
+    run, events, _ = played(script)
+    assert run.answer == "Done."
+    assert not [event for event in events if isinstance(event, LoopDetected)]
+
+
 def test_a_hint_that_is_taken_ends_the_loop() -> None:
     """A run whose Claude does something else after it was told completes."""
 

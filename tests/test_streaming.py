@@ -50,7 +50,7 @@ from outlast.models.stream import Accumulator
 from outlast.runner import Runner, Watch
 from outlast.stores import open_store
 from outlast.stores.memory import MemoryJournal
-from outlast.streaming import Telling, parts_of
+from outlast.streaming import Feed, Telling, parts_of
 from outlast.testing import simulator
 from stubs import USAGE, agent, asking, reply
 
@@ -277,7 +277,7 @@ def test_connections_of_both_loops_are_closed(claude: simulator.Simulator) -> No
             first = said(app.stream(LOOKING, "Owls?"))
             assert first == said([part async for part in app.astream(LOOKING, "Owls?")])
             model: Any = app._guest._model
-            clients = [*model._clients.values()]
+            clients = [opened.client for opened in model._open.values()]
             assert [client.is_closed() for client in clients] == [False] * 2
         assert [client.is_closed() for client in clients] == [True] * 2
         with pytest.raises(StoreError, match="is closed"):
@@ -578,6 +578,91 @@ def test_two_consumers_do_not_mix(url: str) -> None:
         for name, parts in zip(names, streamed_parts, strict=True):
             assert {part.run_id for part in parts} == {f"{prefix}-{name}"}
             assert said(parts) == "".join(f"{name}:{n} " for n in range(1, 5)) + f"{name}:done"
+
+
+def test_one_stream_may_have_several_consumers(url: str) -> None:
+    """Each part goes to one of those who iterate, and none of them ends before the run does."""
+    pieces = [f"{number} " for number in range(60)]
+    taken = threading.Semaphore(0)
+
+    async def speak(request: Request, hear: Callable[[str], None]) -> Reply:
+        # One by one: the next is said when somebody has this one, while the others wait for it.
+        for piece in pieces:
+            hear(piece)
+            await auntil(lambda: taken.acquire(blocking=False))
+        return reply(json.dumps([{"type": "text", "text": "".join(pieces)}]).encode())
+
+    def take(stream: Iterable[Part]) -> tuple[list[str], str]:
+        texts = []
+        for part in stream:
+            texts.append(part.text)
+            taken.release()
+        return texts, stream.run.status  # type: ignore[attr-defined]
+
+    async def atake(stream: outlast.AsyncStream) -> tuple[list[str], str]:
+        texts = []
+        async for part in stream:
+            texts.append(part.text)
+            taken.release()
+        return texts, stream.run.status
+
+    async def many(app: outlast.Outlast) -> list[tuple[list[str], str]]:
+        stream = app.astream(AGENT, "Go.", run_id="a")
+        return await asyncio.gather(*(atake(stream) for _ in range(3)))
+
+    with outlast.Outlast(url, model=Speaker(speak)) as app, ThreadPoolExecutor(3) as pool:
+        stream = app.stream(AGENT, "Go.", run_id="s")
+        for shares in (list(pool.map(take, [stream] * 3)), asyncio.run(many(app))):
+            assert sorted(text for texts, _ in shares for text in texts) == sorted(pieces)
+            # A consumer asks for the run when its own iteration is over: so the run was, too.
+            assert [status for _, status in shares] == ["completed"] * 3
+
+
+def test_a_part_that_another_thread_was_faster_to_take_is_not_the_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whoever is woken for a part, and finds that another thread has it, waits for the next one."""
+    ready, stolen = Feed.ready, []
+
+    async def thief(feed: Feed) -> None:
+        await ready(feed)
+        if not stolen:
+            stolen.append(feed.parts.popleft().text)
+
+    async def speak(request: Request, hear: Callable[[str], None]) -> Reply:
+        hear("one ")
+        await auntil(lambda: stolen)
+        hear("two")
+        return reply(b'[{"type":"text","text":"one two"}]')
+
+    monkeypatch.setattr(Feed, "ready", thief)
+    with outlast.Outlast("memory://", model=Speaker(speak)) as app:
+        stream = app.stream(AGENT, "Go.", run_id="r")
+        assert [part.text for part in stream] == ["two"]
+        assert stream.run.status == "completed"
+    assert stolen == ["one "]
+
+
+def test_an_error_ends_the_stream_for_every_consumer() -> None:
+    """What the run raises reaches one of those who iterate; for the others the stream is over."""
+
+    async def speak(request: Request, hear: Callable[[str], None]) -> Reply:
+        hear("one")
+        return reply(b'[{"type":"text","text":"one"}]')
+
+    def take(stream: outlast.Stream) -> str:
+        try:
+            return "".join(part.text for part in stream)
+        except StoreError as error:
+            return type(error).__name__
+
+    with (
+        outlast.Outlast(Full(1), model=Speaker(speak)) as app,
+        ThreadPoolExecutor(3) as pool,
+    ):
+        stream = app.stream(AGENT, "Go.", run_id="s")
+        found = list(pool.map(take, [stream] * 3))
+    assert found.count("StoreError") == 1
 
 
 def test_it_streams_where_a_loop_is_running(url: str) -> None:

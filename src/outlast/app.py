@@ -79,7 +79,10 @@ class Outlast:
             `sqlite:///outlast.db`), `sqlite:////absolute.db`, `memory://`, or a `Journal`.
         client: a configured `anthropic.AsyncAnthropic`, or the asynchronous client for Bedrock,
             Vertex, Foundry, AWS or Google Cloud; by default one is made as the SDK does, from
-            `ANTHROPIC_API_KEY` and `ANTHROPIC_BASE_URL`, when the first call needs it.
+            `ANTHROPIC_API_KEY` and `ANTHROPIC_BASE_URL`, when the first call needs it.  It works
+            from `run` and from `arun` on any event loop; one that was made with an `http_client`
+            works on the first loop only (`run` has a loop of its own), and a run on another stops
+            before anything is sent.
         model: what to ask instead of Claude: anything that has the method of `models.Model`.
         deps: whatever tools need of the application; they find it in `ToolContext.deps`.
         redact: what every text from outside goes through before it is journalled and before Claude
@@ -289,7 +292,7 @@ class Outlast:
         on_part: Callable[[Part], None] | None = None,
     ) -> Run:
         """Do what `run` does, on the caller's event loop."""
-        policy = _checked_change(on_change or self._on_change)
+        policy = self._on_change if on_change is None else _checked_change(on_change)
         run = await self._aside(self.start, agent, input, run_id=run_id, tenant=tenant, tags=tags)
         return await self._driven(run.id, agent, wait_s, Watch(on_record, on_part), policy)
 
@@ -334,7 +337,7 @@ class Outlast:
         on_part: Callable[[Part], None] | None = None,
     ) -> Run:
         """Do what `resume` does, on the caller's event loop."""
-        policy = _checked_change(on_change or self._on_change)
+        policy = self._on_change if on_change is None else _checked_change(on_change)
         run = await self._aside(self.get, run_id)
         if run.status == "completed" or run.status in FINAL:
             raise RunEnded(run_id, status=run.status)

@@ -18,6 +18,7 @@ from __future__ import annotations
 from typing import Final, Literal, TypeAlias
 
 import msgspec
+from msgspec import Raw
 
 from outlast.events import Spec
 
@@ -33,8 +34,31 @@ _MARKERS: Final = {
 }
 """Five minutes is what the API takes where nothing is said."""
 
-UNMARKABLE: Final = frozenset({"thinking", "redacted_thinking"})
-"""Blocks that the API allows no marker on."""
+MARKABLE: Final = frozenset(
+    {
+        "advisor_tool_result",
+        "bash_code_execution_tool_result",
+        "code_execution_tool_result",
+        "compaction",
+        "container_upload",
+        "document",
+        "image",
+        "mcp_tool_result",
+        "mcp_tool_use",
+        "search_result",
+        "server_tool_use",
+        "text",
+        "text_editor_code_execution_tool_result",
+        "tool_addition",
+        "tool_removal",
+        "tool_result",
+        "tool_search_tool_result",
+        "tool_use",
+        "web_fetch_tool_result",
+        "web_search_tool_result",
+    }
+)
+"""Blocks that may carry a marker, by their types in the SDK; a marker elsewhere may be a 400."""
 
 
 def head(spec: Spec, *, marked: bool) -> bytes:
@@ -64,6 +88,7 @@ def marked(message: bytes, ttl: str) -> bytes:
 class _Block(msgspec.Struct, gc=False):
     type: str
     text: str | None = None
+    cache_control: Raw | msgspec.UnsetType = msgspec.UNSET
 
 
 class _Message(msgspec.Struct, gc=False):
@@ -71,13 +96,15 @@ class _Message(msgspec.Struct, gc=False):
 
 
 _MESSAGE: Final = msgspec.json.Decoder(_Message)
+_RESULTS: Final = b'{"role":"user","content":[{"type":"tool_result",'
 
 
 def _takes_marker(message: bytes) -> bool:
-    if message.startswith(b'{"role":"user"'):
-        return True  # text, results, images and documents: all of them can
+    if message.startswith(_RESULTS) and b'"cache_control"' not in message:
+        return True  # nearly every message, and some are large: results and text can
     try:
         last = _MESSAGE.decode(message).content[-1]
-    except msgspec.ValidationError:
+    except msgspec.DecodeError:
         return False  # a block that means something else by `text`
-    return last.type not in UNMARKABLE and last.text != ""
+    has_one = last.cache_control is not msgspec.UNSET  # null, too: a second one would be no JSON
+    return last.type in MARKABLE and last.text != "" and not has_one

@@ -173,6 +173,7 @@ class Cached(msgspec.Struct, frozen=True, gc=False):
     index: int
     """The message up to whose end it was written."""
     tokens: int
+    """How many of the prompt; 0 where the API's counts do not say."""
     at: int
     """When it was last used."""
 
@@ -210,7 +211,7 @@ class Conversation(msgspec.Struct, frozen=True):
     """The last message is the model's, and no tool of it is open."""
     pending: tuple[Pending, ...] = ()
     before: str = ""
-    """What the replies said that were cut off right before this one: the answer begins with it."""
+    """What the replies just before this one said, cut off or paused: the answer begins with it."""
     cuts: int = 0
     """Replies in a row that were cut off."""
     stop_details: Raw = NULL
@@ -240,6 +241,8 @@ class Conversation(msgspec.Struct, frozen=True):
     """The last tool calls and what came back, in the order Claude asked."""
     nudged: tuple[str, ...] = ()
     """The tools of the loop that Claude was told of last, sorted."""
+    continues: str = ""
+    """The ask whose conversation goes on in this one; empty for a new conversation."""
     turns: int = 0
     """Model calls of this ask that were billed, may have been, or are in flight."""
     failed: str = ""
@@ -319,6 +322,7 @@ def start(event: AskStarted, default: Spec, before: Conversation | None) -> Conv
     return replace(
         before,
         ask_id=event.ask_id,
+        continues=event.continues,
         version=event.version,
         calls=0,
         turns=0,
@@ -444,7 +448,7 @@ def _replied(conversation: Conversation, event: ModelCallSucceeded, _: Record) -
         stop_reason=stopped,
         replied=not uses,
         pending=tuple([Pending(use.id, use.name, use.input) for use in uses]),
-        before=conversation.before + words(said) if cut else _kept(conversation, stopped),
+        before=_kept(conversation, stopped, said),
         cuts=conversation.cuts + 1 if cut else 0,
         cached=cached,
         missed=missed,
@@ -466,8 +470,12 @@ def _cache(
         return None, None
     before, at = conversation.cached, conversation.called_at
     tokens = event.cache_read + event.cache_written
-    after = Cached(len(conversation.messages) - 1, tokens, at) if tokens else None
-    if before is None or event.cache_read >= before.tokens:
+    # Sums over several prompts, maybe of several models, say neither how much of ours was read nor
+    # how much is kept: nothing is expected then, rather than what never was.
+    summed = _is_summed(event.usage)
+    kept = 0 if summed else tokens
+    after = Cached(len(conversation.messages) - 1, kept, at) if tokens else None
+    if before is None or summed or event.cache_read >= before.tokens:
         return after, None
     missed = Missed(
         call_id=event.call_id,
@@ -480,6 +488,25 @@ def _cache(
     return after, missed
 
 
+class _Iteration(msgspec.Struct, gc=False):
+    type: Raw = NULL
+
+
+class _Iterated(msgspec.Struct, gc=False):
+    iterations: list[_Iteration] | None = None
+
+
+_ITERATED: Final = msgspec.json.Decoder(_Iterated)
+
+
+def _is_summed(usage: Raw) -> bool:
+    """Return whether the counts of a reply are of more prompts than the one that was sent."""
+    if b'"iterations"' not in bytes(usage):
+        return False
+    kinds = [bytes(each.type) for each in _ITERATED.decode(usage).iterations or ()]
+    return len(kinds) > 1 or kinds == [b'"compaction"']
+
+
 def _miss_told(conversation: Conversation, _event: CacheMissed, _: Record) -> Conversation:
     return replace(conversation, missed=None)
 
@@ -487,8 +514,11 @@ def _miss_told(conversation: Conversation, _event: CacheMissed, _: Record) -> Co
 CUT: Final = frozenset({"max_tokens"})
 """Stop reasons of replies that were cut off, and can be gone on with."""
 
-_READ: Final = CUT | {"tool_use"}
-"""Stop reasons whose replies the next message depends on."""
+_PARTIAL: Final = CUT | {"pause_turn"}
+"""Stop reasons of replies whose words are the beginning of an answer."""
+
+_READ: Final = _PARTIAL | {"tool_use"}
+"""Stop reasons whose replies are looked at before what follows them is known."""
 
 
 def words(said: Sequence[Block]) -> str:
@@ -496,8 +526,10 @@ def words(said: Sequence[Block]) -> str:
     return "".join([block.text for block in said if block.type == "text"])
 
 
-def _kept(conversation: Conversation, stopped: str | None) -> str:
-    # What was cut off belongs to the answer that follows, but not to a call of a tool.
+def _kept(conversation: Conversation, stopped: str | None, said: Sequence[Block]) -> str:
+    # What was cut off or paused belongs to the answer that follows, but not to a call of a tool.
+    if stopped in _PARTIAL:
+        return conversation.before + words(said)
     return "" if stopped == "tool_use" else conversation.before
 
 
@@ -608,11 +640,14 @@ def _tool_answered(
     # All results in one message, in the order Claude asked, whatever order they came in.
     message = b'{"role":"user","content":[%b]}' % b",".join(results)
     made = conversation.made
-    for one in pending:
-        failed = one.result.endswith(_IS_ERROR + b"}")
-        call = Made(one.name, bytes(one.arguments), _content(one.result, one.tool_use_id), failed)
+    for call in dict.fromkeys(map(_made, pending)):  # what one reply asks for twice, it asks once
         made = remembered(made, call)
     return _told_more(conversation, message, pending=(), made=made)
+
+
+def _made(one: Pending) -> Made:
+    failed = one.result.endswith(_IS_ERROR + b"}")
+    return Made(one.name, bytes(one.arguments), _content(one.result, one.tool_use_id), failed)
 
 
 def _content(result: bytes, tool_use_id: str) -> bytes:

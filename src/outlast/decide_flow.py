@@ -65,7 +65,7 @@ def decide_flow(  # noqa: PLR0911  (the rows of the table)
     if len(wanted.phases) > len(state.phases.entered):
         return Step((PhaseEntered(phase=wanted.phases[len(state.phases.entered)]),))
     if wanted.raised or wanted.returned is not None:
-        return _end(world)
+        return _end(state, now, world)
     actions: tuple[Action, ...] = ()
     for step in _wanted_steps(state, flow, now, world):
         if step.events:
@@ -80,14 +80,26 @@ def _let_go(state: RunState, call_id: str) -> Step:
     return lost_call(call)
 
 
-def _end(world: World) -> Step:
-    """Return the end of a flow whose function is done, once nothing is open that was paid for."""
+def _end(state: RunState, now: int, world: World) -> Step:
+    """Return the end of a flow whose function is done, once nothing is open that was begun."""
     wanted = world.wants
-    values = [(name, want) for name, want in wanted.steps.items() if isinstance(want, wants.Value)]
+    values = [
+        (name, want)
+        for name, want in wanted.steps.items()
+        if isinstance(want, wants.Value) and name not in state.steps.finished
+    ]
     if values:
         return Step(tuple(_drawn(name, value) for name, value in values))
-    if world.in_flight:
-        return WAIT
+    actions: tuple[Action, ...] = ()
+    for name, want in wanted.steps.items():
+        # Without a crash it would be in flight, and waited for.
+        if name in state.steps.begun and not isinstance(want, wants.Nap):
+            step = _want_step(state, name, want, now, world)
+            if step.events:
+                return step
+            actions += step.actions
+    if actions or world.in_flight:
+        return Step(actions=actions)
     if wanted.returned is None:
         return failed(wanted.raised)
     return Step((RunFinished(status="completed", answer=wanted.returned),))
@@ -170,7 +182,8 @@ def _child_step(name: str, begun: Begun | None, want: wants.Child, world: World)
     child = begun.child if begun is not None else want.run_id
     action = DriveChild(name=name, run_id=child)
     if begun is None:
-        return Step((ChildStarted(name=name, child=child, given=want.given),), (action,))
+        born = ChildStarted(name=name, child=child, given=want.given, agent=want.agent)
+        return Step((born,), (action,))
     return WAIT if action.call_id in world.in_flight else Step(actions=(action,))
 
 
@@ -185,7 +198,13 @@ def _function_step(
     if begun is not None and not _repeatable(begun, want):
         unknown = "it was interrupted, and it may or may not have happened; it was not repeated"
         return Step((StepFinished(name=name, kind="step", status="in_doubt", error=unknown),))
-    intent = StepStarted(name=name, effect=want.effect, given=want.given, attempt=attempt)
+    intent = StepStarted(
+        name=name,
+        effect=want.effect,
+        given=want.given,
+        attempt=attempt,
+        function=want.function,
+    )
     return Step((intent,), (action,))
 
 

@@ -189,6 +189,8 @@ class StepStarted(
     attempt: int = 1
     until: int = 0
     """When a sleep is over, in nanoseconds since the epoch."""
+    function: str = ""
+    """What the function is called; empty for one without a name of its own."""
 
 
 class StepFinished(
@@ -222,6 +224,8 @@ class ChildStarted(
     """Its run id."""
     given: str = ""
     """Hex SHA-256 of its input."""
+    agent: str = ""
+    """The agent or flow that it is a run of, where a flow started it."""
     call_id: str = ""
     """The tool call that it serves; empty for one that a flow started."""
 

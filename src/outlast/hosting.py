@@ -13,14 +13,16 @@ from __future__ import annotations
 import asyncio
 import random as dice
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import CancelledError
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from hashlib import sha256
-from typing import Any, Final, NoReturn, get_args
+from typing import Any, Final, NoReturn, TypeVar, get_args
 from uuid import UUID, uuid4
+from weakref import WeakSet
 
 import msgspec
 from msgspec import Raw
@@ -50,12 +52,17 @@ from outlast.prices import rates
 from outlast.redaction import redacted
 from outlast.run import Run
 from outlast.state import RunState
-from outlast.steps import Finished
+from outlast.steps import Begun, Finished
 from outlast.tools import Tool
 from outlast.versions import version_of
 from outlast.wants import Wants
 
+T = TypeVar("T")
+
 MAX_NAME: Final = 200
+
+PATIENCE_S: Final = 5.0
+"""How long a function may take to unwind."""
 
 
 class Unwound(BaseException):
@@ -137,10 +144,15 @@ class Host:
         """Which ask each one goes on from."""
         self._versions: dict[int, tuple[Agent, str]] = {}
         """The version of each agent, by its identity; it is kept with it, so that it stays one."""
-        self._stems: dict[str, str] = {}
         self._loop = asyncio.get_running_loop()
         self._closed = False
         self._tasks: set[asyncio.Future[Any]] = set()
+        self._callers: WeakSet[asyncio.Task[Any]] = WeakSet()
+        """The tasks that made a call, the function's own among them."""
+        self._left = asyncio.Event()
+        """The thread of a sync flow has ended."""
+        self._unseen: dict[str, str] = {}
+        """What was asked for and was not looked at yet, by name; and what it is numbered after."""
         self._handle: _FlowRun = (_AsyncRun if flow.is_async else _SyncRun)._of(run, self)  # noqa: SLF001
         self._main: asyncio.Task[None] | None = None
 
@@ -183,15 +195,18 @@ class Host:
     async def unwind(self) -> None:
         """End this execution, wherever it is."""
         self._closed = True
-        for future in self._waiting.values():
-            if not future.done():
-                future.cancel()
-        tasks = [task for task in (self._main, *self._tasks) if task is not None]
+        # Tasks and not what they wait for: to `gather` that were an answer like any other.
+        tasks = [task for task in (self._main, *self._tasks, *self._callers) if task is not None]
         for task in tasks:
             task.cancel()
         if tasks:
             # Not for ever: a function may ignore that it is unwound.
-            await asyncio.wait(tasks, timeout=5)
+            await asyncio.wait(tasks, timeout=PATIENCE_S)
+        for future in self._waiting.values():
+            future.cancel()
+        if self._main is not None and not self.flow.is_async:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._left.wait(), PATIENCE_S)
 
     # ── the function ────────────────────────────────────────────────────────────────────────────
 
@@ -201,7 +216,8 @@ class Host:
             if self.flow.is_async:
                 value = await self.flow.function(self._handle, *arguments)
             else:
-                value = await _threaded(lambda: self.flow.function(self._handle, *arguments))
+                work = partial(self.flow.function, self._handle, *arguments)
+                value = await _threaded(work, self._left.set)
             self._return(value)
         except (Unwound, asyncio.CancelledError):
             if not self._closed and self.error is None:
@@ -243,19 +259,22 @@ class Host:
         content = rendered(given, put=self._around.put, redact=self._around.redact)
         continues = self._continued(agent, conversation, named)
         recorded = self._state.asks.get(named)
+        if (step := self._recorded(named)) is not None:
+            self._changed(named, f"a {step.kind}", "an ask")
         version = self._version(agent)
         if recorded is not None:
+            if recorded.continues != continues:
+                self._changed(named, _place(recorded.continues), _place(continues))
             self._check_ask(named, recorded, agent, content, version)
         elif continues:
             # Its tools are asked for, as if it were open: the conversation is about to go on.
             self._check_agent(replace(self._state.asks[continues], answer=None), agent, version)
         if recorded is not None and (recorded.answer is not None or recorded.failed):
-            return self._ready(lambda: _answer_of(named, recorded))
+            return self._ready(lambda: _answer_of(named, recorded), named, agent.name)
         self._asks[named] = wants.Ask(
             agent=agent, content=content, continues=continues, version=version
         )
-        self._stems[f"ask {named}"] = agent.name
-        return self._wait(f"ask {named}")
+        return self._wait(f"ask {named}", named, agent.name)
 
     def step(
         self,
@@ -274,39 +293,44 @@ class Host:
             known = ", ".join(map(repr, get_args(Effect)))
             self._stop(UsageError(f"step {name!r}: effect is {effect!r}; give one of {known}"))
         given = _digest([args, kwargs])
-        over = self._known(name, "step", given)
+        called = _name_of(function)
+        over = self._known(name, "step", given, called)
         if over is not None:
-            return self._ready(lambda: self._result(name, over, function))
+            return self._ready(lambda: self._result(name, over, function), name)
         self.functions[name] = Bound(function=function, args=args, kwargs=kwargs)
-        self._steps[name] = wants.Call(effect=effect or declared, given=given)
-        return self._wait(f"step {name}")
+        self._steps[name] = wants.Call(effect=effect or declared, given=given, function=called)
+        return self._wait(f"step {name}", name)
 
     def child(self, name: str, who: Agent | Flow[..., Any], given: Any) -> Any:
         """Return the future of a child run's answer."""
         self._take(name, f"child {name!r}")
         digest = _digest(given)
-        over = self._known(name, "child", digest)
+        over = self._known(name, "child", digest, who.name)
         if over is not None:
-            return self._ready(lambda: self._result(name, over))
+            return self._ready(lambda: self._result(name, over), name)
         self.offspring[name] = Offspring(who=who, input=given)
-        self._steps[name] = wants.Child(run_id=child_id(self.run_id, name), given=digest)
-        return self._wait(f"step {name}")
+        self._steps[name] = wants.Child(
+            run_id=child_id(self.run_id, name), agent=who.name, given=digest
+        )
+        return self._wait(f"step {name}", name)
 
     def sleep(self, duration: float | str | timedelta, name: str | None) -> Any:
         """Return the future of the end of a sleep."""
         length = nanoseconds(duration)
         named = self._named("sleep", "sleep", name)
-        if (over := self._known(named, "sleep", "")) is not None:
-            return self._ready(lambda: self._result(named, over))
+        if (over := self._known(named, "sleep")) is not None:
+            return self._ready(lambda: self._result(named, over), named, "sleep")
         self._steps[named] = wants.Nap(length=length)
-        self._stems[f"step {named}"] = "sleep"
-        return self._wait(f"step {named}")
+        return self._wait(f"step {named}", named, "sleep")
 
-    def value(self, kind: str, name: str | None, draw: Callable[[], Any]) -> Any:
-        """Return a value that is drawn once, as JSON."""
+    def value(self, kind: str, name: str | None, draw: Callable[[], T], like: type[T]) -> T:
+        """Return a value that is drawn once."""
         named = self._named(kind, kind, name)
-        if (over := self._known(named, "value", "")) is not None:
-            return msgspec.json.decode(over.result)
+        if (over := self._known(named, "value")) is not None:
+            try:
+                return msgspec.json.decode(over.result, type=like)
+            except msgspec.ValidationError:
+                self._changed(named, f"the value {_short(over.result)}", f"one of `{kind}`")
         drawn = draw()
         self._steps[named] = wants.Value(result=Raw(msgspec.json.encode(drawn)))
         self.changed.set()
@@ -332,10 +356,26 @@ class Host:
         self._phases.append(phase)
         self.changed.set()
 
-    async def map(
+    def map(
+        self, who: Agent | Flow[..., Any], inputs: Iterable[Any], name: str | None, at_once: int
+    ) -> Any:
+        """Return the coroutine of the answers of a child run for every input."""
+        if not isinstance(who, Agent | Flow):
+            self._stop(UsageError(f"{who!r} is neither an agent nor a flow; give one to `map`"))
+        if isinstance(inputs, str | bytes) or not isinstance(inputs, Iterable):
+            kind = "one string" if isinstance(inputs, str | bytes) else "not iterable"
+            self._stop(
+                UsageError(f"map of {who.name}: {inputs!r} is {kind}; give a list of inputs")
+            )
+        if isinstance(at_once, bool) or not isinstance(at_once, int) or at_once < 1:
+            told = f"at_once={at_once!r}: give a whole number of at least 1"
+            self._stop(UsageError(f"map of {who.name}: {told}"))
+        named = self._named(f"map of {who.name}", f"{who.name}-map", name)
+        return self._mapped(who, list(inputs), named, at_once)
+
+    async def _mapped(
         self, who: Agent | Flow[..., Any], inputs: list[Any], name: str, at_once: int
     ) -> list[Any]:
-        """Return the answers of a child run for every input."""
         free = asyncio.Semaphore(at_once)
 
         async def one(number: int, given: Any) -> Any:
@@ -360,7 +400,7 @@ class Host:
         self._open()
         asker = self._asker()
         before = self._askers.setdefault(stem, asker)
-        if any(self._stems.get(key) == stem for key in self._waiting):
+        if stem in self._unseen.values():
             self._stop(NameRequired(what, why="another one is open at the same time"))
         if before is not asker:
             self._stop(NameRequired(what, why="another task or thread has made one, too"))
@@ -372,9 +412,9 @@ class Host:
     def _asker(self) -> object:
         if self.flow.is_async:
             return asyncio.current_task()
-        return threading.get_ident() if self._thread is None else self._thread
+        return self._thread
 
-    _thread: object = None
+    _thread: threading.Thread | None = None
     """The thread of a sync flow that makes the present call."""
 
     def _take(self, name: str, what: str) -> None:
@@ -394,7 +434,7 @@ class Host:
             return ""
         key = f"{agent.name} {conversation}"
         before = self._lasts.get(key, "")
-        if before and f"ask {before}" in self._waiting:
+        if before in self._unseen:
             self._stop(
                 UsageError(
                     f"conversation {conversation!r}: {name!r} is asked while {before!r} is open; "
@@ -411,20 +451,27 @@ class Host:
 
     # ── the journal ─────────────────────────────────────────────────────────────────────────────
 
-    def _known(self, name: str, kind: str, given: str) -> Finished | None:
+    def _known(self, name: str, kind: str, given: str = "", function: str = "") -> Finished | None:
         """Return what the journal has under a name, if that is over."""
-        known = self._state.steps.finished.get(name) or self._state.steps.begun.get(name)
+        known = self._recorded(name)
         if name in self._state.asks:
             self._changed(name, "an ask", f"a {kind}")
         if known is None:
             return None
         if known.kind != kind:
             self._changed(name, f"a {known.kind}", f"a {kind}")
+        if function and known.function and known.function != function:
+            self._changed(name, f"a {kind} of {known.function!r}", f"one of {function!r}")
         if given and known.given and known.given != given:
             self._changed(
                 name, f"a {kind} of something else", f"one with other arguments ({given[:12]})"
             )
         return known if isinstance(known, Finished) else None
+
+    def _recorded(self, name: str) -> Finished | Begun | None:
+        """Return what the journal has under a name that is no ask."""
+        steps = self._state.steps
+        return steps.finished.get(name) or steps.begun.get(name)
 
     def _check_ask(
         self, name: str, recorded: Conversation, agent: Agent, content: Raw, version: str
@@ -462,7 +509,12 @@ class Host:
         bound = self.functions.get(name)
         called = function or (bound.function if bound is not None else None)
         plain = called.function if isinstance(called, Tool) else called
-        return validated(raw or b"null", Any if plain is None else hint(plain, "return"))
+        try:
+            return validated(raw or b"null", Any if plain is None else hint(plain, "return"))
+        except UsageError as error:
+            if function is None:
+                raise  # it was called just now, and does not keep to its own hint
+            self._changed(name, str(error).partition(" is no ")[0], str(error))
 
     # ── waiting ─────────────────────────────────────────────────────────────────────────────────
 
@@ -470,20 +522,29 @@ class Host:
         if self._closed:
             raise Unwound
 
-    def _wait(self, key: str) -> asyncio.Future[Any]:
-        future = self._waiting[key] = self._loop.create_future()
+    def _wait(self, key: str, name: str, stem: str = "") -> asyncio.Future[Any]:
+        future = self._waiting[key] = self._asked(name, stem)
+        if (caller := asyncio.current_task()) is not None:
+            self._callers.add(caller)
         self.changed.set()
         return future
 
-    def _ready(self, answer: Callable[[], Any]) -> asyncio.Future[Any]:
-        future = self._loop.create_future()
+    def _ready(self, answer: Callable[[], Any], name: str, stem: str = "") -> asyncio.Future[Any]:
+        future = self._asked(name, stem)
         _fulfil(future, answer)
         return future
+
+    def _asked(self, name: str, stem: str) -> asyncio.Future[Any]:
+        if not stem:
+            return self._loop.create_future()
+        self._unseen[name] = stem
+        return _Asked(partial(self._unseen.pop, name, None), loop=self._loop)
 
     def _answer(self, key: str, answer: Callable[[], Any]) -> None:
         future = self._waiting.pop(key, None)
         if future is not None and not future.done():
-            _fulfil(future, answer)
+            with suppress(Unwound):  # the leg has ended, and is told why
+                _fulfil(future, answer)
 
     def _changed(self, name: str, recorded: str, given: str) -> NoReturn:
         self._stop(FlowChanged(self.run_id, name=name, recorded=recorded, given=given))
@@ -495,6 +556,32 @@ class Host:
         self._closed = True
         self.changed.set()
         raise Unwound from error
+
+
+class _Asked(asyncio.Future[Any]):
+    """An answer to wait for, that says when somebody has looked at it."""
+
+    def __init__(self, seen: Callable[[], object], *, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(loop=loop)
+        self._seen = seen
+
+    def result(self) -> Any:
+        if self.done():
+            self._seen()
+        return super().result()
+
+    def exception(self) -> BaseException | None:
+        if self.done():
+            self._seen()
+        return super().exception()
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        try:
+            return (yield from super().__await__())
+        finally:
+            self._seen()
+
+    __iter__ = __await__
 
 
 class _FlowRun(Run):
@@ -551,25 +638,20 @@ class _FlowRun(Run):
         name: str | None = None,
         at_once: int = 8,
     ) -> Any:
-        given = list(inputs)
-
-        def mapped() -> Any:
-            named = self._host._named(f"map of {who.name}", f"{who.name}-map", name)  # noqa: SLF001
-            return self._host.map(who, given, named, max(1, at_once))
-
-        return self._later(mapped)
+        return self._later(lambda: self._host.map(who, inputs, name, at_once))
 
     def now(self, *, name: str | None = None) -> datetime:
-        drawn = self._do(
-            lambda: self._host.value("now", name, lambda: datetime.now(UTC).isoformat())
+        drawn: datetime = self._do(
+            lambda: self._host.value("now", name, lambda: datetime.now(UTC), datetime)
         )
-        return datetime.fromisoformat(drawn)
+        return drawn
 
     def uuid(self, *, name: str | None = None) -> UUID:
-        return UUID(self._do(lambda: self._host.value("uuid", name, lambda: str(uuid4()))))
+        drawn: UUID = self._do(lambda: self._host.value("uuid", name, uuid4, UUID))
+        return drawn
 
     def random(self, *, name: str | None = None) -> float:
-        drawn: float = self._do(lambda: self._host.value("random", name, dice.random))
+        drawn: float = self._do(lambda: self._host.value("random", name, dice.random, float))
         return drawn
 
 
@@ -587,7 +669,8 @@ class _SyncRun(_FlowRun):
         return self._across(call, wait=True)
 
     def _across(self, call: Callable[[], Any], *, wait: bool) -> Any:
-        host, thread = self._host, threading.get_ident()
+        # The thread itself: its number may be another one's as soon as it has ended.
+        host, thread = self._host, threading.current_thread()
 
         async def made() -> Any:
             host._thread = thread  # noqa: SLF001  (the two are one)
@@ -622,10 +705,10 @@ def _fulfil(future: asyncio.Future[Any], answer: Callable[[], Any]) -> None:
         raise
     except Exception as error:  # noqa: BLE001  (raised where it is awaited)
         future.set_exception(error)
-        future.exception()  # an answer that nobody awaits is no mistake
+        asyncio.Future.exception(future)  # an answer that nobody awaits is no mistake
 
 
-async def _threaded(function: Callable[[], Any]) -> Any:
+async def _threaded(function: Callable[[], Any], left: Callable[[], object]) -> Any:
     """Call a function in a daemon thread of its own, so that one that hangs holds up nobody."""
     loop = asyncio.get_running_loop()
     future: asyncio.Future[Any] = loop.create_future()
@@ -648,6 +731,7 @@ async def _threaded(function: Callable[[], Any]) -> Any:
             raised = error
         try:
             loop.call_soon_threadsafe(settle, value, raised)
+            loop.call_soon_threadsafe(left)
         except RuntimeError:
             return  # the loop is closed: nobody waits any more
 
@@ -693,6 +777,16 @@ def _told(error: BaseException) -> str:
     if isinstance(error, BaseExceptionGroup):
         return ", and ".join(_told(one) for one in error.exceptions)
     return f"{type(error).__name__}: {words(error)}"
+
+
+def _name_of(function: Callable[..., Any]) -> str:
+    """Return what a function is called; empty where nothing tells it from others."""
+    name = function.name if isinstance(function, Tool) else getattr(function, "__name__", "")
+    return name if isinstance(name, str) and name.isidentifier() else ""
+
+
+def _place(continues: str) -> str:
+    return f"an ask that goes on after {continues!r}" if continues else "an ask on its own"
 
 
 def _short(content: Raw) -> str:

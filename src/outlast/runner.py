@@ -39,6 +39,7 @@ from outlast.drive import Append, Appended, Behind, Denied, Loop, Outcomes, Perf
 from outlast.errors import (
     Conflict,
     ModelFailure,
+    OutlastError,
     Refused,
     StoreError,
     ToolError,
@@ -86,6 +87,9 @@ DEPTH: Final = 200
 LONGEST_S: Final = 10 * 365 * 86_400.0
 """The longest wait that is believed."""
 
+
+CHILD: Final = "outlast-child"
+"""The name of a task that can be given up at any time: a child's own journal says how far it is."""
 
 QUIET_S: Final = 0.05
 """How long a flow that waits for nothing but time is listened to before it is parked."""
@@ -382,18 +386,26 @@ class _Leg:
         """Start actions, and come back when one is over or the flow asks for something new."""
         for action in wanted.actions:
             if not isinstance(action, Sleep):
-                self._tasks.add(asyncio.create_task(self._call(action)))
+                self._tasks.add(asyncio.create_task(self._call(action), name=_task(action)))
         host.start()
+        self._let_end(host)
         naps = [action.until for action in wanted.actions if isinstance(action, Sleep)]
         quiet = await self._something(host, min(naps) if naps else None)
-        if host.error is not None:
-            raise host.error
         outcomes = self._over()
-        if self._broken is not None and not outcomes:
-            raise self._broken
+        if not outcomes:
+            self._let_end(host)
+        if host.error is not None or self._broken is not None:
+            # Nothing new is begun; what is in flight may yet have an outcome that can be written.
+            return self._outcomes(outcomes)
         wants = host.wants(quiet=quiet)
         self._agents.update({name: ask.agent for name, ask in wants.asks.items()})
         return Outcomes(tuple(outcomes), self._runner._clock(), wants)  # noqa: SLF001
+
+    def _let_end(self, host: Host) -> None:
+        """End a leg that cannot go on, as soon as nothing is in flight that would be in doubt."""
+        trouble = host.error or self._broken
+        if trouble is not None and all(task.get_name() == CHILD for task in self._tasks):
+            raise trouble
 
     async def _something(self, host: Host, until: int | None) -> bool:
         """Wait until something happens; return whether nothing did for a moment."""
@@ -513,14 +525,19 @@ class _Leg:
 
     async def _call_tool(self, action: CallTool) -> Outcome:
         agent = self._agents[action.ask_id] if isinstance(self._who, Flow) else self._who
+        wrong: list[OutlastError] = []
 
         async def spawn(who: Agent, given: Any) -> Any:
-            run = await self._spawned(action.child, who, given)
+            try:
+                run = await self._spawned(action.child, who, given)
+            except OutlastError as error:
+                wrong.append(error)  # with our own code or store, so it is nothing to tell Claude
+                raise
             if run.status != "completed":
                 raise ToolError(f"{who.name} has no answer: it is {run.status}. {run.why}")
             return run.answer
 
-        return await call_tool(
+        outcome = await call_tool(
             action,
             agent,
             run_id=self._run_id,
@@ -531,6 +548,9 @@ class _Leg:
             seq=self._intents.pop(action.call_id, 0),
             spawn=spawn if action.child else None,
         )
+        if wrong:
+            raise wrong[0]
+        return outcome
 
     async def _count(self, count: CountTokens) -> TokensCounted:
         blob = self._runner._journal.blob  # noqa: SLF001
@@ -578,6 +598,10 @@ class _Leg:
                 text="",
             )
         )
+
+
+def _task(action: Work) -> str:
+    return CHILD if isinstance(action, DriveChild) else action.call_id
 
 
 def commit_of(wanted: Append, started: RunStarted, *, run_id: str, epoch: int) -> Commit:

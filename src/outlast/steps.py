@@ -39,6 +39,8 @@ class Begun(msgspec.Struct, frozen=True, gc=False):
     attempts: int = 1
     until: int = 0
     child: str = ""
+    function: str = ""
+    """What is called, or whose run it is; empty where that has no name."""
 
 
 class Finished(msgspec.Struct, frozen=True, gc=False):
@@ -50,6 +52,7 @@ class Finished(msgspec.Struct, frozen=True, gc=False):
     result: Raw
     error: str
     blob: str
+    function: str = ""
 
 
 class Steps(msgspec.Struct, frozen=True):
@@ -68,21 +71,30 @@ def evolve(steps: Steps, record: Record) -> Steps:
 
 
 def _started(steps: Steps, event: StepStarted) -> Steps:
-    begun = Begun(event.kind, event.given, event.effect, event.attempt, event.until)
+    begun = Begun(
+        event.kind,
+        event.given,
+        event.effect,
+        event.attempt,
+        event.until,
+        function=event.function,
+    )
     return Steps({**steps.begun, event.name: begun}, steps.finished, steps.wake_at)
 
 
 def _child(steps: Steps, event: ChildStarted) -> Steps:
     if event.call_id:
         return steps  # the tool call says what becomes of it
-    begun = Begun("child", event.given, child=event.child)
+    begun = Begun("child", event.given, child=event.child, function=event.agent)
     return Steps({**steps.begun, event.name: begun}, steps.finished, steps.wake_at)
 
 
 def _finished(steps: Steps, event: StepFinished) -> Steps:
     was = steps.begun.get(event.name)
-    given = was.given if was is not None else ""
-    over = Finished(event.kind, given, event.status, event.result, event.error, event.blob)
+    given, function = (was.given, was.function) if was is not None else ("", "")
+    over = Finished(
+        event.kind, given, event.status, event.result, event.error, event.blob, function
+    )
     begun = {name: one for name, one in steps.begun.items() if name != event.name}
     return Steps(begun, {**steps.finished, event.name: over}, steps.wake_at)
 

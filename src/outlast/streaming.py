@@ -147,8 +147,9 @@ class Feed:
 
     def __init__(self) -> None:
         self.parts: deque[Part] = deque()
+        self.over = False
+        """Whether nothing will be added any more."""
         self._telling = Telling()
-        self._over = False
         self._news = asyncio.Event()
 
     @property
@@ -168,12 +169,12 @@ class Feed:
         """Take in that there will be no more, because the run is not driven any longer."""
         if not driven.cancelled():
             driven.exception()  # a consumer that has left does not want to be warned about it
-        self._over = True
+        self.over = True
         self._news.set()
 
     async def ready(self) -> None:
         """Return when there is a part to take, or there will be none."""
-        while not self.parts and not self._over:
+        while not self.parts and not self.over:
             self._news.clear()
             await self._news.wait()
 
@@ -188,6 +189,7 @@ class AsyncStream(AsyncIterator[Part]):
 
     The run begins with the first part that is asked for, and is driven at its own pace from then
     on, however slowly its parts are taken.  When the iteration has ended, `run` is the run.
+    Several may iterate over one stream: each part goes to one of them, and what the run raises too.
 
     Closing the stream, leaving it as a context manager, and cancelling whoever waits for a part
     all stop driving the run, as cancelling `arun` does: a call in flight is in doubt, everything
@@ -271,7 +273,8 @@ class AsyncStream(AsyncIterator[Part]):
         except asyncio.CancelledError:
             await self.aclose()
             raise
-        if not self._feed.parts and not self._left:
+        # Over, and not only taken: a `Stream` takes parts on other threads, also just now.
+        if self._feed.over and not self._feed.parts and not self._left:
             self._left = True
             self._task.result()
 
@@ -306,18 +309,16 @@ class Stream(Iterator[Part]):
         return self
 
     def __next__(self) -> Part:
-        parts = self._stream._feed.parts  # noqa: SLF001  (its own other half)
-        if not parts and not self._stream._left:  # noqa: SLF001
+        while not self._stream._left:  # noqa: SLF001  (its own other half)
+            with suppress(IndexError):  # another thread may take it between a look and a grasp
+                return self._stream._feed.parts.popleft()  # noqa: SLF001
             if self._is_over():
                 raise UsageError(
                     f"the application was closed while it streamed run {self.run_id!r}; what was "
                     "written is safe, and the same call on a new application goes on"
                 )
             self._background.run(self._stream._ready())  # noqa: SLF001
-        try:
-            return parts.popleft()
-        except IndexError:
-            raise StopIteration from None
+        raise StopIteration
 
     def __enter__(self) -> Self:
         return self

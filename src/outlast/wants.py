@@ -34,6 +34,8 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     effect: Effect
     given: str = ""
     """Hex SHA-256 of its arguments as JSON."""
+    function: str = ""
+    """What it is called; empty for one without a name of its own."""
 
 
 class Nap(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,6 +55,8 @@ class Child(msgspec.Struct, frozen=True, kw_only=True):
 
     run_id: str
     given: str = ""
+    agent: str = ""
+    """What the agent or flow is called that it is a run of."""
 
 
 Step: TypeAlias = Call | Nap | Value | Child

@@ -1,24 +1,29 @@
 """Where breakpoints stand, that they change nothing else, and what is written of a missed cache."""
 
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 import pytest
 from agents import Effects, cut_off
 from agents import agent as crash_agent
+from anthropic.types import ContentBlockParam
+from anthropic.types.beta import BetaContentBlockParam
+from msgspec import Raw
+from typing_extensions import get_type_hints, is_typeddict
 
 import outlast
-from outlast.caching import head, marked
+from outlast.caching import MARKABLE, head, marked
 from outlast.conversation import opened, request_hash
 from outlast.errors import InvalidAgent
 from outlast.events import CacheMissed
 from outlast.journal import run_stream
+from outlast.models import Reply, Request
 from outlast.models.prompt_cache import PromptCache
 from outlast.models.script import Fault, faulty, once, say, tool_use, turn_number
 from outlast.models.scripted import ScriptedModel
 from outlast.stores import open_store
 from outlast.testing.simulation import World, canonical, run
-from stubs import MODEL, agent, asking, unmarked
+from stubs import MODEL, Answers, agent, asking, reply, unmarked
 
 FIVE = {"type": "ephemeral"}
 HOUR = {"type": "ephemeral", "ttl": "1h"}
@@ -104,13 +109,56 @@ def test_a_marker_is_all_that_is_added() -> None:
         b'{"role":"assistant","content":[{"type":"thinking","thinking":"","signature":"x"}]}',
         b'{"role":"assistant","content":[{"type":"redacted_thinking","data":"x"}]}',
         b'{"role":"assistant","content":[{"type":"text","text":""}]}',
+        b'{"role":"assistant","content":[{"type":"fallback","model":"x"}]}',
+        b'{"role":"assistant","content":[{"type":"mcp_tool_listing","tools":[{}]}]}',
+        b'{"role":"assistant","content":[{"type":"zebra","x":1}]}',
         b'{"role":"assistant","content":[{"type":"zebra","text":5}]}',
+        b'{"role":"user","content":[{"type":"zebra","x":1}]}',
         b'{"role":"assistant","content":[]}',
     ],
 )
 def test_what_can_carry_no_marker_carries_none(message: bytes) -> None:
     """Thinking and empty text take no marker, and neither does what nobody knows."""
     assert marked(message, "5m") == message
+
+
+@pytest.mark.parametrize("value", [b"null", b'{"type":"ephemeral"}'])
+@pytest.mark.parametrize(
+    "block",
+    [
+        b'{"type":"server_tool_use","id":"s","name":"web_search","input":{},"cache_control":%b}',
+        b'{"cache_control":%b,"type":"text","text":"x"}',
+        b'{"type":"tool_result","tool_use_id":"t","content":"x","cache_control":%b}',
+    ],
+)
+@pytest.mark.parametrize("role", [b"assistant", b"user"])
+def test_a_block_has_one_marker_at_most(role: bytes, block: bytes, value: bytes) -> None:
+    """A block that came with the member, null or not, gets no second one: that is no JSON."""
+    message = b'{"role":"%b","content":[%b]}' % (role, block % value)
+    assert marked(message, "5m") == message
+
+
+def test_a_result_that_speaks_of_markers_has_one() -> None:
+    """What a tool found may hold the word, and the result takes its marker all the same."""
+    said = msgspec.json.encode('{"cache_control": null}')
+    block = b'{"type":"tool_result","tool_use_id":"t","content":%b' % said
+    message = b'{"role":"user","content":[%b}]}' % block
+    assert marked(message, "5m") == b'{"role":"user","content":[%b%b}]}' % (
+        block,
+        b',"cache_control":{"type":"ephemeral"}',
+    )
+
+
+def test_what_takes_a_marker_is_what_the_sdk_gives_one() -> None:
+    """A block may carry a marker exactly where the SDK types what is sent of it with one."""
+    found: dict[str, set[bool]] = {}
+    for param in (*get_args(ContentBlockParam), *get_args(BetaContentBlockParam)):
+        if is_typeddict(param):
+            hints = get_type_hints(param)
+            (kind,) = get_args(hints["type"])
+            found.setdefault(kind, set()).add("cache_control" in hints)
+    assert len(found) > 20
+    assert {kind for kind, has in found.items() if has == {True}} == MARKABLE
 
 
 def test_a_pause_is_kept_too() -> None:
@@ -183,3 +231,92 @@ def test_a_prompt_that_was_thrown_out() -> None:
     assert [(event.call_id, event.reason) for event in found] == [("ask-1.m2", "evicted")]
     assert MODEL == "claude-haiku-5-5"
     assert found[0].extra_nano == found[0].expected_tokens * (125 - 10)
+
+
+def counts(read: int, written: int, **more: Any) -> dict[str, Any]:
+    """Return a usage, or an iteration of one."""
+    return {
+        "input_tokens": 3,
+        "output_tokens": 5,
+        "cache_read_input_tokens": read,
+        "cache_creation_input_tokens": written,
+        **more,
+    }
+
+
+SEARCHED = counts(
+    2_000,
+    2_500,
+    iterations=[counts(0, 2_000, type="message"), counts(2_000, 500, type="message")],
+)
+FELL_BACK = counts(
+    0,
+    2_000,
+    iterations=[
+        counts(0, 2_000, type="message", model="claude-opus-5-5"),
+        counts(0, 2_000, type="fallback", model="claude-opus-4-8"),
+    ],
+)
+
+
+@pytest.mark.parametrize(
+    ("usages", "expected"),
+    [
+        # what the first three calls were counted as, and what each CacheMissed expected
+        ([counts(0, 2_000), counts(0, 2_050), counts(2_050, 9)], [2_000]),
+        ([counts(0, 2_000, iterations=[counts(0, 2_000, type="message")]), counts(9, 0)], [2_000]),
+        ([counts(0, 2_000, iterations=None), counts(9, 0)], [2_000]),
+        ([SEARCHED, counts(2_500, 50)], []),
+        ([SEARCHED, counts(2_500, 50), counts(9, 2_500)], [2_550]),
+        ([FELL_BACK, counts(2_000, 50)], []),
+        ([counts(0, 9_000), FELL_BACK], []),
+        ([counts(0, 0, iterations=[counts(5_000, 0, type="compaction")]), counts(0, 9)], []),
+    ],
+    ids=[
+        "a miss",
+        "one prompt",
+        "null",
+        "server tools",
+        "then a miss",
+        "fallback",
+        "a fallback reads nothing",
+        "a failed compaction",
+    ],
+)
+def test_a_miss_is_told_where_the_counts_prove_it(
+    usages: list[dict[str, Any]], expected: list[int]
+) -> None:
+    """Counts that are sums over several prompts expect nothing, and are no miss themselves."""
+    left = [*usages, counts(0, 0)]
+
+    def answer(request: Request) -> Reply:
+        usage = Raw(msgspec.json.encode(left.pop(0)))
+        if len(left) > 1:
+            use = b'[{"type":"tool_use","id":"t%d","name":"look","input":{"word":"a"}}]'
+            return reply(use % len(left), "tool_use", usage=usage, model="claude-opus-5-5")
+        return reply(b'[{"type":"text","text":"x"}]', usage=usage, model="claude-opus-5-5")
+
+    with outlast.Outlast("memory://", model=Answers(answer)) as app:
+        run = app.run(agent(look, model="claude-opus-5-5"), "Go.", run_id="r")
+        assert run.status == "completed", run.why
+        found = [r.event for r in app.log("r") if isinstance(r.event, CacheMissed)]
+    assert [event.expected_tokens for event in found] == expected
+
+
+def test_a_breakpoint_stands_where_a_sum_ended() -> None:
+    """After counts that say nothing, a breakpoint still stands where that request ended."""
+    usages = [SEARCHED, SEARCHED, counts(9, 9)]
+
+    def answer(request: Request) -> Reply:
+        usage = Raw(msgspec.json.encode(usages.pop(0)))
+        if usages:
+            use = b'[{"type":"tool_use","id":"t%d","name":"look","input":{"word":"a"}}]'
+            return reply(use % len(usages), "tool_use", usage=usage)
+        return reply(b'[{"type":"text","text":"x"}]', usage=usage)
+
+    model = Answers(answer)
+    with outlast.Outlast("memory://", model=model) as app:
+        app.run(agent(look), "Go.").result()
+    places = [list(marks(msgspec.json.decode(call)))[1:] for call in model.calls]
+    ends = [f".messages.{at}.content.0" for at in (0, 2, 4)]
+    assert places == [ends[:1], ends[:2], ends[1:]]

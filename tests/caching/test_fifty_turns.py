@@ -39,14 +39,17 @@ def judged(folder: Path, cache: str) -> Judged:
         assert len(claude.requests()) == loop.TURNS + 1
         assert not [event for event in events if isinstance(event, CacheMissed)]
         assert run.cost_nano >= claude.billed_nano
-        return claude.judged()
+        return claude.judged(ttl=cache or None)
 
 
 @pytest.mark.parametrize("cache", ["5m", "1h"])
 def test_a_crashed_run_is_billed_hardly_more_than_the_cheapest(
     tmp_path: Path, cache: str, record_property: Callable[[str, object], None]
 ) -> None:
-    """With crash and resume, the bill is at most 1.05 times that of the best breakpoints."""
+    """With crash and resume, the bill is at most 1.05 times that of the best breakpoints.
+
+    The best of the kind that was asked for: an hour costs more to write, whoever sets it.
+    """
     found = judged(tmp_path, cache)
     ratio = found.billed_nano / found.cheapest_nano
     told = (
@@ -55,8 +58,7 @@ def test_a_crashed_run_is_billed_hardly_more_than_the_cheapest(
     )
     record_property("told", told)
     assert found.billed_nano < found.uncached_nano / 2
-    if cache == "5m":
-        assert ratio <= 1.05
+    assert ratio <= 1.05
 
 
 def test_no_caching_is_no_caching(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import outlast
 from outlast.events import (
     AnyEvent,
     AskFailed,
+    BudgetSet,
     ChildStarted,
     NoteAdded,
     PhaseEntered,
@@ -232,7 +233,7 @@ def test_every_point_of_a_reply_that_is_cut_off() -> None:
     """Pauses and cuts are gone on with wherever the process dies, and no cut call ever runs."""
     whole = World(cut_off)
     expected, _ = run(whole, open_store("memory://"), agent(Effects()), QUESTION)
-    assert msgspec.json.decode(expected.answer) == "Part 1, And Part 4, "
+    assert msgspec.json.decode(expected.answer) == "Part 1, Part 2, And Part 4, "
     for point in range(1, whole.points + 1):
         effects, world = Effects(), World(cut_off, crash_at=(point,))
         state, crashes = run(world, open_store("memory://"), agent(effects), QUESTION)
@@ -259,6 +260,6 @@ def test_no_event_type_is_left_out(uninterrupted: Played) -> None:
     worlds = uninterrupted.world, lost.world, stopped, cut, idle, shown, looping
     emitted = {name for world in worlds for name in world.emitted}
     known = {tag(event) for event in get_args(AnyEvent)}
-    # Notes come from outside, at every point: see test_two_drivers.  Flows have tests/flows.
+    # Notes and budgets come from outside: see test_two_drivers and test_limits.  Flows have tests/flows.
     flows = (PhaseEntered, StepStarted, StepFinished, ChildStarted, RunParked, RunWoken, AskFailed)
-    assert known - emitted == set(map(tag, (NoteAdded, *flows)))
+    assert known - emitted == set(map(tag, (NoteAdded, BudgetSet, *flows)))

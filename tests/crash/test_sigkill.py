@@ -212,7 +212,7 @@ def test_killed_at_every_point(victims: Victims, uninterrupted: Scene) -> None:
         assert billed(tripped) <= tripped.ended["nano"]
     for point in (7, 8, 13, 14, 19):
         cut = victims.play((point,), word="cut short")
-        assert cut.ended["answer"] == "Part 1, And Part 4, "
+        assert cut.ended["answer"] == "Part 1, Part 2, And Part 4, "
         assert not (cut.home / "effects").read_bytes(), "a call that was cut off was made"
         assert billed(cut) <= cut.ended["nano"]
     for point in range(11, 17):

@@ -186,6 +186,7 @@ def flown(journal: Journal) -> None:
     """Run a flow to its end, through a park."""
     app = outlast.Outlast(journal, model=ScriptedModel(say_so))
     assert app.run(every_way, "Wie heißt es?", run_id="flown").status == "completed"
+    app.set_budget("tenant:acme", usd="12.50", window="month", tz="Europe/Berlin", reason="ä")
 
 
 def line(record: Any) -> bytes:

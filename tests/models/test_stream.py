@@ -436,6 +436,32 @@ def test_pieces_are_told_as_they_come():
     ]
 
 
+@pytest.mark.parametrize("kind", ["text", "thinking"])
+def test_a_piece_that_cannot_be_shown_costs_nobody_the_reply(kind):
+    """Half a character in an escape is not shown; the reply has it whole, watched or not."""
+    halves = [
+        b'{"type":"content_block_delta","index":0,"delta":{"type":"%b_delta","%b":"%b"}}'
+        % (kind.encode(), kind.encode(), half)
+        for half in (b"ab", rb"c\ud83d", rb"\ude00d", b"e")
+    ]
+    block = begun(0, {"type": kind, kind: ""})
+    events = [sse(event) for event in (START, block)]
+    events += [sse(half, "content_block_delta") for half in halves]
+    events += [sse(event) for event in (ended(0), totals(), STOP)]
+    told: list[tuple[str, str]] = []
+    contents = []
+    for on_piece in (None, lambda kind, text: told.append((kind, text))):
+        stream = Accumulator(on_piece)
+        for event in events:
+            stream.feed(event)
+        contents.append(bytes(stream.reply().content))
+    assert (
+        contents
+        == [b'[{"type":"%b","%b":"%b"}]' % (*[kind.encode()] * 2, rb"abc\ud83d\ude00de")] * 2
+    )
+    assert told == [(kind, "ab"), (kind, "e")]
+
+
 def test_what_a_watcher_raises_is_not_taken_for_a_broken_stream():
     """The exception of a callback passes through as it is."""
 

@@ -48,10 +48,10 @@ def test_4_02_all_results_are_in_one_message() -> None:
 
 
 def test_4_11_a_turn_that_did_not_end_is_no_answer() -> None:
-    """What was cut off, refused or paused is never handed out as the answer, nor run."""
+    """What was cut off or paused begins an answer, what was refused is none; no tool runs."""
     for stop_reason, answer in (
         ("max_tokens", "Half. The rest."),
-        ("pause_turn", "The rest."),
+        ("pause_turn", "Half. The rest."),
         ("refusal", None),
     ):
         RAN.clear()

@@ -471,16 +471,31 @@ def conversations(seed: int) -> list[tuple[int, dict[str, Any]]]:
 SEEDS = range(400 if os.environ.get("OUTLAST_SOAK") else 40)
 
 
+@pytest.mark.parametrize("ttl", [None, "5m", "1h"])
 @pytest.mark.parametrize("seed", SEEDS)
-def test_no_placement_is_cheaper(seed):
+def test_no_placement_is_cheaper(seed, ttl):
     """Of all breakpoints three requests could have, none cost less, and these cost that."""
     requests = conversations(seed)
-    best = cheapest(requests)
+    best = cheapest(requests, ttl=ttl)
+    assert {kind for marks in best.breakpoints for _, kind in marks} <= {ttl or "5m", ttl or "1h"}
     plain = placed(requests)
     assert billed(map(marked, plain, best.breakpoints)) == best.nano_usd
     assert billed(plain) == best.uncached_nano
-    choices = [[marked(each, marks) for marks in every_marking(len(each[2]))] for each in plain]
+    choices = [
+        [
+            marked(each, marks)
+            for marks in every_marking(len(each[2]))
+            if ttl is None or {kind for _, kind in marks} <= {ttl}
+        ]
+        for each in plain
+    ]
     assert min(map(billed, itertools.product(*choices))) == best.nano_usd
+
+
+def test_a_lifetime_that_no_breakpoint_has():
+    """A lifetime that the API does not have is refused, with those it has."""
+    with pytest.raises(ValueError, match="'5m' or '1h'"):
+        cheapest([], ttl="10m")
 
 
 def test_a_long_run_is_placed_in_little_time():

@@ -33,6 +33,17 @@ def _cut(turn):
     return say("One, two", " and ", stop_reason="max_tokens") if turn == 1 else say("three.")
 
 
+def _cut_and_paused(turn):
+    stops = {1: "max_tokens", 2: "pause_turn"}
+    return say(f"Part {turn}. ", stop_reason=stops.get(turn, "end_turn"))
+
+
+def _paused_before_a_tool(turn):
+    if turn == 1:
+        return say("Wait. ", SEARCH, stop_reason="pause_turn")
+    return say(tool_use("send", {"text": "a"})) if turn == 2 else say("Sent.")
+
+
 def _cut_in_a_call(turn):
     if turn == 1:
         return say("I send it.", tool_use("send", {"text": "a"}), stop_reason="max_tokens")
@@ -64,8 +75,10 @@ _ROWS = {
     "stop_sequence": lambda turn: say("Yes", stop_reason="stop_sequence"),
     "tool_use": lambda turn: say("Sent.") if turn > 1 else say(tool_use("send", {"text": "a"})),
     "pause_turn": lambda turn: (
-        say("Found it.") if turn > 1 else say("Wait.", SEARCH, stop_reason="pause_turn")
+        say("Found it.") if turn > 1 else say("Wait. ", SEARCH, stop_reason="pause_turn")
     ),
+    "max_tokens, then pause_turn": _cut_and_paused,
+    "pause_turn, then a tool": _paused_before_a_tool,
     "compaction": lambda turn: say(compaction("They asked for a compaction.")),
     "max_tokens": _cut,
     "max_tokens in a call": _cut_in_a_call,

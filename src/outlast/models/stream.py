@@ -14,6 +14,7 @@ Both are pure: they are fed and asked, and touch nothing.  A stream is only beli
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
@@ -161,7 +162,8 @@ class Accumulator:
 
     Args:
         on_piece: called with the kind (`text`, `thinking`, or `tool_use` with the tool's name) and
-            the text of each piece as it comes.
+            the text of each piece as it comes; what cannot be shown by itself, as half a
+            character cannot, is left out.
 
     """
 
@@ -192,7 +194,7 @@ class Accumulator:
             return
         try:
             data.decode()  # skipping over a member does not look at its encoding
-            members = _MEMBERS.decode(data)
+            members = _members(data)
             kind = _STRING.decode(members["type"]) if "type" in members else name
             piece = self._take(kind, members)
         except _UNREADABLE as error:
@@ -269,13 +271,18 @@ class Accumulator:
 
     def _grow(self, members: dict[str, Raw]) -> tuple[str, str] | None:
         block = self._block(members)
-        delta = _MEMBERS.decode(members["delta"])
+        delta = _members(members["delta"])
         kind = _STRING.decode(delta["type"])
         block.add(kind, delta)
         if self._on_piece is None or kind not in ("text_delta", "thinking_delta"):
             return None
         piece = kind.removesuffix("_delta")
-        return piece, _STRING.decode(delta[piece])
+        try:
+            return piece, _STRING.decode(delta[piece])
+        except _UNREADABLE:
+            # Half a character, say, whose other half comes with the next delta.  The reply has
+            # both, and whoever watches must not be why it is lost.
+            return None
 
     def _block(self, members: dict[str, Raw]) -> _Block:
         index = _INDEX.decode(members["index"])
@@ -353,6 +360,35 @@ def _is_json(raw: bytes, *, must_be_object: bool) -> bool:
     except _UNREADABLE:
         return False
     return raw.startswith(b"{") or not must_be_object
+
+
+def _members(raw: bytes | Raw) -> dict[str, Raw]:
+    """Return the members of an object as they came.
+
+    Raises:
+        msgspec.DecodeError: it is none.
+
+    """
+    try:
+        return _MEMBERS.decode(raw)
+    except msgspec.DecodeError:
+        # JSON may escape half a character; the other half comes with the next delta, and in the
+        # text that they are joined to it is a whole one.  Only the standard library reads that.
+        read = _read(bytes(raw)) if b"\\u" in bytes(raw) else None
+        if read is None:
+            raise
+        return read
+
+
+def _read(raw: bytes) -> dict[str, Raw] | None:
+    try:
+        members: dict[str, object] = json.loads(raw)
+        return {
+            name: Raw(json.dumps(value, allow_nan=False).encode())
+            for name, value in members.items()
+        }
+    except (AttributeError, ValueError, RecursionError):
+        return None
 
 
 def _kind(members: dict[str, Raw]) -> str:

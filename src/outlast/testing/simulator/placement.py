@@ -104,24 +104,30 @@ class _Way(msgspec.Struct, frozen=True):
 _State = frozenset[_Entry]
 
 
-def cheapest(requests: Iterable[tuple[int, Mapping[str, Any] | bytes]]) -> Placement:
+def cheapest(
+    requests: Iterable[tuple[int, Mapping[str, Any] | bytes]], *, ttl: str | None = None
+) -> Placement:
     """Return the breakpoints with which the prompts of `requests` would have cost least.
 
     Args:
         requests: for each, oldest first, when it came, in nanoseconds since the epoch, and its
             body.  Markers in it are ignored.
+        ttl: `5m` or `1h` where every breakpoint has to be of that kind; by default each may be of
+            either.
 
     Raises:
         ValueError: there are too many ways to tell which is best.
 
     """
+    if ttl not in (None, *LIFE_NS):
+        raise ValueError(f"ttl={ttl!r}: give '5m' or '1h', or nothing for either")
     asked = _read(requests)
     future = _future(asked)
     ways: dict[_State, _Way] = {frozenset(): _Way(0)}
     for number, request in enumerate(asked):
         found: dict[_State, _Way] = {}
         for state, way in ways.items():
-            for after, nano, marks in _steps(request, state, future, number):
+            for after, nano, marks in _steps(request, state, future, number, ttl):
                 total = way.nano + nano
                 if after not in found or total < found[after].nano:
                     found[after] = _Way(total, marks, way)
@@ -138,8 +144,13 @@ def cheapest(requests: Iterable[tuple[int, Mapping[str, Any] | bytes]]) -> Place
     return Placement(nano_usd=best.nano, uncached_nano=plain, breakpoints=tuple(_told(best))[::-1])
 
 
-def judge(requests: Iterable[Mapping[str, Any]], bill: Iterable[Mapping[str, Any]]) -> Judged:
-    """Return what the lines of a state directory cost, and could have.
+def judge(
+    requests: Iterable[Mapping[str, Any]],
+    bill: Iterable[Mapping[str, Any]],
+    *,
+    ttl: str | None = None,
+) -> Judged:
+    """Return what the lines of a state directory cost, and could have; `ttl` as in `cheapest`.
 
     Only the prompts differ: what Claude said costs the same, however it was asked.
 
@@ -156,7 +167,7 @@ def judge(requests: Iterable[Mapping[str, Any]], bill: Iterable[Mapping[str, Any
         prompts += catalogue.cost_nano(line["model"], usage)
         request = bodies[line["key"], line["attempt"]]
         asked.append((nanoseconds(request["at"]), request["body"].encode()))
-    best = cheapest(asked)
+    best = cheapest(asked, ttl=ttl)
     rest = billed - prompts
     return Judged(
         billed_nano=billed,
@@ -212,19 +223,19 @@ def _future(asked: Sequence[_Asked]) -> dict[str, int]:
 
 
 def _steps(
-    request: _Asked, state: _State, future: Mapping[str, int], number: int
+    request: _Asked, state: _State, future: Mapping[str, int], number: int, ttl: str | None
 ) -> Iterator[tuple[_State, int, tuple[tuple[int, str], ...]]]:
     """Yield what a request can make of the cache, what that costs, and with which breakpoints."""
     live = {entry.digest: entry for entry in state if request.at < entry.expires}
     known = [at for at, place in enumerate(request.places) if place.digest in live]
     hit = known[-1] if known else -1
-    for written in _writings(request, hit):
+    for written in _writings(request, hit, ttl):
         room = MAX_BREAKPOINTS - len(written) - (hit >= 0)
         if room < 0:
             continue
         below = [known[:-1]] if len(known) <= room + 1 else combinations(known[:-1], room)
         for kept in below:
-            marks = [(at, "1h") for at in (*kept, *known[-1:])] + list(written)
+            marks = [(at, ttl or "1h") for at in (*kept, *known[-1:])] + list(written)
             after = dict(live)
             for at in (*kept, *known[-1:]):
                 digest = request.places[at].digest
@@ -240,7 +251,7 @@ def _steps(
             )
 
 
-def _writings(request: _Asked, hit: int) -> Iterator[tuple[tuple[int, str], ...]]:
+def _writings(request: _Asked, hit: int, ttl: str | None) -> Iterator[tuple[tuple[int, str], ...]]:
     """Yield the breakpoints that may be worth writing to, those of an hour first."""
     yield ()
     long_enough = [
@@ -254,10 +265,15 @@ def _writings(request: _Asked, hit: int) -> Iterator[tuple[tuple[int, str], ...]
     places = sorted({*ends, long_enough[0]})
     for size in range(1, MAX_BREAKPOINTS + 1):
         for chosen in combinations(places, size):
-            for hours in range(size + 1):
+            for hours in _hours(size, ttl):
                 yield tuple(
                     (at, "1h" if place < hours else "5m") for place, at in enumerate(chosen)
                 )
+
+
+def _hours(size: int, ttl: str | None) -> Iterable[int]:
+    """Return how many of so many breakpoints may be of an hour."""
+    return range(size + 1) if ttl is None else (size if ttl == "1h" else 0,)
 
 
 def _price(request: _Asked, hit: int, written: Sequence[tuple[int, str]]) -> int:

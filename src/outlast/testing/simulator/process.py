@@ -83,8 +83,11 @@ class Simulator:
         """Return the requests it got, oldest first; see `state.Line`."""
         return read_lines(self.state / REQUESTS)
 
-    def judged(self) -> Judged:
+    def judged(self, *, ttl: str | None = None) -> Judged:
         """Return its bill, beside what the best breakpoints or none would have made of it.
+
+        Args:
+            ttl: `5m` or `1h` to compare with breakpoints of that kind only.
 
         Raises:
             ValueError: there are too many ways to set breakpoints; see `placement.cheapest`.
@@ -92,7 +95,7 @@ class Simulator:
         """
         from outlast.testing.simulator.placement import judge  # noqa: PLC0415  (few ask)
 
-        return judge(self.requests(), self.bill())
+        return judge(self.requests(), self.bill(), ttl=ttl)
 
     def stop(self) -> None:
         """End it; what it wrote down can still be read.  Stopping twice is fine."""
