@@ -92,6 +92,10 @@ class Dying:
     def close(self) -> None:
         """Leave the real journal open: another life goes on with it."""
 
+    def end(self) -> None:
+        """Close the real journal."""
+        self._journal.close()
+
     def _check(self, commit: Any) -> None:
         self.dead = self.dead or self._dies(commit.events)
         if self.dead:

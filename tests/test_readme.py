@@ -4,10 +4,11 @@ import re
 from pathlib import Path
 
 import outlast
-from outlast.models.script import say, text_of, tool_results, tool_use, turn_number
+from outlast.models.script import last_text, say, text_of, tool_results, tool_use, turn_number
 from outlast.models.scripted import ScriptedModel
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
+BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
 def _claude(request, attempt):
@@ -18,7 +19,7 @@ def _claude(request, attempt):
 
 def test_the_agent_of_the_readme_runs(tmp_path):
     """The README's agent answers, and answers again without a call."""
-    (block,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    block = BLOCKS[0]
     names = {"__name__": "readme"}
     exec(compile(block, "README.md", "exec"), names)  # noqa: S102  (the README's own code)
     claude = ScriptedModel(_claude)
@@ -29,3 +30,22 @@ def test_the_agent_of_the_readme_runs(tmp_path):
         assert '"name":"Imagine"' in run.answer
         assert app.run(names["researcher"], asked, run_id="grants-001") == run
     assert len(claude.calls) == 2
+
+
+def test_the_flow_of_the_readme_runs():
+    """The README's flow goes through its phases and sends once, however often it is run."""
+    sent = []
+    agents = {n: outlast.Agent(n, model="claude-opus-5-5") for n in ("researcher", "writer")}
+    names = {"outlast": outlast, "send_mail": sent.append, **agents}
+    exec(compile(BLOCKS[1], "README.md", "exec"), names)  # noqa: S102  (the README's own code)
+    claude = ScriptedModel(lambda request, _: say(f"From {last_text(request)}"))
+    with outlast.Outlast("memory://", model=claude) as app:
+        run = app.run(names["proposal"], "tea", run_id="tea")
+        assert (run.status, run.phase) == ("completed", "COMPLETE"), run.why
+        assert app.run(names["proposal"], "tea", run_id="tea") == run
+    assert sent == [run.answer] == ["From Write a proposal from this: From tea"]
+
+
+def test_what_comes_before_the_first_command_is_short():
+    """Under sixty words stand before the first thing to run."""
+    assert len(README.split("```console")[0].split()) < 60

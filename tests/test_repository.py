@@ -143,7 +143,8 @@ def test_the_version_is_one():
 
     version = PROJECT["project"]["version"]
     assert outlast.__version__ == version
-    assert f"## [{version}]" in (ROOT / "CHANGELOG.md").read_text()
+    sections = re.findall(r"^## (.+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert {f"[{version}]", f"[Unreleased] ({version})"} & set(sections)
 
 
 def test_the_changelog_has_a_place_for_what_comes():

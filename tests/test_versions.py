@@ -50,7 +50,10 @@ def second_look() -> outlast.Tool[..., Any]:
         ({"tools": ()}, False),
         ({"tools": [second_look()]}, False),
     ],
-    ids="nothing budget place model instructions max_tokens cache parameters tools code".split(),
+    ids=[
+        *("nothing", "budget", "place", "model", "instructions", "max_tokens", "cache"),
+        *("parameters", "tools", "code"),
+    ],
 )
 def test_what_makes_another_version(changed: dict[str, Any], same: Any) -> None:
     """A version changes with what the model sees and with the code, and with nothing else."""

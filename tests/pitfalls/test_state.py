@@ -1,8 +1,12 @@
 """Part 1: what goes wrong when an agent's state is saved."""
 
 import asyncio
+import os
 import re
+import signal
 import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +14,18 @@ import msgspec
 import pytest
 
 import outlast
+from flow_stubs import Dying, before
 from outlast.cli.shapes import event_shape, run_shape
-from outlast.errors import Busy
-from outlast.events import JOURNAL_VERSION, MessageReceived, ModelCallSucceeded, RunStarted
+from outlast.errors import Busy, IllegalPhase, StoreError
+from outlast.events import (
+    JOURNAL_VERSION,
+    MessageReceived,
+    ModelCallSucceeded,
+    NoteAdded,
+    PhaseEntered,
+    RunStarted,
+    ToolCallSucceeded,
+)
 from outlast.journal import Journal, run_stream
 from outlast.models.script import Fault, faulty, once, say, tool_use
 from outlast.models.scripted import ScriptedModel
@@ -20,6 +33,7 @@ from outlast.state import fold
 from outlast.stores import open_store
 from stubs import Answers, agent, asking, reply, unmarked
 
+ARTICLE = Path(__file__).with_name("article.py")
 QUESTION = "What foundation grants exist? PRIVATE-1234"
 
 
@@ -76,6 +90,45 @@ def test_1_03_the_question_is_durable_before_the_paid_call(tmp_path: Path, url: 
     with outlast.Outlast(url, model=Answers(ask)) as app:
         app.run(agent(), QUESTION, run_id="r")
     assert any('"message_received"' in body and QUESTION in body for body in seen)
+
+
+@pytest.mark.parametrize(
+    "dies_after",
+    ["phase_entered", "ask_started", "model_call_started", "model_call_succeeded"],
+)
+def test_1_04_a_crash_just_after_a_phase_began_loses_nothing(
+    tmp_path: Path, dies_after: str
+) -> None:
+    """The article's example, killed as it enters its phase, does the phase's work when restarted.
+
+    The original asks `if agent.phase == INITIAL`, so a process that is started in the phase that
+    it entered, and did nothing in, has nothing to do for ever.
+    """
+
+    def started(*more: str) -> subprocess.CompletedProcess[str]:
+        command = [
+            sys.executable,
+            "-P",
+            str(ARTICLE),
+            f"{tmp_path}/a.db",
+            f"{tmp_path}/calls",
+            *more,
+        ]
+        env = {"PYTHONPATH": os.pathsep.join(sys.path)}
+        return subprocess.run(
+            command, env=env, capture_output=True, text=True, timeout=60, check=False
+        )
+
+    killed = started(dies_after)
+    assert killed.returncode == -signal.SIGKILL
+    assert killed.stdout == ""
+    again = started()
+    question = "What foundation grants exist for HIV cure research?"
+    assert again.stdout == f"completed COMPLETE [Summarise [{question}]]\n", again.stderr
+    asked = (tmp_path / "calls").read_text().splitlines()
+    assert asked == [question, f"Summarise [{question}]"], "and pays for nothing twice"
+    assert started().stdout == again.stdout
+    assert (tmp_path / "calls").read_text().splitlines() == asked, "and then it costs nothing"
 
 
 class Weighed:
@@ -193,6 +246,52 @@ def test_1_10_a_save_writes_only_what_is_new() -> None:
     assert abs(hundredth - tenth) < 30, "a few more digits, and nothing else"
 
 
+def test_1_11_a_phase_follows_only_what_it_may() -> None:
+    """A phase that may not follow the one before is refused, with those that may; at any place."""
+    refused: list[IllegalPhase] = []
+
+    @outlast.flow(phases=["researching", "drafting", "reviewing"])
+    def walk(run: outlast.Run) -> None:
+        for phase in ("reviewing", "researching", "reviewing", "researching", "drafting"):
+            try:
+                run.enter(phase)
+            except IllegalPhase as illegal:
+                refused.append(illegal)
+
+    with outlast.Outlast("memory://", model=ScriptedModel(asking())) as app:
+        assert app.run(walk, run_id="r").phase == "COMPLETE"
+        entered = [one.event.phase for one in app.log("r") if isinstance(one.event, PhaseEntered)]
+    assert entered == ["researching", "drafting"]
+    ends = ("COMPLETE", "FAILED")
+    assert [(one.now, one.wanted, one.legal) for one in refused] == [
+        ("", "reviewing", ("researching", *ends)),
+        ("researching", "reviewing", ("drafting", *ends)),
+        ("researching", "researching", ("drafting", *ends)),
+    ]
+
+
+def test_1_12_failing_is_a_state_and_says_all(url: str) -> None:
+    """A failed run is `failed`, in phase `FAILED`, for good, with the whole of what went wrong."""
+    whole = "the grants server said: " + "no, " * 100 + "never"
+
+    @outlast.flow(phases=["researching"])
+    def research(run: outlast.Run) -> None:
+        run.enter("researching")
+        raise ConnectionError(whole)
+
+    with outlast.Outlast(url, model=ScriptedModel(asking())) as app:
+        app.run(research, run_id="r")
+    with outlast.Outlast(url, model=ScriptedModel(asking())) as app:
+        run = app.get("r")
+        assert (run.status, run.phase, run.answer) == ("failed", "FAILED", None)
+        assert run.why == f"flow research raised ConnectionError: {whole}"
+        assert app.run(research, run_id="r") == run, "it is not begun again"
+        with pytest.raises(outlast.RunEnded):
+            app.resume("r", research)
+        with pytest.raises(outlast.RunFailed, match="never"):
+            run.result()
+
+
 def test_1_13_tool_blocks_are_saved_and_sent_again(url: str) -> None:
     """A conversation with tool calls is kept, and goes on in another process with all of them."""
     _, claude, _ = played(url, asking(tool_use("look", {"word": "a"})))
@@ -237,6 +336,34 @@ def test_1_15_the_database_waits_and_lets_go(tmp_path: Path, url: str) -> None:
     if open_files.exists():
         names = [str(fd.resolve()) for fd in open_files.iterdir() if fd.exists()]
         assert not [name for name in names if "state.db" in name], "a connection leaked"
+
+
+def test_1_16_a_resumed_run_is_the_same_agent(url: str) -> None:
+    """A run that goes on says to Claude what it said before, whatever the agent is by now."""
+
+    @outlast.tool(effect="read")
+    async def other(word: str) -> str:
+        """Look a word up, in another way."""
+        return word
+
+    was = agent(look, instructions="Be thorough.", parameters={"metadata": {"user_id": "u"}})
+    script = asking(tool_use("look", {"word": "a"}))
+    first = ScriptedModel(script)
+    dying = Dying(open_store(url), before(ToolCallSucceeded))
+    with outlast.Outlast(dying, model=first) as app, pytest.raises(StoreError):
+        app.run(was, QUESTION, run_id="r")
+    now = agent(look, other, instructions="Be brief.", model="claude-opus-5-5", max_tokens=100)
+    second = ScriptedModel(script)
+    with outlast.Outlast(url, model=second) as app:
+        assert app.run(now, QUESTION, run_id="r").answer == "done"
+        told = [one.event.text for one in app.log("r") if isinstance(one.event, NoteAdded)]
+    dying.end()
+    (then,) = map(msgspec.json.decode, map(unmarked, first.calls))
+    (after,) = map(msgspec.json.decode, map(unmarked, second.calls))
+    for name in ("model", "system", "tools", "metadata", "max_tokens"):
+        assert after[name] == then[name], name
+    (note,) = told
+    assert "tester was changed (model, instructions, parameters, max_tokens, tools)" in note
 
 
 def test_1_17_the_journal_says_its_version(url: str) -> None:
