@@ -57,11 +57,12 @@ def decide_flow(  # noqa: PLR0911  (the rows of the table)
         return Step((RunWoken(),)) if now >= state.steps.wake_at else REST
     if state.finished and not may_go_on(state, world.limits or flow.budget.limits):
         return REST
-    for call_id in state.spend.held:
-        if call_id not in world.in_flight:
-            # Nobody waits for it, and perhaps nobody asks for it any more.
-            return _let_go(state, call_id)
     wanted = world.wants
+    for call_id in state.spend.held if wanted is not wants.NOTHING else ():
+        if call_id not in world.in_flight:
+            # Nobody waits for it, and perhaps nobody asks for it any more.  But before the function
+            # has run, nothing is written: its code may not fit.
+            return _let_go(state, call_id)
     if len(wanted.phases) > len(state.phases.entered):
         return Step((PhaseEntered(phase=wanted.phases[len(state.phases.entered)]),))
     if wanted.raised or wanted.returned is not None:

@@ -240,7 +240,7 @@ def test_1_10_a_save_writes_only_what_is_new() -> None:
 
     journal = Weighed(open_store("memory://"))
     with outlast.Outlast(journal, model=Answers(ask)) as app:
-        asked = agent(look, budget=outlast.Budget(turns=None))
+        asked = agent(look, budget=outlast.Budget(turns=None), stops_loops=False)
         assert app.run(asked, QUESTION, run_id="r").status == "completed"
     tenth, hundredth = sum(journal.weights[20:22]), sum(journal.weights[-4:-2])
     assert abs(hundredth - tenth) < 30, "a few more digits, and nothing else"
