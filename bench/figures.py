@@ -65,6 +65,7 @@ class Size:
     http_repeats: int = 5
     http_turns: int = 20
     starts: int = 15
+    asks: int = 1000
 
 
 FULL_SIZE = Size(pairs=9)
@@ -90,6 +91,7 @@ def all_figures(folder: Path, size: Size, progress: Progress) -> Iterator[Figure
     yield from _http(folder, size, progress)
     yield from _bytes(folder, size, progress)
     yield from _resume(folder, size, progress)
+    yield from _resume_flow(folder, size, progress)
     yield from _memory(folder, size, progress)
     yield from _starts(size, progress)
 
@@ -253,6 +255,26 @@ def _resume(folder: Path, size: Size, progress: Progress) -> Iterator[Figure]:
             beside=f"{each:.1f} µs an event; raw SELECT {select:.1f} ms",
         )
         yield Figure(f"resume ÷ raw SELECT, {turns:,} turns", ratios(ours, raw, "ms"))
+
+
+def _resume_flow(folder: Path, size: Size, progress: Progress) -> Iterator[Figure]:
+    asks = size.asks
+    run("crash_flow", folder=folder, asks=asks)
+    step = progress(f"resume of a flow of {asks:,} asks", size.pairs)
+    task = ("resume_flow", {"folder": folder, "asks": asks})
+    (found,) = interleaved(size.pairs, task, step=step)
+    more = [result["resumed"] - result["folded"] for result in found]
+    folded, resumed = (min(result[side] for result in found) for side in ("folded", "resumed"))
+    yield Figure(
+        f"resume of a flow of {asks:,} asks, to the next call, less its fold (CPU)",
+        more,
+        gate=100.0 * asks / 1000,
+        goal=50.0 * asks / 1000,
+        unit=" ms",
+        beside=f"{resumed:.0f} ms, its fold alone {folded:.0f} ms",
+    )
+    ratio = [result["resumed"] / result["folded"] for result in found]
+    yield Figure(f"resume of a flow of {asks:,} asks ÷ its fold (CPU)", ratio)
 
 
 def _memory(folder: Path, size: Size, progress: Progress) -> Iterator[Figure]:

@@ -227,6 +227,29 @@ def raw_select(folder: Path, turns: int) -> dict[str, Any]:
     return {"ms": taken / 1e6}
 
 
+def crash_flow(folder: Path, asks: int) -> dict[str, Any]:
+    """Leave behind the store of a flow that died at its last ask."""
+    import flows  # noqa: PLC0415  (of these tasks only)
+
+    flows.crash(folder, asks)
+    return {}
+
+
+def resume_flow(folder: Path, asks: int) -> dict[str, Any]:
+    """Return the CPU from resuming a flow to its next call, and of folding its journal alone."""
+    import flows  # noqa: PLC0415  (of these tasks only)
+
+    work.warm()
+    store = folder / f"flow-{os.getpid()}.db"
+    for suffix in ("", "-wal"):
+        if (left := folder / f"asked-{asks}.db{suffix}").exists():
+            shutil.copy(left, f"{store}{suffix}")
+    folded = min(flows.folded(store) for _ in range(3))
+    resumed = flows.resumed(store, asks)
+    _remove(store)
+    return {"folded": folded, "resumed": resumed}
+
+
 def _crashed(folder: Path, turns: int, name: str) -> Path:
     """Return a copy of the store as the crash left it."""
     crashed, store = folder / f"crashed-{turns}.db", folder / f"{name}-{os.getpid()}.db"
@@ -326,6 +349,8 @@ TASKS = {
         crash,
         resume,
         raw_select,
+        crash_flow,
+        resume_flow,
         memory_bare,
         memory_one,
         memory_live,

@@ -12,7 +12,7 @@ import pytest
 
 import outlast
 from flow_stubs import Dying, before, echo, events, failing, named, of_kind, opened
-from outlast.errors import Busy, InvalidInput, RunEnded, RunNotFound, StoreError, UsageError
+from outlast.errors import InvalidInput, RunEnded, RunNotFound, StoreError, UsageError
 from outlast.events import AskStarted, MessageReceived, ModelCallSucceeded
 from outlast.models.script import faulty, last_text, say, tool_use
 from outlast.stores import open_store
@@ -184,7 +184,7 @@ def test_while_another_drives_nothing_is_said() -> None:
         driving = threading.Thread(target=lambda: app.run(ONE, "a", run_id="r"))
         driving.start()
         going.wait(20)
-        with pytest.raises(Busy):
+        with pytest.raises(UsageError, match="for all of wait_s=0, so nothing was said; wait for"):
             app.send("r", "b", wait_s=0)
         go_on.set()
         driving.join(20)

@@ -585,7 +585,10 @@ class Outlast:
                 fenced, holder = True, "another process"
             if time.monotonic() >= give_up_at:
                 if message is not None and not message.said:
-                    raise Busy(run_stream(run_id), holder=holder)
+                    raise UsageError(
+                        f"run {run_id!r} was driven by {holder} for all of wait_s={wait_s:g}, so "
+                        "nothing was said; wait for it, then send again"
+                    )
                 return _because(self.get(run_id), f"driven by {holder}")
             await asyncio.sleep(_POLL_S)
 
@@ -670,11 +673,11 @@ class Outlast:
         Raises:
             RunNotFound: there is no such run.
             RunEnded: it failed, was rejected or cancelled.
-            UsageError: it is a flow's, or its last question is another one and has no answer yet.
+            UsageError: it is a flow's, its last question is another one and has no answer yet, or
+                others drove it for all of `wait_s`; nothing was said.
             InvalidInput: the API would not take the input.
             VersionChanged: the agent was changed, and `Outlast(on_change=…)` is not `recorded`: a
                 conversation cannot be forked.
-            Busy: another process drove the run for all of `wait_s`; nothing was said.
 
         """
         return self._background.run(

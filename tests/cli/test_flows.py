@@ -122,8 +122,10 @@ def test_runs_show_phases_and_children(proposed):
     lines = typed("runs").stdout.splitlines()
     assert lines[0].split()[:4] == ["RUN", "STATUS", "PHASE", "AGENT"]
     assert lines[1].split()[:4] == ["one", "completed", "COMPLETE", "proposal"]
-    assert [line.split()[0] for line in lines[2:4]] == ["one/last/1", "one/last/2"]
-    assert lines[2].startswith("  one/last/1  completed")
+    assert sorted(line[:23] for line in lines[2:4]) == [
+        "  one/last/1  completed",
+        "  one/last/2  completed",
+    ]
     (listed,) = documents(typed("runs", "--json").stdout)
     assert {run["id"]: run["parent"] for run in listed} == {
         "one": "",
@@ -239,6 +241,8 @@ def test_an_input_that_is_no_text_is_json(here, given, answer):
     result = key("run", "flowing:repeated", given, "--id", "one", "--json")
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout)["answer"] == answer
+    assert shown("one")["input"]["topic"] == answer[:2]
+    assert re.search(r'^given +\{"topic":"', typed("show", "one").stdout, re.MULTILINE)
 
 
 @pytest.mark.parametrize(

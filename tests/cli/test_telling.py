@@ -15,11 +15,21 @@ from outlast.demo.session import Saved, saved
 from outlast.events import (
     NULL,
     AnyEvent,
+    AskAnswered,
+    AskFailed,
+    AskStarted,
+    ChildStarted,
     FeedbackGiven,
     ModelCallInDoubt,
     ModelCallStarted,
     ModelCallSucceeded,
     NoteAdded,
+    PhaseEntered,
+    RunParked,
+    RunStarted,
+    Spec,
+    StepFinished,
+    StepStarted,
     ToolCallInDoubt,
     ToolCallStarted,
 )
@@ -119,6 +129,22 @@ def test_a_result_is_told_by_its_size(content, told):
         assert words.result(Raw(content)) == told
     except ValueError:
         assert content == b'"\\ud800"'  # msgspec refuses half a character, so no journal has one
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"[1,2]", "2 items"),
+        (b'{"a":1}', "1 field"),
+        (b'"it\\nrains"', "“it rains”"),
+        (b"null", "nothing"),
+        (b"17", "17"),
+        (b"true", "true"),
+    ],
+)
+def test_what_a_function_returned_is_told_by_its_size(content, told):
+    """A list is told by its length, an object by its fields, a text in quotes."""
+    assert words.returned(Raw(content)) == told
 
 
 @pytest.mark.parametrize("kind", get_args(AnyEvent), ids=lambda kind: kind.__name__)
@@ -231,3 +257,95 @@ def _journal(*steps):
 def test_savings_are_what_starting_over_repeats(steps, expected):
     """Each time another driver takes over, the replies it finds need not be bought again."""
     assert saved(_journal(*steps)) == expected
+
+
+# ── what goes on in a flow ────────────────────────────────────────────────────────────────────
+
+
+SPEC = Spec(agent="writer", model="claude-opus-5-5", max_tokens=1)
+
+
+def _flowing(*events):
+    """Return a progress that was told of these events of a flow."""
+    nobody = Spec(agent="f", model="", max_tokens=0)
+    started = RunStarted(journal_version=1, agent="f", nonce="n", spec=nobody, kind="flow")
+    progress = Progress(screen())
+    for seq, event in enumerate((started, *events), start=1):
+        progress.on_record(Record("run:a", seq, seq, 0, 1, event))
+    return progress
+
+
+def _asked(ask_id):
+    call = ModelCallStarted(
+        ask_id=ask_id, call_id=ask_id, max_tokens=1, request_hash="", hold_nano=1, hold_tokens=1
+    )
+    return [AskStarted(ask_id=ask_id, spec=SPEC), call]
+
+
+@pytest.mark.parametrize(
+    ("events", "told"),
+    [
+        ([], "turn 1 · starting"),
+        ([PhaseEntered(phase="drafting")], "drafting · turn 1 · starting"),
+        (_asked("draft"), "turn 1 · asking Claude"),
+        ([*_asked("facts"), *_asked("style")], "facts: asking Claude, style: asking Claude"),
+        (
+            [event for n in range(5) for event in _asked(f"ask {n}")],
+            "ask 2: asking Claude and 2 more",
+        ),
+        ([StepStarted(name="save")], "save: at work"),
+        ([ChildStarted(name="topics/1", child="a/topics/1")], "topics/1: a run of its own"),
+        (
+            [*_asked("draft"), StepStarted(name="save"), StepFinished(name="save", kind="step")],
+            "turn 1 · asking Claude",
+        ),
+        ([*_asked("draft"), AskFailed(ask_id="draft", why="no")], "turn 1 · starting"),
+    ],
+    ids=["begun", "phase", "one", "two", "many", "step", "child", "over", "failed"],
+)
+def test_what_goes_on_is_named(events, told):
+    """The living line says the phase, and of what is parallel which is which."""
+    assert told in words.plain(_flowing(*events)._now())
+
+
+def test_what_is_parallel_is_told_apart(capsys):
+    """A line of an ask says of which while another one is open, and no longer when it is alone."""
+    reply = ModelCallSucceeded(
+        ask_id="facts",
+        call_id="facts",
+        content=Raw(b'[{"type":"text","text":"Right."}]'),
+        stop_reason="end_turn",
+        usage=Raw(b"{}"),
+        cost_nano=10**8,
+        tokens=1,
+    )
+    _flowing(*_asked("facts"), *_asked("style"), reply)
+    assert "  1  facts: Right.  $0.1000" in capsys.readouterr().out
+    answered = AskAnswered(ask_id="style", answer=Raw(b'"Fine."'))
+    _flowing(*_asked("style"), answered, *_asked("facts"), reply)
+    assert "  1  Right.  $0.1000" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("event", "line"),
+    [
+        (StepFinished(name="save", kind="step", result=Raw(b"[1,2]")), "✓ save → 2 items"),
+        (StepFinished(name="now-1", kind="value", result=Raw(b"1")), ""),
+        (
+            StepFinished(name="save", kind="step", status="failed", error="OSError: full"),
+            "✗ save failed: OSError: full",
+        ),
+        (
+            StepFinished(name="send", kind="step", status="in_doubt", error="interrupted"),
+            "? IN DOUBT send: interrupted",
+        ),
+        (RunParked(until=S, why="sleeping until then"), "◷ sleeping until then"),
+        (AskFailed(ask_id="draft", why="refused"), "✗ draft has no answer: refused"),
+        (PhaseEntered(phase="drafting"), "── drafting ──"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
+)
+def test_what_a_flow_does_is_a_line(event, line, capsys):
+    """Each thing a flow does is a line while it goes on; what it merely draws is none."""
+    _flowing(event)
+    assert capsys.readouterr().out.strip() == line

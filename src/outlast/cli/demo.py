@@ -64,7 +64,7 @@ def _introduce(on: Screen, journal: Journal, run_id: str, *, live: bool) -> None
         f"Press Ctrl-C or kill -9 {os.getpid()} whenever you like, and run it again: it goes on."
     )
     on.line(("", ""))
-    on.page(f"“{words.line(words.spoken(started.input))}”", tone="strong")
+    on.page(f"“{words.line(words.given(started.input))}”", tone="strong")
     on.line((f"run {run_id}, flow {started.agent}: {' → '.join(started.phases)}", "quiet"))
     on.line(("", ""))
 

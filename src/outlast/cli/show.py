@@ -184,7 +184,7 @@ def _facts(
         ("code", (more["code"], "")),
         ("version", changes.told(row.version, more["changed"])),
         ("tenant", (words.line(row.tenant), "")),
-        ("asked" if more["kind"] == "agent" else "given", (_asked(more["input"]), "")),
+        ("asked" if more["kind"] == "agent" else "given", (_asked(more), "")),
         ("cost", (words.money(row.cost_nano) + family, "money")),
         ("turns", (f"{row.turns:,}", "")),
         ("tokens", (f"{row.tokens:,}", "")),
@@ -196,8 +196,9 @@ def _facts(
     ]
 
 
-def _asked(given: msgspec.Raw | None) -> str:
-    return words.line(words.spoken(given), 400) if given else ""
+def _asked(more: dict[str, Any]) -> str:
+    told = words.given if more["kind"] == "flow" else words.spoken
+    return words.line(told(more["input"]), 400) if more["input"] else ""
 
 
 def _phase(row: RunRow, entered: Sequence[dict[str, Any]]) -> str:

@@ -284,7 +284,7 @@ def _run_started(event: RunStarted) -> list[Part]:
     if event.kind == "agent":
         return [(event.agent, "strong"), (f" on {event.spec.model}{who}{limit}{child}", "")]
     phases = f": {' → '.join(words.line(one, 40) for one in event.phases)}" if event.phases else ""
-    given = "" if event.input == NULL else f"  “{words.line(words.spoken(event.input), 200)}”"
+    given = "" if event.input == NULL else f"  “{words.line(words.given(event.input), 200)}”"
     return [
         ("flow ", ""),
         (event.agent, "strong"),
@@ -355,7 +355,7 @@ def _step_finished(event: StepFinished) -> list[Part]:
         return [(f"{name} failed: {words.line(event.error, 200)}", "bad")]
     if event.kind == "sleep":
         return [(f"{name} is over", "")]
-    blob = f"blob {event.blob[:12]}" if event.blob else words.result(event.result)
+    blob = f"blob {event.blob[:12]}" if event.blob else words.returned(event.result)
     return [(f"{name} → {blob}", "")]
 
 

@@ -103,12 +103,32 @@ def result(content: Raw) -> str:
     try:
         value = msgspec.json.decode(text)
     except (msgspec.DecodeError, UnicodeEncodeError):
-        return f"“{line(text, 200)}”" if text.strip() else "nothing"
+        return _quoted(text)
+    return _size(value) or line(text, 200)
+
+
+def returned(content: Raw) -> str:
+    """Return how much a function returned, as `result` does; its text in quotes."""
+    value = msgspec.json.decode(content)
+    if value is None:
+        return "nothing"
+    return _quoted(value) if isinstance(value, str) else _size(value) or _json(value)
+
+
+def given(content: Raw) -> str:
+    """Return what a flow was given: its text, or its JSON."""
+    value = msgspec.json.decode(content)
+    return value if isinstance(value, str) else _json(value)
+
+
+def _quoted(text: str) -> str:
+    return f"“{line(text, 200)}”" if text.strip() else "nothing"
+
+
+def _size(value: object) -> str:
     if isinstance(value, list):
         return count(len(value), "item")
-    if isinstance(value, dict):
-        return count(len(value), "field")
-    return line(text, 200)
+    return count(len(value), "field") if isinstance(value, dict) else ""
 
 
 def plain(parts: Iterable[Part]) -> str:
