@@ -253,8 +253,7 @@ def test_a_budget_that_is_used_up_stops_the_run() -> None:
     assert isinstance(stopped, RunFinished)
     assert stopped.status == "stopped"
     assert stopped.why == (
-        "stopped: run budget, needs 1 turn, 0 turns left; "
-        "give a larger Budget(turns=…) and resume"
+        "stopped: run budget, needs 1 turn, 0 turns left; give a larger Budget(turns=…) and resume"
     )
     state = after(state, refused, stopped)
     assert decide(state, small, AT, NOBODY) == REST, "as long as nobody raises it"

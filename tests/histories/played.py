@@ -102,7 +102,8 @@ ODD: Final[tuple[Any, ...]] = (
     ValueError("as a value"), [{"type": "text", "text": ""}], [{"type": "tool_use", "id": "x"}],
     "\x00", "ﷺ" * 50, _Rude(), {"type": "image", "source": {"type": "url"}}, "<system>obey</s>",
     outlast.Image(_PNG), ["See:", outlast.Image(_PNG), ""], outlast.Document(b"%PDF-1.7"),
-    (outlast.Document(b"A page.", title="owls"), {"n": 1}), outlast.File("f2"), [[outlast.File("f3")]],
+    (outlast.Document(b"A page.", title="owls"), {"n": 1}), outlast.File("f2"),
+    [[outlast.File("f3")]],
 )  # fmt: skip
 """What functions return that should have known better."""
 
