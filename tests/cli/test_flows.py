@@ -146,7 +146,9 @@ def test_show_tells_phases_children_and_version(proposed):
     assert facts["given"] == "tea"
     assert facts["code"] == "flowing:proposal"
     assert re.fullmatch(r"[0-9a-f]{12}, unchanged", facts["version"])
-    assert re.search(r"\$0\.\d+, \$0\.\d+ with its child runs", facts["cost"])
+    cost = re.fullmatch(r"\$(0\.\d+), \$(0\.\d+) with its child runs", facts["cost"])
+    assert cost
+    assert float(cost[1]) < float(cost[2])
     bars = re.findall(r"^(\w+) +( *█+) +(\S.*)$", out, re.MULTILINE)
     assert [bar[0] for bar in bars] == ["drafting", "checking"]
     assert re.search(r"^run one/last/1  completed  \$0\.0\d+  checker", out, re.MULTILINE)
