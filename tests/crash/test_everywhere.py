@@ -260,6 +260,7 @@ def test_no_event_type_is_left_out(uninterrupted: Played) -> None:
     worlds = uninterrupted.world, lost.world, stopped, cut, idle, shown, looping
     emitted = {name for world in worlds for name in world.emitted}
     known = {tag(event) for event in get_args(AnyEvent)}
-    # Notes and budgets come from outside: see test_two_drivers and test_limits.  Flows have tests/flows.
+    # Notes and budgets come from outside: see test_two_drivers and test_limits; flows have
+    # tests/flows.
     flows = (PhaseEntered, StepStarted, StepFinished, ChildStarted, RunParked, RunWoken, AskFailed)
     assert known - emitted == set(map(tag, (NoteAdded, BudgetSet, *flows)))
