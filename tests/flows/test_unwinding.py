@@ -205,7 +205,7 @@ def test_parts_of_a_flow_are_unwound_as_parks() -> None:
             seen.append(came)
 
         beside = asyncio.create_task(part())
-        await run.sleep("3h", name="three")
+        await run.sleep("30m", name="three")
         await beside
         return "rested"
 
