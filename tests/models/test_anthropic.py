@@ -258,6 +258,30 @@ def test_middleware_of_a_given_client_sees_the_call():
     assert statuses == [200, 529]
 
 
+def test_a_middleware_may_read_the_reply_first():
+    """A reply that a middleware has read to its end is a reply all the same."""
+    lengths: list[int] = []
+
+    async def read(request, call_next):
+        response = await call_next(request)
+        lengths.append(len(await response.http_response.aread()))
+        return response
+
+    async def main():
+        async with serving(answer_well) as world:
+            client = anthropic.AsyncAnthropic(
+                api_key=KEY, base_url=f"http://127.0.0.1:{world.port}", middleware=[read]
+            )
+            model = AnthropicModel(client)
+            reply = await model.call(REQUEST, on_part=None)
+            await model.aclose()
+        return reply
+
+    reply = asyncio.run(asyncio.wait_for(main(), 60))
+    assert bytes(reply.content) == b'[{"type":"text","text":"hello"}]'
+    assert lengths == [len(b"".join(STREAM))]
+
+
 def test_cancelling_closes_the_connection_and_passes_through():
     """A cancelled call is cancelled, not failed, and the server sees the connection end."""
 

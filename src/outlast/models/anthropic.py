@@ -370,7 +370,7 @@ class _Counted(msgspec.Struct):
 
 async def _read(response: Any, accumulator: Accumulator) -> Reply:
     request_id = _request_id(response.headers)
-    async with aclosing(response.aiter_bytes()) as chunks:
+    async with aclosing(_chunks(response)) as chunks:
         try:
             feed = await _feeder(response, chunks, accumulator)
             async for chunk in chunks:
@@ -385,6 +385,21 @@ async def _read(response: Any, accumulator: Accumulator) -> Reply:
             raise failure from error
         await _drain(chunks)
     return reply
+
+
+def _chunks(response: Any) -> AsyncGenerator[bytes]:
+    """Return what is streamed, as it was before its transport compressed it.
+
+    Where that is what comes over the wire, it is taken from where the response would take it: a
+    reply comes in hundreds of chunks, and each passes through two more generators there.
+    """
+    plain = response.headers.get("content-encoding", "identity") == "identity"
+    if plain and not response.is_stream_consumed and not response.is_closed:
+        chunks = aiter(response.stream)
+        if isinstance(chunks, AsyncGenerator):
+            return chunks
+    whole: AsyncGenerator[bytes] = response.aiter_bytes()
+    return whole
 
 
 async def _feeder(
