@@ -31,7 +31,7 @@ def test_runs_are_a_table(looked_at):
         ["out-of-turns", "stopped", "miser"],
         ["done", "completed", "finder"],
     ]
-    assert "budget of turns" in lines[3]
+    assert "run budget, needs 1 turn" in lines[3]
     assert lines[-1] == "Next: outlast show queued"
 
 
@@ -84,7 +84,7 @@ def test_show_tells_everything(looked_at):
     ("run", "told", "step"),
     [
         ("refused", "the request is not one", "outlast log refused"),
-        ("out-of-turns", "needs 1, 0 left", "outlast log out-of-turns"),
+        ("out-of-turns", "needs 1 turn, 0 turns left", "outlast log out-of-turns"),
         ("queued", "Not yet.", "outlast resume queued"),
     ],
 )

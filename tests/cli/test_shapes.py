@@ -189,6 +189,7 @@ def _minimal(kind):
         str: "a",
         int: 1,
         Raw: Raw(b"[]"),
+        list[str]: ["a"],
     }
     chosen = {"status": "completed", "kind": "crash", "effect": "read", "stop_reason": None}
     given = {}

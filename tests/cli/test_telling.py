@@ -34,6 +34,7 @@ from outlast.events import (
     ToolCallStarted,
 )
 from outlast.journal import Record
+from outlast.models import Part
 
 S = 1_000_000_000
 
@@ -306,6 +307,19 @@ def _asked(ask_id):
 def test_what_goes_on_is_named(events, told):
     """The living line says the phase, and of what is parallel which is which."""
     assert told in words.plain(_flowing(*events)._now())
+
+
+def test_what_is_written_is_shown_of_one_ask_only():
+    """While two replies come, neither is shown; then the one that is left, without the other."""
+    progress = _flowing(*_asked("facts"), *_asked("style"))
+    for ask_id, text in [("facts", "Ri"), ("style", "Fi"), ("facts", "ght"), ("style", "ne")]:
+        progress.on_part(
+            Part(run_id="a", ask_id=ask_id, call_id="c", attempt=1, kind="text", text=text)
+        )
+    assert "…" not in words.plain(progress._now())
+    failed = AskFailed(ask_id="facts", why="no")
+    progress.on_record(Record("run:a", 9, 9, 0, 1, failed))
+    assert words.plain(progress._now()).endswith("…Fine")
 
 
 def test_what_is_parallel_is_told_apart(capsys):

@@ -60,7 +60,8 @@ class Progress:
         self._on = on
         self._doing: dict[str, str] = {}
         """What goes on: by the id of an ask, or by the name of a step."""
-        self._heard = ""
+        self._heard: dict[str, str] = {}
+        """What Claude has written so far, by the id of an ask."""
         self._since = time.monotonic_ns()
 
     def showing(self) -> Showing:
@@ -80,9 +81,9 @@ class Progress:
     def on_part(self, part: ReplyPart) -> None:
         """Show a piece of a reply."""
         if part.kind == "discarded":
-            self._heard = ""
+            self._heard.pop(part.ask_id, None)
         elif part.kind == "text":
-            self._heard += part.text
+            self._heard[part.ask_id] = self._heard.get(part.ask_id, "") + part.text
             self._doing[part.ask_id] = "Claude writes"
         elif part.kind == "tool_use":
             self._doing[part.ask_id] = f"Claude asks for {words.line(part.text, 60)}"
@@ -204,7 +205,7 @@ class Progress:
 
     def _do(self, key: str, what: str) -> None:
         self._doing[key] = what
-        self._heard = ""
+        self._heard.pop(key, None)
         self._since = time.monotonic_ns()
 
     def _now(self) -> list[Part]:
@@ -215,8 +216,10 @@ class Progress:
             (f"{phase} · turn {self.reader.replies + 1} · {self._what()} ", ""),
             (f"{for_s}", "quiet"),
         ]
-        if self._heard.strip() and len(self._doing) == 1:
-            parts.append((f"  …{words.line(self._heard[-48:])}", "quiet"))
+        doing = list(self._doing)
+        heard = self._heard.get(doing[0], "") if len(doing) == 1 else ""
+        if heard.strip():
+            parts.append((f"  …{words.line(heard[-48:])}", "quiet"))
         return parts
 
     def _what(self) -> str:
