@@ -20,7 +20,7 @@ LAST = 56
 
 def test_killed(tmp_path: Path) -> None:
     """Whenever its process is killed, a flow over SQLite ends as it would have."""
-    every = 1 if SOAK else 7
+    every = 1 if SOAK else 9
     subprocess.run(
         [sys.executable, str(VICTIM), str(tmp_path), "1", str(LAST), str(every)],
         check=True,
