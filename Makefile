@@ -38,7 +38,7 @@ types: $(VENV)/installed-types ## Check with pyright the types that a user of th
 soak: $(VENV)/installed-dev ## Run the tests with their full counts, which takes long.
 	@OUTLAST_SOAK=1 $(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
 
-bench: $(VENV)/installed-dev ## Measure speed and size against raw SQLite, and print the table.
+bench: $(VENV)/installed-dev ## Measure speed and size against raw SQLite, and a turn over HTTP against the bare SDK.
 	@$(BIN)/python bench/run.py $(ARGS)
 
 wheel-test: $(VENV)/installed-dev ## Build the wheel, install it into an empty place, and run the demo from it.

@@ -439,7 +439,10 @@ class Outlast:
 
             with app.stream(agent, "Find five grants.", run_id="grants-001") as stream:
                 for part in stream:
-                    print(part.text, end="")
+                    if part.kind == "text":
+                        print(part.text, end="")
+                    elif part.kind == "discarded":
+                        print(" [once more] ")  # what was shown of part.call_id does not count
             print(stream.run.status)
 
         Nothing happens before the first part is asked for; what `run` raises is raised then, or
