@@ -690,7 +690,7 @@ def test_all_agents_of_a_flow_share_its_budget() -> None:
     with opened() as app:
         run = app.run(flow(), run_id="r")
         assert (run.status, run.turns) == ("stopped", 2)
-        assert "the run's budget of turns, 2 used, needs 1, 0 left" in run.why
+        assert "run budget, needs 1 turn, 0 turns left" in run.why
         turns[0] = 3
         assert app.resume("r", flow()).answer == ["re: x"] * 3
         assert len(app.claude.calls) == 3

@@ -239,3 +239,51 @@ def test_children_pay_from_the_budgets_of_all() -> None:
         ended = app.run(parent, run_id="f")
         assert ended.status == "failed"
         assert "fleet budget" in ended.why
+
+
+@pytest.mark.timeout(60)
+def test_asks_side_by_side_take_turns_at_what_others_leave() -> None:
+    """Asks of a flow whose holds do not fit beside each other are made one after the other."""
+    asker = spender(tools=[])
+
+    @outlast.flow(budget=Budget())
+    async def many(run: outlast.Run) -> list[str]:
+        asks = [run.ask(asker, f"Question {n}?", name=f"q{n}") for n in range(5)]
+        return list(await asyncio.gather(*asks))
+
+    model = ScriptedModel(answering)
+    with outlast.Outlast("memory://", model=model) as app:
+        app.set_budget("fleet", usd="0.07", reason="fits one hold, and the cost of all")
+        ended = app.run(many, run_id="f")
+        assert ended.status == "completed", ended.why
+        assert billed(model) <= 7 * 10**7
+        assert app.journal.balance("fleet").held == 0
+
+
+def test_a_budget_that_is_set_while_a_run_is_driven_counts_at_once() -> None:
+    """A run that is at work keeps to what is set for it, from the next call on."""
+
+    @outlast.tool(effect="read")
+    def look(word: str) -> str:
+        """Look a word up, while somebody takes the budget away."""
+        app.set_budget("run:r", calls=1, reason="enough")
+        return word
+
+    with outlast.Outlast("memory://", model=ScriptedModel(looping)) as app:
+        run = app.run(spender(tools=[look]), "Go.", run_id="r")
+        assert (run.status, run.turns) == ("stopped", 1)
+
+
+def test_what_a_flow_asked_counts_for_the_version_it_asked() -> None:
+    """The roll-up names the version of the agent that was asked, not that of the flow."""
+    asker = spender(tools=[])
+
+    @outlast.flow
+    async def asking(run: outlast.Run) -> str:
+        return str(await run.ask(asker, "Go."))
+
+    with outlast.Outlast("memory://", model=ScriptedModel(answering)) as app:
+        app.run(asking).result()
+        (line,) = app.journal.rollup()
+        app.set_budget(f"agent:{line.agent}@{line.version}", calls=1, reason="used up")
+        assert app.run(asker, "Go.").status == "stopped"

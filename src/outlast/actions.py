@@ -139,6 +139,8 @@ class World(msgspec.Struct, frozen=True, kw_only=True):
     """What the run may use, where somebody set that; otherwise what was declared counts."""
     short: tuple[Short, ...] = ()
     """The budgets of others that the last append did not fit into."""
+    alone: bool = False
+    """Several calls did not fit beside each other, so one is tried by itself."""
     redact: Redact = same
     """What is told of arguments that do not fit goes through it: a validator may say anything."""
 

@@ -21,7 +21,7 @@ from outlast.agent import Agent
 from outlast.budget import Limits
 from outlast.decide import decide
 from outlast.decide_flow import decide_flow
-from outlast.events import AnyEvent, Outcome, RunFinished, RunParked, StepFinished
+from outlast.events import AnyEvent, ModelCallStarted, Outcome, RunFinished, RunParked, StepFinished
 from outlast.flows import Flow
 from outlast.journal import Record
 from outlast.redaction import Redact, same
@@ -62,6 +62,13 @@ class Denied(msgspec.Struct, frozen=True):
     now: int
 
 
+class Relimited(msgspec.Struct, frozen=True):
+    """Nothing was appended: what the run may use was changed just now."""
+
+    limits: Limits | None
+    now: int
+
+
 class Outcomes(msgspec.Struct, frozen=True):
     """What came of actions: one outcome event each; none when only a `Sleep` is over."""
 
@@ -72,7 +79,7 @@ class Outcomes(msgspec.Struct, frozen=True):
 
 
 Wanted: TypeAlias = Append | Perform
-Sent: TypeAlias = Appended | Behind | Denied | Outcomes | None
+Sent: TypeAlias = Appended | Behind | Denied | Relimited | Outcomes | None
 Loop: TypeAlias = Generator[Wanted, Sent, RunState]
 
 
@@ -101,6 +108,7 @@ def drive(  # noqa: PLR0913  (all but two are keywords)
     outcomes: tuple[Outcome, ...] = ()
     in_flight: frozenset[str] = frozenset()
     short: tuple[Short, ...] = ()
+    alone = False
     wants, run_id = NOTHING, stream.partition(":")[2]
     while True:
         world = World(
@@ -109,6 +117,7 @@ def drive(  # noqa: PLR0913  (all but two are keywords)
             run_id=run_id,
             limits=limits,
             short=short,
+            alone=alone,
             redact=redact,
         )
         plan = _plan(state, who, outcomes, world, _Place(stream, epoch, now))
@@ -123,17 +132,28 @@ def drive(  # noqa: PLR0913  (all but two are keywords)
                 continue
             if isinstance(sent, Denied):
                 # What was paid for is kept, and the call is decided again with less, or later.
-                short, now = (*short, sent.short), sent.now
+                now = sent.now
+                if _calls(plan) > 1:
+                    alone = True  # what one would leave was taken for what there is
+                else:
+                    short = (*short, sent.short)
                 continue
-            short = ()
+            if isinstance(sent, Relimited):
+                limits, now = sent.limits, sent.now
+                continue
+            short, alone = (), False
             state = plan.state
         if plan.rest:
             return state
         sent = yield Perform(actions=plan.actions)
         assert isinstance(sent, Outcomes), f"a Perform was answered with {sent!r}"  # noqa: S101
-        short = ()
+        short, alone = (), False
         outcomes, now, wants = sent.events, sent.now, sent.wants
         in_flight = plan.in_flight.difference(map(_call_id, outcomes))
+
+
+def _calls(plan: _Plan) -> int:
+    return sum(isinstance(event, ModelCallStarted) for event in plan.events)
 
 
 def _call_id(outcome: Outcome | Work) -> str:
@@ -183,7 +203,7 @@ def _plan(
         # What comes with an intent is a call; a `Sleep` comes with nothing.
         begun = [one.call_id for one in step.actions if not isinstance(one, Sleep)]
         in_flight = in_flight.union(begun)
-        if step.last or (world.short and begun):
+        if step.last or ((world.short or world.alone) and begun):
             # Where there is little left, one call at a time is tried.
             return _Plan(events, actions, state, in_flight, rest=False)
 

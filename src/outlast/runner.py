@@ -31,11 +31,22 @@ from outlast.actions import (
 )
 from outlast.agent import Agent
 from outlast.blocks import encoded
-from outlast.budget import BILLED, posting
+from outlast.budget import BILLED, Limits, posting
 from outlast.caching import marked
 from outlast.calls import call_step, call_tool, finished_step, printable, words
 from outlast.conversation import Conversation, blocks, evolve, opened
-from outlast.drive import Append, Appended, Behind, Denied, Loop, Outcomes, Perform, Sent, drive
+from outlast.drive import (
+    Append,
+    Appended,
+    Behind,
+    Denied,
+    Loop,
+    Outcomes,
+    Perform,
+    Relimited,
+    Sent,
+    drive,
+)
 from outlast.errors import (
     Conflict,
     ModelFailure,
@@ -181,15 +192,13 @@ class Runner:
         state = fold(self._journal.read(stream))
         self._live += 1
         leg = _Leg(self, run_id, who, epoch, watch, state, check, spawn or self._spawn)
-        set_for_it = of_run(self.budgets(fresh=True), run_id, who.budget.limits)
-        limits = None if set_for_it == who.budget.limits else set_for_it
         loop = drive(
             state,
             who,
             stream=stream,
             epoch=epoch,
             now=self._clock(),
-            limits=limits,
+            limits=leg.limits(self.budgets(fresh=True)),
             redact=self._redact,
         )
         try:
@@ -251,6 +260,7 @@ class _Leg:
         self._started = state.started
         self._spawn = spawn
         self._tasks: set[asyncio.Task[Outcome]] = set()
+        self._limits: Limits | None = None
         self._accounts = False
         """Whether calls of this leg may hold something of the budgets of others."""
         self._intents: dict[str, int] = {}
@@ -273,6 +283,11 @@ class _Leg:
         )
         run = run_of(row(state, self._run_id))
         return Host(flow, run, state.started.input, state, around)
+
+    def limits(self, budgets: Budgets) -> Limits | None:
+        """Return what the run may use where somebody set that, and go by it from now on."""
+        self._limits = self._limits_of(budgets)
+        return self._limits
 
     async def pump(self, loop: Loop) -> RunState:
         """Do what the loop wants until it wants nothing more."""
@@ -303,9 +318,14 @@ class _Leg:
 
     # ── appending ───────────────────────────────────────────────────────────────────────────────
 
-    async def _append(self, wanted: Append) -> Appended | Behind | Denied:
+    async def _append(self, wanted: Append) -> Appended | Behind | Denied | Relimited:
         commit = commit_of(wanted, self._started, run_id=self._run_id, epoch=self._epoch)
-        commit = self._accounted(commit, wanted)
+        intents = [event for event in commit.events if isinstance(event, ModelCallStarted)]
+        budgets = self._runner.budgets(fresh=bool(intents))
+        if (limits := self._limits_of(budgets)) != self._limits:
+            self._limits = limits
+            return Relimited(limits, self._runner._clock())  # noqa: SLF001
+        commit = self._accounted(commit, intents, budgets, wanted.state)
         try:
             records = await self._runner.commit(commit)
         except Conflict:
@@ -319,14 +339,24 @@ class _Leg:
             self._host.settle(wanted.state)
         return Appended()
 
-    def _accounted(self, commit: Commit, wanted: Append) -> Commit:
+    def _limits_of(self, budgets: Budgets) -> Limits | None:
+        """Return what the run may use where somebody set that; `None` is what was declared."""
+        declared = self._who.budget.limits
+        found = of_run(budgets, self._run_id, declared)
+        return None if found == declared else found
+
+    def _accounted(
+        self,
+        commit: Commit,
+        intents: Sequence[ModelCallStarted],
+        budgets: Budgets,
+        state: RunState,
+    ) -> Commit:
         """Return the commit with what its calls hold of the budgets of others, and settle."""
-        intents = [event for event in commit.events if isinstance(event, ModelCallStarted)]
-        budgets = self._runner.budgets(fresh=bool(intents))
         self._accounts |= bool(budgets.rules)
         lines: list[Hold] = []
         for intent in intents:
-            ask = wanted.state.asks[intent.ask_id]
+            ask = state.asks[intent.ask_id]
             version = ask.version or self._started.version
             scopes = payers(self._started, ask.spec.agent, version, ask.spec.model)
             call_id = f"{self._run_id}/{intent.call_id}"
@@ -823,14 +853,14 @@ def postings(
     lines = []
     for event in events:
         if isinstance(event, BILLED):
-            spec = state.asks[event.ask_id].spec
+            ask = state.asks[event.ask_id]
             line = posting(
                 event,
                 at,
-                agent=spec.agent,
-                version=started.version,
+                agent=ask.spec.agent,
+                version=ask.version or started.version,
                 tenant=started.tenant,
-                model=spec.model,
+                model=ask.spec.model,
             )
             lines.append(line)
     return tuple(lines)
