@@ -28,6 +28,7 @@ from outlast.errors import (
     Conflict,
     Fenced,
     InvalidInput,
+    RunConflict,
     RunEnded,
     RunNotFound,
     StoreError,
@@ -643,7 +644,9 @@ class Outlast:
     ) -> Run:
         """Drive a child run to its end, from wherever its journal ends."""
         more = {"parent": parent, "root": root, "tenant": tenant}
-        await self._aside(partial(self._started, run_id, who, given, **more))
+        run = await self._aside(partial(self._started, run_id, who, given, **more))
+        if run.parent != parent:
+            raise RunConflict(run_id, what="parent", recorded=run.parent, given=parent)
         return await self._driven(run_id, who, math.inf, Watch(), on_change)
 
     # ── talking on ──────────────────────────────────────────────────────────────────────────────
@@ -703,6 +706,12 @@ class Outlast:
         run = await self._aside(self.get, run_id)
         if run.status in FINAL:
             raise RunEnded(run_id, status=run.status)
+        if run.parent:
+            # Its answer is its parent's to hear, and another question would have another one.
+            raise UsageError(
+                f"run {run_id!r} is a child of run {run.parent!r}, which waits for its answer, so "
+                "nothing can be said to it; start a run of your own"
+            )
         who = await self._aside(self._agent_of, run_id, agent)
         content = await self._aside(
             partial(input_of, who, input, put=self._journal.put_blob, redact=self._redact)

@@ -5,6 +5,7 @@
 | entered a phase | written down |
 | wants something that the journal does not have | begun, with its intent first |
 | wants a step that was begun, and nobody waits for it | by its effect: begun again, or in doubt |
+| has a child run that was stopped | stopped with it, once nothing else is in flight |
 | wants a child run | driven, from wherever its own journal ends |
 | asks an agent | as for any question; see `decide`; its failure fails the ask, not the run |
 | wants only sleeps, and nothing is in flight | parked until the first is over |
@@ -67,6 +68,8 @@ def decide_flow(  # noqa: PLR0911  (the rows of the table)
         return Step((PhaseEntered(phase=wanted.phases[len(state.phases.entered)]),))
     if wanted.raised or wanted.returned is not None:
         return _end(state, now, world)
+    if wanted.halted:
+        return _halt(world)
     actions: tuple[Action, ...] = ()
     for step in _wanted_steps(state, flow, now, world):
         if step.events:
@@ -79,6 +82,14 @@ def _let_go(state: RunState, call_id: str) -> Step:
     call = state.asks[call_id.rpartition(".m")[0]].call
     assert call is not None, f"{call_id} is held, and in flight nowhere"  # noqa: S101
     return lost_call(call)
+
+
+def _halt(world: World) -> Step:
+    """Return the stop of a run with its child, once nothing else is in flight."""
+    halted = world.wants.halted
+    if world.in_flight - {f"step {name}" for name in halted}:
+        return WAIT
+    return Step((RunFinished(status="stopped", why=f"stopped: {next(iter(halted.values()))}"),))
 
 
 def _end(state: RunState, now: int, world: World) -> Step:

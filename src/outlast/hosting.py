@@ -38,6 +38,7 @@ from outlast.durations import nanoseconds
 from outlast.errors import (
     AskFailed,
     FlowChanged,
+    IllegalPhase,
     InvalidFlow,
     InvalidInput,
     NameRequired,
@@ -124,6 +125,9 @@ class Host:
         self.run_id = run.id
         self.error: OutlastError | None = None
         """Why the leg cannot go on, though nothing is wrong with the run."""
+        self._dropped = ""
+        self.halted: dict[str, str] = {}
+        """The child runs that were stopped, and why: the run is stopped with them."""
         self.changed = asyncio.Event()
         self.functions: dict[str, Bound] = {}
         self.offspring: dict[str, Offspring] = {}
@@ -177,6 +181,7 @@ class Host:
             returned=self._returned,
             raised=self._raised,
             quiet=quiet and not self.done,
+            halted=dict(self.halted),
         )
 
     def settle(self, state: RunState) -> None:
@@ -236,6 +241,7 @@ class Host:
             self._stop(error)  # it was none when the run was started, so the code was changed
 
     def _return(self, value: Any) -> None:
+        self._open()
         try:
             whole = _to_json(value)
             msgspec.json.decode(whole)  # not everything that can be written can be read: NaN
@@ -347,14 +353,26 @@ class Host:
                 )
             )
         entered = self._state.phases.entered
-        number = len(self._phases)
-        if number < len(entered):
-            if entered[number][0] != phase:
-                self._changed("phase", f"followed by {entered[number][0]!r}", repr(phase))
-        else:
-            check_entry(self.flow.phases, self._phases[-1] if self._phases else "", phase)
+        number, now = len(self._phases), self._phases[-1] if self._phases else ""
+        # What was refused has to be refused again, though the flow went another way then.
+        mark = f"phase {phase} after {now or 'none'}"
+        is_other = number < len(entered) and entered[number][0] != phase
+        if number >= len(entered) or (is_other and mark in self._state.steps.finished):
+            try:
+                check_entry(self.flow.phases, now, phase)
+            except IllegalPhase:
+                self._keep(mark)
+                raise
+        if is_other:
+            self._changed("phase", f"followed by {entered[number][0]!r}", repr(phase))
         self._phases.append(phase)
         self.changed.set()
+
+    def _keep(self, mark: str) -> None:
+        """Write down that something happened, once."""
+        if mark not in self._state.steps.finished:
+            self._steps[mark] = wants.Value(result=Raw(b"true"))
+            self.changed.set()
 
     def map(
         self, who: Agent | Flow[..., Any], inputs: Iterable[Any], name: str | None, at_once: int
@@ -521,9 +539,24 @@ class Host:
     def _open(self) -> None:
         if self._closed:
             raise Unwound
+        if self._dropped:
+            # Executed again, what was dropped here would be answered, and another way taken.
+            self._stop(
+                UsageError(
+                    f"flow {self.flow.name!r} cancelled {self._dropped!r} and went on, as a "
+                    "timeout or a race does, which no journal could repeat; wait for it, or let "
+                    "the flow end. Nothing was lost: mend the flow, and go on with the same id"
+                )
+            )
+
+    def _cut(self, name: str, future: asyncio.Future[Any]) -> None:
+        """Remember what the function itself cancelled."""
+        if future.cancelled() and not self._closed:
+            self._dropped = self._dropped or name
 
     def _wait(self, key: str, name: str, stem: str = "") -> asyncio.Future[Any]:
         future = self._waiting[key] = self._asked(name, stem)
+        future.add_done_callback(partial(self._cut, name))
         if (caller := asyncio.current_task()) is not None:
             self._callers.add(caller)
         self.changed.set()

@@ -259,7 +259,7 @@ class _Leg:
         self._watch = watch
         self._started = state.started
         self._spawn = spawn
-        self._tasks: set[asyncio.Task[Outcome]] = set()
+        self._tasks: set[asyncio.Task[Outcome | None]] = set()
         self._limits: Limits | None = None
         self._accounts = False
         """Whether calls of this leg may hold something of the budgets of others."""
@@ -406,7 +406,8 @@ class _Leg:
         first = wanted.actions[0] if len(wanted.actions) == 1 else None
         if first is not None and not isinstance(first, Sleep) and not self._tasks:
             # The common case needs no task: nothing can finish beside it.
-            return self._outcomes([await self._call(first)])
+            outcome = await self._call(first)
+            return self._outcomes([] if outcome is None else [outcome])
         for action in wanted.actions:
             if not isinstance(action, Sleep):
                 self._tasks.add(asyncio.create_task(self._call(action)))
@@ -474,8 +475,8 @@ class _Leg:
             self._tasks.discard(task)
             if error := task.exception():
                 self._broken = error
-            else:
-                outcomes.append(task.result())
+            elif (outcome := task.result()) is not None:
+                outcomes.append(outcome)
         return outcomes
 
     async def _next(self, actions: Sequence[Action]) -> list[Outcome]:
@@ -492,8 +493,8 @@ class _Leg:
         for task in done:
             if error := task.exception():
                 self._broken = error
-            else:
-                outcomes.append(task.result())
+            elif (outcome := task.result()) is not None:
+                outcomes.append(outcome)
         if outcomes or self._broken is None:
             return outcomes
         if not self._tasks:
@@ -504,7 +505,7 @@ class _Leg:
     def _outcomes(self, events: list[Outcome]) -> Outcomes:
         return Outcomes(tuple(events), self._runner._clock())  # noqa: SLF001
 
-    async def _call(self, action: Work) -> Outcome:
+    async def _call(self, action: Work) -> Outcome | None:
         match action:
             case CallModel():
                 return await self._call_model(action)
@@ -532,7 +533,7 @@ class _Leg:
             redact=self._runner._redact,  # noqa: SLF001
         )
 
-    async def _drive_child(self, call: DriveChild) -> StepFinished:
+    async def _drive_child(self, call: DriveChild) -> StepFinished | None:
         assert self._host is not None, "a child outside of a flow"  # noqa: S101
         born = self._host.offspring[call.name]
         run = await self._spawned(call.run_id, born.who, born.input)
@@ -540,6 +541,10 @@ class _Leg:
             put = self._runner._journal.put_blob  # noqa: SLF001
             return finished_step(call.name, "child", run.answer, put_blob=put)
         told = f"run {run.id} is {run.status}: {run.why}"
+        if run.status == "stopped":
+            self._host.halted[call.name] = told
+            self._host.changed.set()
+            return None
         return StepFinished(name=call.name, kind="child", status="failed", error=told)
 
     async def _spawned(self, run_id: str, who: Agent | Flow[..., Any], given: Any) -> Run:

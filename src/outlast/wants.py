@@ -73,6 +73,8 @@ class Wants(msgspec.Struct, frozen=True, kw_only=True):
     """What it returned, as JSON; `None` while it has not."""
     raised: str = ""
     """What it raised; empty while it has not."""
+    halted: Mapping[str, str] = MappingProxyType({})
+    """Why child runs came to a stop that may be lifted, by name."""
     quiet: bool = False
     """It waits, and has asked for nothing new for a moment."""
 
