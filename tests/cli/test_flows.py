@@ -327,7 +327,7 @@ def test_a_file_is_sent_along(here):
         (["nobody", "more"], "there is no run 'nobody'"),
         (["one/last/1", " "], "Claude cannot be asked nothing"),
         (["one/last/1", "more", "--agent", "flowing:proposal"], "is no outlast.Agent"),
-        (["one/last/1", "more", "--agent", "flowing:writer"], "not 'writer'"),
+        (["one/last/1", "more", "--agent", "flowing:writer"], "is a child of run 'one'"),
     ],
 )
 def test_what_cannot_be_sent_is_refused(proposed, words, told):
