@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -41,6 +42,9 @@ _USAGE = (
 )
 
 
+_CALLS = itertools.count()
+
+
 @outlast.tool(effect="read")
 async def look_up(keyword: str, limit: int = 5) -> str:
     """Search the database of grants.
@@ -50,7 +54,8 @@ async def look_up(keyword: str, limit: int = 5) -> str:
         limit: how many grants to return at most.
 
     """
-    return FOUND
+    # Something new each time, as work that gets on: a loop would be stopped.
+    return f"{next(_CALLS):08d}{FOUND[8:]}"
 
 
 def agent() -> outlast.Agent:
