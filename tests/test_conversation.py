@@ -160,7 +160,9 @@ def test_what_is_resent_after_a_restart_is_what_came(
     model = saying(contents)
     for turns in range(1, len(contents) + 2):
         with outlast.Outlast(url, model=model) as app:
-            run = app.run(agent(budget=outlast.Budget(turns=turns)), "Go.", run_id="r")
+            run = app.run(
+                agent(budget=outlast.Budget(turns=turns), stops_loops=False), "Go.", run_id="r"
+            )
             assert run.status == ("completed" if turns > len(contents) else "stopped"), run.why
     check_resent(contents, model.calls)
 

@@ -1,6 +1,7 @@
 """Ways to break a flow that were found once, and are no ways any more."""
 
 import asyncio
+import contextvars
 from typing import Any
 
 import pytest
@@ -120,3 +121,19 @@ def test_a_flow_that_fails_with_what_it_cancels_is_failed() -> None:
         run = app.run(grouped, run_id="r")
     assert run.status == "failed"
     assert "broken" in run.why
+
+
+def test_context_variables_reach_a_sync_flow() -> None:
+    """The function of a sync flow sees the context variables of whoever runs it, as tools do."""
+    who = contextvars.ContextVar("who", default="nobody")
+
+    @outlast.flow
+    def telling(run: outlast.Run) -> str:
+        return who.get()
+
+    async def asked(app: outlast.Outlast) -> Any:
+        who.set("ann")
+        return (await app.arun(telling, run_id="r")).answer
+
+    with outlast.Outlast("memory://", model=ScriptedModel(echo)) as app:
+        assert asyncio.run(asked(app)) == "ann"

@@ -151,7 +151,7 @@ def test_what_one_reply_asks_twice_counts_once() -> None:
     """Calls that are made beside each other are one round: Claude could not know what comes."""
 
     def script(request: dict[str, Any], attempt: int) -> Any:
-        twice = [tool_use("status", {"job": 1})] * 4
+        twice = [tool_use("status", {"job": number}) for number in (1, 1.0)] * 2
         return say(*twice) if turn_number(request) <= 2 else say("Done.")
 
     run, events, _ = played(script)

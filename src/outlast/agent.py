@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
+from functools import cached_property
 from typing import Any, Final, Literal
 
 import msgspec
@@ -60,7 +61,7 @@ class Budget:
     tokens: int | None = None
     turns: int | None = None
 
-    @property
+    @cached_property
     def limits(self) -> Limits:
         """The same in whole nano-dollars."""
         nano = None if self.usd is None else int(_dollars(self.usd) * NANO)
@@ -167,7 +168,7 @@ class Agent:
         tool.is_agent = True
         return tool
 
-    @property
+    @cached_property
     def least_tokens(self) -> int:
         """Output tokens below which a call is of no use: thinking has to fit in, too."""
         thinking = self.parameters.get("thinking")

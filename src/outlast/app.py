@@ -34,6 +34,7 @@ from outlast.errors import (
     StoreError,
     UsageError,
     VersionChanged,
+    shortened,
 )
 from outlast.events import BudgetSet, NoteAdded
 from outlast.journal import Commit, Journal, Record, run_stream
@@ -752,8 +753,8 @@ class Outlast:
             if last.asked == content:
                 return
             raise UsageError(
-                f"run {run_id!r} has not answered {_short(last.asked)} yet, so nothing more can be "
-                "said; go on with `resume`, and then say it"
+                f"run {run_id!r} has not answered {shortened(last.asked)} yet, so nothing more can "
+                "be said; go on with `resume`, and then say it"
             )
         events = question(f"ask-{len(state.asks) + 1}", content, continues=last.ask_id)
         now = time.time_ns()
@@ -857,8 +858,3 @@ def _check_text(what: str, *values: object) -> None:
             value.encode()
         except UnicodeEncodeError as error:
             raise InvalidInput(f"{what}: {value!r} cannot be written as UTF-8: {error}") from error
-
-
-def _short(content: Raw) -> str:
-    text = bytes(content).decode()
-    return text if len(text) <= 80 else text[:77] + "…"

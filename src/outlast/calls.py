@@ -174,7 +174,7 @@ async def _run(declared: Tool[..., Any] | _Work, arguments: dict[str, Any]) -> C
         if declared.is_async:
             came = await _awaited(declared.function, arguments)
         else:
-            came = await _in_thread(declared.function, arguments)
+            came = await in_thread(declared.function, arguments)
             if inspect.isawaitable(came[0]):
                 # A plain function that hands out a coroutine, as decorators often make them.
                 came = await _awaited(lambda: came[0], {})
@@ -207,8 +207,12 @@ def _in_main_thread() -> bool:
     return threading.current_thread() is threading.main_thread()
 
 
-async def _in_thread(function: Callable[..., Any], arguments: dict[str, Any]) -> Came:
-    """Run a sync function in a daemon thread of its own.
+async def in_thread(
+    function: Callable[..., Any], arguments: dict[str, Any], *, name: str = ""
+) -> Came:
+    """Return what came of a sync function, run in a daemon thread of its own.
+
+    It sees the context variables of whoever calls this.
 
     Not in a pool: a function that never returns would take a place in it for ever, and would keep
     the process from ending.
@@ -229,7 +233,7 @@ async def _in_thread(function: Callable[..., Any], arguments: dict[str, Any]) ->
             return  # the loop is closed: nobody waits any more
 
     try:
-        threading.Thread(target=work, name=f"outlast-tool-{function}", daemon=True).start()
+        threading.Thread(target=work, name=name or f"outlast-tool-{function}", daemon=True).start()
     except RuntimeError as error:  # the system has no thread left
         return None, error
     return await future

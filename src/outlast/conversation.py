@@ -48,8 +48,10 @@ from outlast.events import (
 )
 from outlast.history import misfit
 from outlast.journal import Record
-from outlast.loops import Made, remembered
+from outlast.loops import Made, distinct, remembered
 from outlast.prices import input_bound
+
+_WHOLE: Final = slice(None)
 
 
 class Trail(Sequence[bytes]):
@@ -85,7 +87,8 @@ class Trail(Sequence[bytes]):
     def __getitem__(self, index: slice) -> list[bytes]: ...
     def __getitem__(self, index: int | slice) -> bytes | list[bytes]:
         if isinstance(index, slice):
-            return self._items[: self._size][index]
+            shown = self._items[: self._size]
+            return shown if index == _WHOLE else shown[index]
         if not -self._size <= index < self._size:
             raise IndexError(index)
         return self._items[index % self._size]
@@ -640,7 +643,7 @@ def _tool_answered(
     # All results in one message, in the order Claude asked, whatever order they came in.
     message = b'{"role":"user","content":[%b]}' % b",".join(results)
     made = conversation.made
-    for call in dict.fromkeys(map(_made, pending)):  # what one reply asks for twice, it asks once
+    for call in distinct([_made(one) for one in pending]):  # asked twice in one reply is once
         made = remembered(made, call)
     return _told_more(conversation, message, pending=(), made=made)
 

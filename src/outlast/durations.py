@@ -9,8 +9,16 @@ from typing import Final
 
 from outlast.errors import UsageError
 
-_UNITS: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
-_TEXT: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([smhdw])")
+_UNITS: Final = {
+    "ms": 0.001,
+    "s": 1,
+    "m": 60,
+    "min": 60,
+    "h": 3_600,
+    "d": 86_400,
+    "w": 604_800,
+}
+_TEXT: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|min|[smhdw])")
 _LONGEST_S: Final = 100 * 365 * 86_400
 """A hundred years: more is a mistake, and does not fit the columns."""
 

@@ -36,10 +36,21 @@ A message says what happened, with the values, and what to do next; the values a
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 if TYPE_CHECKING:
+    from msgspec import Raw
+
     from outlast.events import FailureKind
+
+
+_QUOTED: Final = 80
+
+
+def shortened(content: bytes | Raw) -> str:
+    """Return JSON as it is quoted in a message: the beginning of what is long."""
+    text = bytes(content).decode()
+    return text if len(text) <= _QUOTED else text[: _QUOTED - 3] + "…"
 
 
 class OutlastError(Exception):

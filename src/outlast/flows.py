@@ -14,7 +14,7 @@ from typing import Any, Final, Generic, ParamSpec, TypeVar, get_type_hints, over
 import msgspec
 
 from outlast.agent import NAME, Budget
-from outlast.errors import InvalidFlow, InvalidInput, UsageError
+from outlast.errors import InvalidFlow, InvalidInput, UsageError, shortened
 from outlast.phases import table
 
 P = ParamSpec("P")
@@ -131,16 +131,13 @@ def validated(whole: bytes, declared: Any) -> Any:
     except (PydanticUserError, TypeError):
         return msgspec.json.decode(whole)  # a type that pydantic has no schema for
     except ValidationError as error:
-        raise UsageError(f"{_short(whole)} is no {_called(declared)}: {_first(error)}") from error
+        raise UsageError(
+            f"{shortened(whole)} is no {_called(declared)}: {_first(error)}"
+        ) from error
 
 
 def _called(declared: Any) -> str:
     return str(getattr(declared, "__name__", declared))
-
-
-def _short(whole: bytes) -> str:
-    text = whole.decode()
-    return text if len(text) <= 80 else text[:77] + "…"
 
 
 def _first(error: Any) -> str:

@@ -31,7 +31,7 @@ from msgspec.structs import replace
 from outlast import wants
 from outlast.actions import child_id
 from outlast.agent import Agent
-from outlast.calls import printable, words
+from outlast.calls import in_thread, printable, words
 from outlast.content import Input, Put, Redact, rendered
 from outlast.conversation import Conversation
 from outlast.durations import nanoseconds
@@ -45,6 +45,7 @@ from outlast.errors import (
     OutlastError,
     StepFailed,
     UsageError,
+    shortened,
 )
 from outlast.events import Effect
 from outlast.flows import Flow, hint, validated
@@ -221,8 +222,7 @@ class Host:
             if self.flow.is_async:
                 value = await self.flow.function(self._handle, *arguments)
             else:
-                work = partial(self.flow.function, self._handle, *arguments)
-                value = await _threaded(work, self._left.set)
+                value = await self._in_thread(arguments)
             self._return(value)
         except (Unwound, asyncio.CancelledError):
             if not self._closed and self.error is None:
@@ -233,6 +233,19 @@ class Host:
             if not self._closed:
                 self._raised = self._written(f"flow {self.flow.name} raised {_told(error)}")
         self.changed.set()
+
+    async def _in_thread(self, arguments: tuple[Any, ...]) -> Any:
+        def function() -> Any:
+            try:
+                return self.flow.function(self._handle, *arguments)
+            finally:
+                with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                    self._loop.call_soon_threadsafe(self._left.set)
+
+        value, raised = await in_thread(function, {}, name="outlast-flow")
+        if raised is not None:
+            raise raised
+        return value
 
     def _arguments(self) -> tuple[Any, ...]:
         try:
@@ -336,7 +349,7 @@ class Host:
             try:
                 return msgspec.json.decode(over.result, type=like)
             except msgspec.ValidationError:
-                self._changed(named, f"the value {_short(over.result)}", f"one of `{kind}`")
+                self._changed(named, f"the value {shortened(over.result)}", f"one of `{kind}`")
         drawn = draw()
         self._steps[named] = wants.Value(result=Raw(msgspec.json.encode(drawn)))
         self.changed.set()
@@ -497,7 +510,7 @@ class Host:
         if recorded.spec.agent != agent.name:
             self._changed(name, f"an ask of {recorded.spec.agent!r}", f"one of {agent.name!r}")
         if recorded.asked != content:
-            self._changed(name, f"the question {_short(recorded.asked)}", _short(content))
+            self._changed(name, f"the question {shortened(recorded.asked)}", shortened(content))
         self._check_agent(recorded, agent, version)
 
     def _check_agent(self, recorded: Conversation, agent: Agent, version: str) -> None:
@@ -741,37 +754,6 @@ def _fulfil(future: asyncio.Future[Any], answer: Callable[[], Any]) -> None:
         asyncio.Future.exception(future)  # an answer that nobody awaits is no mistake
 
 
-async def _threaded(function: Callable[[], Any], left: Callable[[], object]) -> Any:
-    """Call a function in a daemon thread of its own, so that one that hangs holds up nobody."""
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[Any] = loop.create_future()
-
-    def settle(value: Any, error: BaseException | None) -> None:
-        if future.done():
-            return
-        if error is None:
-            future.set_result(value)
-        elif isinstance(error, StopIteration):
-            future.set_exception(RuntimeError(f"StopIteration: {error}"))
-        else:
-            future.set_exception(error)
-
-    def work() -> None:
-        value, raised = None, None
-        try:
-            value = function()
-        except BaseException as error:  # noqa: BLE001  (handed to whoever waits)
-            raised = error
-        try:
-            loop.call_soon_threadsafe(settle, value, raised)
-            loop.call_soon_threadsafe(left)
-        except RuntimeError:
-            return  # the loop is closed: nobody waits any more
-
-    threading.Thread(target=work, name="outlast-flow", daemon=True).start()
-    return await future
-
-
 def _to_json(value: Any) -> bytes:
     from pydantic_core import to_json  # noqa: PLC0415  (not needed to import outlast)
 
@@ -820,8 +802,3 @@ def _name_of(function: Callable[..., Any]) -> str:
 
 def _place(continues: str) -> str:
     return f"an ask that goes on after {continues!r}" if continues else "an ask on its own"
-
-
-def _short(content: Raw) -> str:
-    text = bytes(content).decode()
-    return text if len(text) <= 80 else text[:77] + "…"

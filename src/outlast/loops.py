@@ -56,9 +56,19 @@ def remembered(made: tuple[Made, ...], call: Made) -> tuple[Made, ...]:
     return (*made[1 - KEPT :], call)
 
 
+def distinct(calls: Sequence[Made]) -> list[Made]:
+    """Return calls that were made beside each other, each of those that are the same once."""
+    if len(calls) == 1:
+        return [*calls]
+    seen: dict[bytes, Made] = {}
+    for call in calls:
+        seen.setdefault(_seen(call.tool, call.arguments, call.result), call)
+    return [*seen.values()]
+
+
 def found(made: Sequence[Made]) -> Loop | None:
     """Return what repeats at the end of these calls, if it does so at least `NUDGE` times."""
-    if len(made) < NUDGE:
+    if not _may_repeat(made):
         return None
     rounds = [_seen(call.tool, call.arguments, call.result) for call in made]
     for period in range(1, PERIODS + 1):
@@ -68,6 +78,18 @@ def found(made: Sequence[Made]) -> Loop | None:
     if errors[-1] is not None and (times := _times(errors, 1)) >= NUDGE:
         return Loop((made[-1].tool,), times, error=True)
     return None
+
+
+def _may_repeat(made: Sequence[Made]) -> bool:
+    """Return whether the last call gave the same twice before, as far apart as in a loop.
+
+    Most work brings something new each time, and then nothing has to be read or hashed.
+    """
+    for period in range(1, min(PERIODS, (len(made) - 1) // (NUDGE - 1)) + 1):
+        came = made[-1].result
+        if came == made[-1 - period].result and came == made[-1 - 2 * period].result:
+            return True
+    return False
 
 
 def _times(rounds: Sequence[Any], period: int) -> int:

@@ -55,14 +55,20 @@ def shown(value: Any, *, limit: int, put: Put, redact: Redact) -> Shown:
 
     """
     redact = _guarded(redact)
+    if isinstance(value, str):
+        return _text_alone(redact(value), limit, put)
     listed = list(value) if isinstance(value, list | tuple | Iterator) else None
     pieces = _pieces([value] if listed is None else listed)
     if any(piece.media for piece in pieces):
         return _blocks(pieces, limit, put, redact)
     data = pieces[0].data if listed is None else [piece.data for piece in pieces]
-    whole = _text(data, redact).encode()
+    return _text_alone(_text(data, redact), limit, put)
+
+
+def _text_alone(text: str, limit: int, put: Put) -> Shown:
+    whole = text.encode()
     if len(whole) <= limit:
-        return Shown(Raw(msgspec.json.encode(whole.decode())))
+        return Shown(Raw(msgspec.json.encode(text)))
     return Shown(Raw(msgspec.json.encode(_cut(whole, limit))), put(whole))
 
 

@@ -669,9 +669,10 @@ def request_of(call: CallModel, *, run_id: str, blob: Blob) -> Request:
     """
     messages = _filled(call, blob)
     if call.cache:
-        messages = list(messages)
+        shown = [*messages[:]]
         for index in call.breakpoints:
-            messages[index] = marked(messages[index], call.cache)
+            shown[index] = marked(shown[index], call.cache)
+        messages = shown
     return Request(
         run_id=run_id,
         ask_id=call.ask_id,

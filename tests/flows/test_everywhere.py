@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+from collections import Counter
 from collections.abc import Iterator
 from random import Random
 from typing import Any
@@ -130,16 +131,19 @@ def test_uninterrupted(name: str, whole: dict[str, Played]) -> None:
 @pytest.mark.parametrize("name", FLOWS)
 def test_every_point(name: str, whole: dict[str, Played]) -> None:
     """Wherever its process dies, a flow ends as if it had not."""
-    deaths = 0
+    deaths: Counter[str] = Counter()
     for point in points(whole[name]):
         killed = played(name, point)
-        deaths += killed.deaths
+        deaths[point[0]] += killed.deaths
         try:
             check(name, killed, whole[name])
         except AssertionError as error:
             raise AssertionError(f"killed at {point}: {error}") from error
-    # How many steps the loop takes differs a little from run to run, where threads are in it.
-    assert deaths >= 0.6 * len(points(whole[name]))
+    tried = Counter(where for where, _ in points(whole[name]))
+    for where, number in tried.items():
+        # The store is asked in threads where the loop is not ours, so that it takes some steps more
+        # or less from run to run, and the last ones may not come.
+        assert deaths[where] >= (0.6 if where == "step" else 0.9) * number, where
 
 
 def pairs(whole: Played, name: str) -> Iterator[tuple[Point, Point]]:

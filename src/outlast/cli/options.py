@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Final
 
 import typer
 
-DEFAULT_STORE: Final = "sqlite:///outlast.db"
+from outlast.durations import nanoseconds
+from outlast.errors import UsageError
 
-_DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|min|h|d)?")
-_SECONDS: Final = {"ms": 0.001, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86_400, None: 1}
+NANO: Final = 1_000_000_000
+DEFAULT_STORE: Final = "sqlite:///outlast.db"
 
 
 def seconds(text: str | float) -> float:
     """Return the seconds of `30s`, `500ms`, `2m`, `1h` or `30`."""
-    if isinstance(text, int | float):
-        return float(text)
-    match = _DURATION.fullmatch(text.strip())
-    if match is None:
+    given = str(text).strip()
+    try:
+        return nanoseconds(float(given) if given[-1:].isdigit() else given) / NANO
+    except (UsageError, ValueError) as error:
         raise typer.BadParameter(
             f"{text!r} is not a length of time; write 30s, 500ms, 2m or 1h (30 is seconds)"
-        )
-    return float(match[1]) * _SECONDS[match[2]]
+        ) from error
 
 
 Store = Annotated[

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator
 from typing import Any, Final
 
-from outlast.models import catalogue, prompt_cache
+from outlast.models import UNCOUNTED, catalogue, prompt_cache
 from outlast.models.script import Fault
 
 FIELDS: Final = frozenset(
@@ -44,24 +44,6 @@ FIELDS: Final = frozenset(
     }
 )
 """Members of a request that the API knows."""
-
-UNCOUNTED: Final = frozenset(
-    {
-        "billing_policy",
-        "container",
-        "diagnostics",
-        "fallback_credit_token",
-        "fallbacks",
-        "inference_geo",
-        "max_tokens",
-        "metadata",
-        "service_tier",
-        "stop_sequences",
-        "stream",
-        "thread",
-    }
-)
-"""Members that a request to count tokens does not have."""
 
 USER_BLOCKS: Final[dict[str, frozenset[str] | None]] = {
     "text": frozenset({"text", "citations"}),
