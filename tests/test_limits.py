@@ -12,10 +12,11 @@ import pytest
 import outlast
 from outlast.agent import Budget
 from outlast.errors import UsageError
-from outlast.events import BudgetRefused, ModelCallStarted, RunStarted, Spec
-from outlast.limits import Budgets, Rule, check_scope, payers, window_key
+from outlast.events import BudgetRefused, BudgetSet, ModelCallStarted, RunStarted, Spec
+from outlast.limits import Budgets, Rule, check_scope, payers, set_budget, window_key
 from outlast.models.script import say, tool_use
 from outlast.models.scripted import ScriptedModel
+from outlast.stores import open_store
 from stubs import agent
 
 OPUS = "claude-opus-5-5"
@@ -177,6 +178,37 @@ def test_four_processes_share_one_budget(tmp_path: Path) -> None:
         assert app.journal.balance("fleet").taken == spent
 
 
+class Overtaken:
+    """A journal in front of whose first intent somebody sets a budget."""
+
+    def __init__(self, journal: Any) -> None:
+        self._journal = journal
+        self.set = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._journal, name)
+
+    def append(self, commit: Any) -> Any:
+        if not self.set and any(isinstance(one, ModelCallStarted) for one in commit.events):
+            self.set = True
+            event = BudgetSet(scope="fleet", nano=1_000, reason="just now")
+            set_budget(self._journal, event, at=commit.at)
+        return self._journal.append(commit)
+
+    async def aappend(self, commit: Any) -> Any:
+        return self.append(commit)
+
+
+def test_a_budget_that_is_set_while_an_intent_is_written_counts(url: str) -> None:
+    """What is checked is what holds in the transaction, not what was read before it."""
+    model = ScriptedModel(answering)
+    with outlast.Outlast(Overtaken(open_store(url)), model=model) as app:
+        run = app.run(spender(tools=[]), "Go.", run_id="r")
+    assert run.status == "stopped"
+    assert "fleet budget" in run.why
+    assert model.bill == []
+
+
 # ── rules ───────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -219,9 +251,14 @@ def test_a_scope_that_is_none(scope: Any) -> None:
 def test_mistakes_are_refused_before_anything_is_written() -> None:
     """A window or a zone that is none, or an amount that is none, changes nothing."""
     with outlast.Outlast("memory://", model=ScriptedModel(answering)) as app:
-        for more in ({"window": "week"}, {"window": "day", "tz": "Mars/Base"}, {"usd": -1}):
+        for more in (
+            {"window": "day", "scope": "run:r"},
+            {"window": "week"},
+            {"window": "day", "tz": "Mars/Base"},
+            {"usd": -1},
+        ):
             with pytest.raises(UsageError):
-                app.set_budget("fleet", **({"usd": 1, "reason": "x"} | more))  # type: ignore[arg-type]
+                app.set_budget(**({"scope": "fleet", "usd": 1, "reason": "x"} | more))  # type: ignore[arg-type]
         assert app.journal.read("~budgets") == []
         assert Budgets().rules == {}
 

@@ -204,6 +204,8 @@ def set_budget(journal: Journal, event: BudgetSet, *, at: int) -> None:
         UsageError: the window or the zone is none.
 
     """
+    if event.scope.startswith("run:") and event.window != "total":
+        raise UsageError(f"{event.scope} has one budget for all of it; leave the window out")
     if event.window not in WINDOWS:
         raise UsageError(f"{event.window!r} is no window; there are {', '.join(WINDOWS)}")
     rule = Rule(scope=event.scope, window=event.window, tz=event.tz)

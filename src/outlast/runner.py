@@ -169,7 +169,8 @@ class Runner:
         self._redact = redact
         self._spawn = spawn
         self._live = 0
-        self._budgets = Budgets()
+        self.budgets = Budgets()
+        """Those that operators set, as far as they were read."""
 
     async def drive(  # noqa: PLR0913  (all but two are keywords)
         self,
@@ -198,7 +199,7 @@ class Runner:
             stream=stream,
             epoch=epoch,
             now=self._clock(),
-            limits=leg.limits(self.budgets(fresh=True)),
+            limits=leg.limits(self.read_budgets()),
             redact=self._redact,
         )
         try:
@@ -208,12 +209,11 @@ class Runner:
             loop.close()
             await leg.abandon()
 
-    def budgets(self, *, fresh: bool) -> Budgets:
-        """Return the budgets that operators set; those of now, where `fresh`."""
-        if fresh:
-            news = self._journal.read(BUDGETS, after=self._budgets.seq)
-            self._budgets = fold_budgets(news, self._budgets) if news else self._budgets
-        return self._budgets
+    def read_budgets(self) -> Budgets:
+        """Read what operators have set since, and return all budgets."""
+        news = self._journal.read(BUDGETS, after=self.budgets.seq)
+        self.budgets = fold_budgets(news, self.budgets)
+        return self.budgets
 
     async def count(self, request: Request) -> int:
         """Let the model count the tokens of a request's input.
@@ -321,14 +321,17 @@ class _Leg:
     async def _append(self, wanted: Append) -> Appended | Behind | Denied | Relimited:
         commit = commit_of(wanted, self._started, run_id=self._run_id, epoch=self._epoch)
         intents = [event for event in commit.events if isinstance(event, ModelCallStarted)]
-        budgets = self._runner.budgets(fresh=bool(intents))
+        budgets = self._runner.budgets
         if (limits := self._limits_of(budgets)) != self._limits:
             self._limits = limits
             return Relimited(limits, self._runner._clock())  # noqa: SLF001
         commit = self._accounted(commit, intents, budgets, wanted.state)
         try:
             records = await self._runner.commit(commit)
-        except Conflict:
+        except Conflict as conflict:
+            if conflict.stream == BUDGETS:
+                self._runner.read_budgets()
+                return await self._append(wanted)
             return self._behind(wanted)
         except Refused as refused:
             short = Short(refused.scope, refused.unit, refused.left, refused.why == "held")
@@ -362,7 +365,11 @@ class _Leg:
             call_id = f"{self._run_id}/{intent.call_id}"
             lines += holds(budgets, scopes, intent, call_id=call_id, at=commit.at)
         paid = settled(commit.events, self._run_id, always=self._accounts)
-        return replace(commit, holds=lines, settlements=paid) if lines or paid else commit
+        if not intents:
+            return replace(commit, settlements=paid) if paid else commit
+        # A budget that is set while this is on its way counts: the store looks.
+        seen = (BUDGETS, budgets.seq)
+        return replace(commit, holds=lines, settlements=paid, seen=seen)
 
     def _behind(self, wanted: Append) -> Behind:
         news = self._runner._journal.read(self._stream, after=wanted.expected_seq - 1)  # noqa: SLF001

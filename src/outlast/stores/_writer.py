@@ -215,6 +215,7 @@ class Writer:
         try:
             head = self._head(commit.stream)
             commits.check_place(commit, head, store=self._url)
+            commits.check_seen(commit, self._head)
             if commit.holds or commit.settlements:
                 if batch.ledger is None:
                     batch.ledger = commits.Ledger(account=self._account, holds=self._holds)

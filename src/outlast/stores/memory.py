@@ -71,6 +71,7 @@ class MemoryJournal:
     def _append(self, commit: Commit, entries: list[commits.Entry]) -> tuple[Record, ...]:
         head = self._heads.get(commit.stream)
         commits.check_place(commit, head, store=self._url)
+        commits.check_seen(commit, self._heads.get)
         ledger = commits.Ledger(
             account=lambda key: self._accounts.get(key, Balance()),
             holds=lambda key: self._holds.get(key, {}),

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
+from msgspec.structs import replace
 
 from outlast.errors import (
     Busy,
@@ -200,6 +201,19 @@ class JournalContract:
         assert (caught.value.expected_seq, caught.value.actual_seq) == (2, 3)
         assert len(journal.read(stream)) == 2
         journal.append(driven(stream, epoch, 3))
+
+    def test_what_was_seen_may_not_have_grown(self, journal: Journal) -> None:
+        """An append that depends on another stream is refused once that one has grown."""
+        stream = begin(journal, "a")
+        other = Commit(stream="~other", events=[message()], at=AT)
+        journal.append(replace(note(stream), seen=("~other", 0)))
+        journal.append(other)
+        with pytest.raises(Conflict) as caught:
+            journal.append(replace(note(stream), seen=("~other", 0)))
+        assert (caught.value.stream, caught.value.actual_seq) == ("~other", 2)
+        assert len(journal.read(stream)) == 2
+        journal.append(replace(note(stream), seen=("~other", 1)))
+        assert len(journal.read(stream)) == 3
 
     def test_a_run_begins_once(self, journal: Journal) -> None:
         """Creating a run that exists is a conflict."""
