@@ -137,3 +137,27 @@ def test_context_variables_reach_a_sync_flow() -> None:
 
     with outlast.Outlast("memory://", model=ScriptedModel(echo)) as app:
         assert asyncio.run(asked(app)) == "ann"
+
+
+def test_a_result_that_breaks_its_promise_fails_the_step_the_same_each_time() -> None:
+    """A step whose result is not of its type has failed: now, and when executed again."""
+    called: list[str] = []
+
+    def wrong() -> int:
+        called.append("x")
+        return "x"  # type: ignore[return-value]
+
+    @outlast.flow
+    async def caught(run: outlast.Run) -> str:
+        try:
+            await run.step("wrong", wrong)
+        except outlast.StepFailed as error:
+            await run.sleep(1.2)
+            return error.why
+        return "it passed"
+
+    with outlast.Outlast("memory://", model=ScriptedModel(echo)) as app:
+        run = app.run(caught, run_id="r")
+    assert run.status == "completed", run.why
+    assert "is no int" in run.answer
+    assert called == ["x"]

@@ -22,7 +22,7 @@ from msgspec import Raw
 from outlast.actions import CallStep, CallTool
 from outlast.agent import Agent
 from outlast.content import Put
-from outlast.errors import StoreError, ToolError
+from outlast.errors import StoreError, ToolError, UsageError
 from outlast.events import (
     StepFinished,
     StepKind,
@@ -31,6 +31,7 @@ from outlast.events import (
     ToolCallSucceeded,
     ToolFailureKind,
 )
+from outlast.flows import hint, validated
 from outlast.logs import Place, placed
 from outlast.redaction import Redact, redacted, same, within
 from outlast.results import Unshowable, json_text, shown
@@ -117,16 +118,32 @@ async def call_step(  # noqa: PLR0913  (what a call needs from outside)
     if error is not None:
         told = printable(redacted(f"{type(error).__name__}: {words(error)}", redact))
         return StepFinished(name=call.name, kind="step", status="failed", error=told)
-    return finished_step(call.name, "step", value, put_blob=put_blob, redact=redact)
+    promised = hint(plain, "return")
+    return finished_step(
+        call.name, "step", value, put_blob=put_blob, redact=redact, promised=promised
+    )
 
 
-def finished_step(
-    name: str, kind: StepKind, value: Any, *, put_blob: Put, redact: Redact = same
+def finished_step(  # noqa: PLR0913  (all but three are keywords)
+    name: str,
+    kind: StepKind,
+    value: Any,
+    *,
+    put_blob: Put,
+    redact: Redact = same,
+    promised: Any = Any,
 ) -> StepFinished:
-    """Return the outcome of a step that came to `value`; one too long goes to a blob."""
+    """Return the outcome of a step that came to `value`; one too long goes to a blob.
+
+    A result that is not of the type that was promised is none: it could not be given back as one
+    when the flow is executed again.
+    """
     try:
         whole = within(json_text(value), redact).encode()
-        msgspec.json.decode(whole)
+        validated(whole, promised)
+    except UsageError as error:
+        told = printable(f"what it returned is not what its type says: {words(error)}")
+        return StepFinished(name=name, kind=kind, status="failed", error=told)
     except Exception as error:  # noqa: BLE001  (it happened; only its result is unreadable)
         why = redacted(words(error), redact)
         told = f"it returned {type(value).__name__}, which cannot be written as JSON: {why}"
