@@ -141,6 +141,8 @@ class World(msgspec.Struct, frozen=True, kw_only=True):
     """The budgets of others that the last append did not fit into."""
     alone: bool = False
     """Several calls did not fit beside each other, so one is tried by itself."""
+    halted: tuple[str, ...] = ()
+    """Why child runs were stopped, on which calls of tools wait: the run is stopped with them."""
     redact: Redact = same
     """What is told of arguments that do not fit goes through it: a validator may say anything."""
 

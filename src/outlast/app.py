@@ -21,6 +21,7 @@ from msgspec import Raw
 from outlast import logs
 from outlast.agent import Agent, Budget
 from outlast.background import Background
+from outlast.budget import Limits
 from outlast.content import Input, rendered
 from outlast.conversation import Conversation
 from outlast.errors import (
@@ -38,7 +39,7 @@ from outlast.errors import (
 )
 from outlast.events import BudgetSet, NoteAdded
 from outlast.journal import Commit, Journal, Record, run_stream
-from outlast.limits import Window, check_scope, set_budget
+from outlast.limits import check_scope, set_budget
 from outlast.models import Model, Part
 from outlast.redaction import checked, same
 from outlast.run import Run, run_of
@@ -46,6 +47,7 @@ from outlast.runner import Runner, Watch, first_request
 from outlast.starting import (
     OnChange,
     Who,
+    ancestors,
     begin,
     check_affordable,
     check_ask,
@@ -115,6 +117,8 @@ class Outlast:
         self._redact = same if redact is None else checked(redact)
         self._on_change = _checked_change(on_change)
         self._seen: dict[str, Who] = {}
+        self._declared: dict[str, Limits] = {}
+        """The budgets, as they are declared now, of the runs that are driven here."""
         self._journal = open_store(store) if isinstance(store, str) else store
         self._farewell: Callable[[], Coroutine[Any, Any, None]] | None = None
         if model is None:
@@ -354,7 +358,8 @@ class Outlast:
         usd: Decimal | float | str | None = None,
         tokens: int | None = None,
         calls: int | None = None,
-        window: Window = "total",
+        turns: int | None = None,
+        window: str = "total",
         tz: str = "UTC",
         reason: str,
         by: str = "",
@@ -365,12 +370,15 @@ class Outlast:
         spent before counts, as far as the hourly roll-up knows it.
 
         Args:
-            scope: `fleet`, `tenant:NAME`, `agent:NAME`, `agent:NAME@VERSION`, `model:NAME`, or
-                `run:ID`, which takes the place of what the run's agent declares.
+            scope: `fleet`, `tenant:NAME`, `agent:NAME`, `agent:NAME@VERSION`, `model:NAME`;
+                `run:ID`, which takes the place of what the run's agent declares; or `tree:ID`, for
+                a run and all below it.
             usd: US dollars.
             tokens: of prompts and replies together.
-            calls: of the model; of a run, its turns.
-            window: for ever, or for each day or month.
+            calls: attempts at calls of the model.
+            turns: those of them that were billed, or may have been.
+            window: `total`, for ever; `day` or `month`, for each of them; or hours that roll on,
+                such as `24h`.
             tz: the time zone whose days and months count.
             reason: why, for the journal.
             by: who says so.
@@ -379,14 +387,16 @@ class Outlast:
             UsageError: the scope, an amount, the window or the zone is none.
 
         """
-        limits = Budget(usd=usd, tokens=tokens, turns=calls).limits
+        limits = Budget(usd=usd, tokens=tokens, turns=turns).limits
+        called = Budget(turns=calls).limits.turns
         event = BudgetSet(
             scope=check_scope(scope),
             window=window,
             tz=tz,
             nano=limits.nano,
             tokens=limits.tokens,
-            calls=limits.turns,
+            calls=called,
+            turns=limits.turns,
             reason=reason,
             by=by,
         )
@@ -611,6 +621,7 @@ class Outlast:
         runner = self._own if self._at_home() else self._guest
         stream = run_stream(run_id)
         epoch = await self._claimed(stream)
+        self._declared[run_id] = who.budget.limits
         try:
             if message is not None and not message.said:
                 await self._aside(self._say, run_id, message, epoch)
@@ -622,8 +633,10 @@ class Outlast:
                 watch=watch,
                 check=partial(self._check_ask, run_id, on_change),
                 spawn=partial(self._spawned, on_change),
+                above=await self._aside(ancestors, self._journal, run_id, self._declared),
             )
         finally:
+            self._declared.pop(run_id, None)
             self._journal.release(stream)
         return run_of(row(state, run_id))
 

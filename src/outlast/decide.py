@@ -11,6 +11,7 @@ that follows from it share one commit.
 | a tool call in flight that nobody waits for | by its effect: repeated, or told as unknown |
 | a tool use that was not started | check its arguments, then call it |
 | a tool use without a result | wait |
+| a tool use that is a run of its own, which was stopped | stopped with it |
 | a failed attempt worth repeating | wait for its time, then ask again |
 | a failed attempt that only a person can mend | the run stops, saying why |
 | a failed attempt not worth repeating, or one too many | the run fails, saying why |
@@ -148,6 +149,8 @@ def decide(state: RunState, agent: Agent, now: int, world: World) -> Step:
     """
     if state.finished and not may_go_on(state, world.limits or agent.budget.limits):
         return REST
+    if world.halted:
+        return stopped_child(world.halted[0]) if not world.in_flight else WAIT
     actions: tuple[Action, ...] = ()
     waiting = False
     for ask in state.asks.values():
@@ -158,6 +161,11 @@ def decide(state: RunState, agent: Agent, now: int, world: World) -> Step:
             return step
         waiting, actions = True, actions + step.actions
     return Step(actions=actions) if waiting else Step((RunFinished(status="completed"),))
+
+
+def stopped_child(why: str) -> Step:
+    """Return the stop of a run with its child."""
+    return Step((RunFinished(status="stopped", why=f"stopped: {why}"),))
 
 
 def may_go_on(state: RunState, limits: Limits) -> bool:
@@ -357,8 +365,8 @@ def _room(
 
 def _room_of(short: Short, call: budget.Next) -> int | budget.Shortage:
     """Return the room that is left in a budget beyond the run."""
-    if short.unit == "calls":
-        return budget.Shortage(unit="calls", needed=1, left=short.left, passing=short.passing)
+    if short.unit in ("calls", "turns"):
+        return budget.Shortage(unit=short.unit, needed=1, left=short.left, passing=short.passing)
     limit = Limits(nano=short.left) if short.unit == "nano" else Limits(tokens=short.left)
     fits = budget.room(limit, budget.Used(), call)
     return fits if isinstance(fits, int) else replace(fits, passing=short.passing)
@@ -377,9 +385,14 @@ def _short(ask: Conversation, scope: str, short: budget.Shortage, now: int) -> S
 
 def _stopped(scope: str, short: budget.Shortage, needed: str, left: str) -> str:
     what = f"stopped: {scope.partition(':')[0]} budget, needs {needed}, {left} left; "
+    name = {"nano": "usd"}.get(short.unit, short.unit)
     if scope == "run" or scope.startswith("ask:"):
-        name = {"nano": "usd"}.get(short.unit, short.unit)
         return f"{what}give a larger Budget({name}=…) and resume"
+    if scope.startswith("tree:"):
+        return (
+            f"{what}give {scope.removeprefix('tree:')} a larger Budget({name}=…), or "
+            f"`outlast budget set {scope} …`, and resume"
+        )
     return f"{what}`outlast budget set {scope} …` and resume"
 
 

@@ -29,6 +29,7 @@ from outlast.decide import (
     failed,
     lost_call,
     may_go_on,
+    stopped_child,
 )
 from outlast.events import (
     AskFailed,
@@ -68,7 +69,7 @@ def decide_flow(  # noqa: PLR0911  (the rows of the table)
         return Step((PhaseEntered(phase=wanted.phases[len(state.phases.entered)]),))
     if wanted.raised or wanted.returned is not None:
         return _end(state, now, world)
-    if wanted.halted:
+    if wanted.halted or world.halted:
         return _halt(world)
     actions: tuple[Action, ...] = ()
     for step in _wanted_steps(state, flow, now, world):
@@ -89,7 +90,7 @@ def _halt(world: World) -> Step:
     halted = world.wants.halted
     if world.in_flight - {f"step {name}" for name in halted}:
         return WAIT
-    return Step((RunFinished(status="stopped", why=f"stopped: {next(iter(halted.values()))}"),))
+    return stopped_child(next(iter((*halted.values(), *world.halted))))
 
 
 def _end(state: RunState, now: int, world: World) -> Step:

@@ -76,6 +76,8 @@ class Outcomes(msgspec.Struct, frozen=True):
     now: int
     wants: Wants = NOTHING
     """What the function of a flow asks for by now."""
+    halted: tuple[tuple[str, str], ...] = ()
+    """The calls that have no outcome because the runs that they are were stopped, and why."""
 
 
 Wanted: TypeAlias = Append | Perform
@@ -109,6 +111,7 @@ def drive(  # noqa: PLR0913  (all but two are keywords)
     in_flight: frozenset[str] = frozenset()
     short: tuple[Short, ...] = ()
     alone = False
+    halted: tuple[str, ...] = ()
     wants, run_id = NOTHING, stream.partition(":")[2]
     while True:
         world = World(
@@ -118,6 +121,7 @@ def drive(  # noqa: PLR0913  (all but two are keywords)
             limits=limits,
             short=short,
             alone=alone,
+            halted=halted,
             redact=redact,
         )
         plan = _plan(state, who, outcomes, world, _Place(stream, epoch, now))
@@ -150,6 +154,9 @@ def drive(  # noqa: PLR0913  (all but two are keywords)
         short, alone = (), False
         outcomes, now, wants = sent.events, sent.now, sent.wants
         in_flight = plan.in_flight.difference(map(_call_id, outcomes))
+        if sent.halted:
+            in_flight = in_flight.difference([call_id for call_id, _ in sent.halted])
+            halted = tuple(why for _, why in sent.halted)
 
 
 def _calls(plan: _Plan) -> int:

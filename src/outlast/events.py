@@ -156,6 +156,10 @@ class RunStarted(Event, frozen=True, kw_only=True, omit_defaults=True, gc=False,
     tags: dict[str, str] = {}
     turns: int | None = None
     """The budget of turns the run was started with; `None` is no limit."""
+    nano: int | None = None
+    """Its budget in nano-dollars, from which its children pay, too."""
+    tokens: int | None = None
+    """Its budget of tokens, likewise."""
     kind: Literal["agent", "flow"] = "agent"
     """Whether the run is one agent's, or a flow's, which is a function that asks several."""
     input: Raw = NULL
@@ -271,13 +275,15 @@ class BudgetSet(Event, frozen=True, kw_only=True, omit_defaults=True, gc=False, 
     kept: ClassVar[tuple[str, ...]] = ("scope", "window")
 
     scope: str
-    window: Literal["total", "day", "month"] = "total"
+    window: str = "total"
+    """`total`, `day`, `month`, or a number of hours that roll on, such as `24h`."""
     tz: str = "UTC"
     """The time zone whose days and months count."""
     nano: int | None = None
-    """Nano-dollars; where all three are `None`, there is no budget any more."""
+    """Nano-dollars; where there is no amount at all, there is no budget any more."""
     tokens: int | None = None
     calls: int | None = None
+    turns: int | None = None
     reason: str = ""
     by: str = ""
 

@@ -95,7 +95,7 @@ class Hold(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A precondition: `needed` of `unit` must fit into `scope`, and is then held for `call_id`.
 
     `limit` is the whole amount of the scope in `window`; `None` only records.  Settled, in doubt
-    and held amounts count against it.
+    and held amounts count against it.  What is `paid` is settled at once and never held.
     """
 
     call_id: str
@@ -104,6 +104,10 @@ class Hold(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     unit: str = "nano"
     needed: int
     limit: int | None = None
+    since: str = ""
+    """The first window whose amounts count, too, in the order of their names: for windows that roll
+    on, and so are made of many; empty for `window` alone."""
+    paid: bool = False
 
 
 class Settlement(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -253,8 +257,10 @@ class Journal(Protocol):
         """Return the rows of the runs, newest first."""
         ...
 
-    def balance(self, scope: str, *, window: str = "total", unit: str = "nano") -> Balance:
-        """Return what the ledger holds about a scope."""
+    def balance(
+        self, scope: str, *, window: str = "total", unit: str = "nano", since: str = ""
+    ) -> Balance:
+        """Return what the ledger holds about a scope in a window, or in all from `since` on."""
         ...
 
     def rollup(self) -> list[Posting]:

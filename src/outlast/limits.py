@@ -1,60 +1,83 @@
-"""Budgets of operators: who may spend how much, in total, by day or by month.
+"""Budgets beyond one run: of whole trees of runs, and those that operators set.
 
-    fleet ─ tenant:NAME ─ agent:NAME ─ agent:NAME@VERSION ─ model:NAME ─ run:ID
+    fleet ─ tenant:NAME ─ agent:NAME ─ agent:NAME@VERSION ─ model:NAME ─ tree:ID ─ run:ID
 
-They are a fold over the stream `~budgets`.  A call has to fit into every one that it pays from, and
-is held there in the same transaction as its intent; what earlier calls settled counts.
+Those of operators are a fold over the stream `~budgets`; that of a tree is what its first run
+declares.  A call has to fit into every one that it pays from, and is held there in the same
+transaction as its intent; what earlier calls settled counts.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, tzinfo
-from typing import Final, Literal, TypeAlias
+from typing import Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
 
-from outlast.budget import BILLED, Limits
+from outlast.budget import BILLED, HOUR_NS, Limits
 from outlast.errors import UsageError
 from outlast.events import (
     AnyEvent,
     BudgetSet,
-    ModelCallFailed,
     ModelCallInDoubt,
     ModelCallStarted,
     ModelCallSucceeded,
-    NoteAdded,
     RunStarted,
 )
-from outlast.journal import Commit, Hold, Journal, Record, Settlement
+from outlast.journal import Commit, Hold, Journal, Posting, Record, Settlement
 
 STREAM: Final = "~budgets"
 
 SPENT: Final = (ModelCallSucceeded, ModelCallInDoubt)
 """The outcomes that cost something, or may."""
 
-Window: TypeAlias = Literal["total", "day", "month"]
 WINDOWS: Final = ("total", "day", "month")
-KINDS: Final = ("fleet", "tenant", "agent", "model", "run")
+"""Besides these, a number of hours that roll on: `1h`, `24h`."""
+
+KINDS: Final = ("fleet", "tenant", "agent", "model", "tree", "run")
 """What can have a budget; all but the fleet are named, as in `tenant:acme`."""
+
+WHOLE: Final = ("tree", "run")
+"""Those that have one budget for all of it."""
+
+LONGEST_H: Final = 24 * 366
+"""Hours of the longest window that rolls on."""
+
+SLICES: Final = 60
+"""A window that rolls on is made of so many slices, and one more that is not over yet."""
 
 
 class Rule(msgspec.Struct, frozen=True, kw_only=True):
     """One budget of one scope."""
 
     scope: str
-    window: Window = "total"
+    window: str = "total"
     tz: str = "UTC"
     nano: int | None = None
     tokens: int | None = None
     calls: int | None = None
+    """Attempts at calls of the model."""
+    turns: int | None = None
+    """Those of them that were billed, or may have been."""
 
     @property
     def amounts(self) -> dict[str, int]:
         """What it limits, by unit."""
-        given = {"nano": self.nano, "tokens": self.tokens, "calls": self.calls}
-        return {unit: limit for unit, limit in given.items() if limit is not None}
+        given = ((unit, getattr(self, unit)) for unit in UNITS)
+        return {unit: limit for unit, limit in given if limit is not None}
+
+
+UNITS: Final = ("nano", "tokens", "calls", "turns")
+
+
+class Tree(msgspec.Struct, frozen=True):
+    """A run whose children pay from its budget, too."""
+
+    run_id: str
+    declared: Limits
+    """What it says itself that it may use."""
 
 
 class Budgets(msgspec.Struct, frozen=True):
@@ -79,6 +102,7 @@ def evolve(budgets: Budgets, record: Record) -> Budgets:
         nano=event.nano,
         tokens=event.tokens,
         calls=event.calls,
+        turns=event.turns,
     )
     return Budgets(rules | ({key: rule} if rule.amounts else {}), record.seq)
 
@@ -91,11 +115,54 @@ def fold(records: Iterable[Record], budgets: Budgets) -> Budgets:
 
 
 def window_key(rule: Rule, at: int) -> str:
-    """Return the account of a budget's window at a time, such as `total` or `day:2026-11-22`."""
+    """Return the account of a budget's window at a time, such as `total` or `day:2026-11-22`.
+
+    Of a window that rolls on it is that of the present slice; see `since`.
+    """
     if rule.window == "total":
         return "total"
+    if (hours := rolling(rule.window)) is not None:
+        return _slice(rule.window, hours, at)
     day = datetime.fromtimestamp(at / 1e9, zone(rule.tz))
     return f"{rule.window}:{day:%Y-%m-%d}" if rule.window == "day" else f"month:{day:%Y-%m}"
+
+
+def since(rule: Rule, at: int) -> str:
+    """Return the account of the oldest slice that counts; empty where a window does not roll on.
+
+    The slice that the window began in counts as a whole, so that no stretch of that length is ever
+    overspent; and later ones do, too, as they are there when a clock was set back.
+    """
+    hours = rolling(rule.window)
+    return "" if hours is None else _slice(rule.window, hours, at - hours * HOUR_NS)
+
+
+def _slice(window: str, hours: int, at: int) -> str:
+    return f"{window}:{max(0, at // (hours * HOUR_NS // SLICES)):012}"
+
+
+def rolling(window: str) -> int | None:
+    """Return of how many hours a window is that rolls on; `None` for every other one."""
+    number = window.removesuffix("h")
+    if number == window or not number.isascii() or not number.isdecimal():
+        return None
+    return int(number) if len(number) < 6 and 1 <= int(number) <= LONGEST_H else None
+
+
+def check_window(scope: str, window: str) -> None:
+    """Refuse a window that there is not.
+
+    Raises:
+        UsageError: it is none, or not one for this scope.
+
+    """
+    if not isinstance(window, str) or (window not in WINDOWS and rolling(window) is None):
+        raise UsageError(
+            f"{window!r} is no window; there are {', '.join(WINDOWS)}, and hours that roll on, "
+            f"such as 24h (up to {LONGEST_H}h)"
+        )
+    if scope.partition(":")[0] in WHOLE and window != "total":
+        raise UsageError(f"{scope} has one budget for all of it; leave the window out")
 
 
 def zone(name: str) -> tzinfo:
@@ -124,7 +191,7 @@ def check_scope(scope: str) -> str:
     if kind not in KINDS or bool(name) == (kind == "fleet") or name != name.strip():
         raise UsageError(
             f"{scope!r} is nothing that has a budget; write fleet, tenant:NAME, agent:NAME, "
-            "agent:NAME@VERSION, model:NAME or run:ID"
+            "agent:NAME@VERSION, model:NAME, tree:ID or run:ID"
         )
     return scope
 
@@ -139,14 +206,33 @@ def payers(started: RunStarted, agent: str, version: str, model: str) -> set[str
     return scopes
 
 
+def paying(budgets: Budgets, scopes: set[str], trees: Iterable[Tree]) -> list[Rule]:
+    """Return every budget that a call has to fit into, beside that of its run."""
+    rules = [rule for rule in budgets.rules.values() if rule.scope in scopes]
+    rules += [rule for tree in trees if (rule := of_tree(budgets, tree)).amounts]
+    return rules
+
+
+def of_tree(budgets: Budgets, tree: Tree) -> Rule:
+    """Return the budget of a run and all below it: as it was set, before as it was declared."""
+    scope = f"tree:{tree.run_id}"
+    given = budgets.rules.get((scope, "total"), Rule(scope=scope))
+    own = of_run(budgets, tree.run_id, tree.declared)
+    return Rule(
+        scope=scope,
+        nano=own.nano if given.nano is None else given.nano,
+        tokens=own.tokens if given.tokens is None else given.tokens,
+        calls=given.calls,
+        turns=given.turns,
+    )
+
+
 def holds(
-    budgets: Budgets, scopes: set[str], intent: ModelCallStarted, *, call_id: str, at: int
+    rules: Iterable[Rule], intent: ModelCallStarted, *, call_id: str, at: int
 ) -> Iterator[Hold]:
     """Yield what a call holds of each budget that it pays from."""
-    needed = {"nano": intent.hold_nano, "tokens": intent.hold_tokens, "calls": 1}
-    for rule in budgets.rules.values():
-        if rule.scope not in scopes:
-            continue
+    needed = {"nano": intent.hold_nano, "tokens": intent.hold_tokens, "calls": 1, "turns": 1}
+    for rule in rules:
         for unit, limit in rule.amounts.items():
             yield Hold(
                 call_id=call_id,
@@ -155,7 +241,27 @@ def holds(
                 unit=unit,
                 needed=needed[unit],
                 limit=limit,
+                since=since(rule, at),
             )
+
+
+def carried(journal: Journal, tree: Tree, budgets: Budgets, spent: Limits) -> list[Hold]:
+    """Return what a run had spent before its tree had an account: it counts there, too.
+
+    Args:
+        journal: where the accounts are.
+        tree: the run.
+        budgets: those that are set.
+        spent: what the run has spent by now.
+
+    """
+    rule = of_tree(budgets, tree)
+    amounts = {"nano": spent.nano or 0, "tokens": spent.tokens or 0}
+    return [
+        Hold(call_id=rule.scope, scope=rule.scope, unit=unit, needed=amount, paid=True)
+        for unit, amount in amounts.items()
+        if amount and unit in rule.amounts and not journal.balance(rule.scope, unit=unit).taken
+    ]
 
 
 def settled(events: Sequence[AnyEvent], run_id: str, *, always: bool) -> list[Settlement]:
@@ -171,17 +277,19 @@ def settled(events: Sequence[AnyEvent], run_id: str, *, always: bool) -> list[Se
     for event in events:
         if not isinstance(event, BILLED) or not (always or getattr(event, "kind", "") == "crash"):
             continue
-        spent = not isinstance(event, ModelCallFailed)
-        amounts = (event.cost_nano, event.tokens, 1) if isinstance(event, SPENT) else (0, 0, 0)
-        for unit, amount in zip(("nano", "tokens", "calls"), amounts, strict=True):
-            lines.append(
-                Settlement(
-                    call_id=f"{run_id}/{event.call_id}",
-                    unit=unit,
-                    amount=amount,
-                    in_doubt=spent and isinstance(event, ModelCallInDoubt),
-                )
+        # An attempt that was surely not billed was a call all the same, but no turn.
+        amounts = (0, 0, 1, 0)
+        if isinstance(event, SPENT):
+            amounts = (event.cost_nano, event.tokens, 1, 1)
+        lines += [
+            Settlement(
+                call_id=f"{run_id}/{event.call_id}",
+                unit=unit,
+                amount=amount,
+                in_doubt=isinstance(event, ModelCallInDoubt),
             )
+            for unit, amount in zip(UNITS, amounts, strict=True)
+        ]
     return lines
 
 
@@ -190,8 +298,9 @@ def of_run(budgets: Budgets, run_id: str, declared: Limits) -> Limits:
     rule = budgets.rules.get((f"run:{run_id}", "total"))
     if rule is None:
         return declared
+    turns = rule.turns if rule.turns is not None else rule.calls
     return Limits(
-        turns=rule.calls if rule.calls is not None else declared.turns,
+        turns=turns if turns is not None else declared.turns,
         tokens=rule.tokens if rule.tokens is not None else declared.tokens,
         nano=rule.nano if rule.nano is not None else declared.nano,
     )
@@ -204,41 +313,72 @@ def set_budget(journal: Journal, event: BudgetSet, *, at: int) -> None:
         UsageError: the window or the zone is none.
 
     """
-    if event.scope.startswith("run:") and event.window != "total":
-        raise UsageError(f"{event.scope} has one budget for all of it; leave the window out")
-    if event.window not in WINDOWS:
-        raise UsageError(f"{event.window!r} is no window; there are {', '.join(WINDOWS)}")
+    check_window(event.scope, event.window)
     rule = Rule(scope=event.scope, window=event.window, tz=event.tz)
-    window = window_key(rule, at)
-    spent = _spent(journal, event.scope, rule, window)
-    call_id = f"before {event.scope} {window} {at}"
-    lines = [(unit, amount) for unit, amount in spent.items() if amount]
-    new = [
-        Hold(call_id=call_id, scope=event.scope, window=window, unit=unit, needed=amount)
-        for unit, amount in lines
-        if journal.balance(event.scope, window=window, unit=unit).taken == 0
+    before = [
+        Hold(
+            call_id=f"before {event.scope} {window} {at}",
+            scope=event.scope,
+            window=window,
+            unit=unit,
+            needed=amount,
+            paid=True,
+        )
+        for (window, unit), amount in _spent(journal, event.scope, rule, at).items()
+        if amount and not journal.balance(event.scope, window=window, unit=unit).taken
     ]
-    journal.append(Commit(stream=STREAM, events=(event,), at=at, holds=new))
-    for hold in new:
-        paid = Settlement(call_id=call_id, unit=hold.unit, amount=hold.needed)
-        note = NoteAdded(text=f"{event.scope} had used {hold.needed} {hold.unit} before")
-        journal.append(Commit(stream=STREAM, events=(note,), at=at, settlements=(paid,)))
+    journal.append(Commit(stream=STREAM, events=(event,), at=at, holds=before))
 
 
-def _spent(journal: Journal, scope: str, rule: Rule, window: str) -> dict[str, int]:
-    """Return what a scope has spent in a window, as the hourly roll-up knows it."""
-    kind, _, name = scope.partition(":")
-    total = {"nano": 0, "tokens": 0, "calls": 0}
-    for line in journal.rollup() if kind != "run" else ():
-        agents = {line.agent, f"{line.agent}@{line.version}"}
-        own = {"agent": agents, "tenant": {line.tenant}, "model": {line.model}, "fleet": {name}}
-        if name in own[kind] and window_key(rule, line.hour) == window:
-            total["nano"] += line.settled_nano + line.in_doubt_nano
-            total["calls"] += line.calls + line.calls_in_doubt
-            total["tokens"] += (
-                line.input_tokens
-                + line.cache_read_tokens
-                + line.cache_write_tokens
-                + line.output_tokens
-            )
+def _spent(journal: Journal, scope: str, rule: Rule, at: int) -> dict[tuple[str, str], int]:
+    """Return what a scope has spent, by window and unit, in the windows that count at a time."""
+    if scope.startswith("tree:"):
+        return _spent_by_tree(journal, scope.removeprefix("tree:"))
+    first, present = since(rule, at), window_key(rule, at)
+    total: dict[tuple[str, str], int] = {}
+    for line in journal.rollup() if not scope.startswith("run:") else ():
+        # A line is of a whole hour: where a window rolls on, all of it counts as of its end.
+        window = window_key(rule, line.hour + HOUR_NS - 1 if first else line.hour)
+        counts = first <= window if first else window == present
+        if counts and scope in _scopes(line):
+            for unit, amount in _amounts(line).items():
+                total[window, unit] = total.get((window, unit), 0) + amount
     return total
+
+
+def _scopes(line: Posting) -> set[str]:
+    return {
+        "fleet",
+        f"tenant:{line.tenant}",
+        f"agent:{line.agent}",
+        f"agent:{line.agent}@{line.version}",
+        f"model:{line.model}",
+    }
+
+
+def _amounts(line: Posting) -> dict[str, int]:
+    prompt = line.input_tokens + line.cache_read_tokens + line.cache_write_tokens
+    turns = line.calls + line.calls_in_doubt
+    return {
+        "nano": line.settled_nano + line.in_doubt_nano,
+        "tokens": prompt + line.output_tokens,
+        "calls": turns + line.calls_failed,
+        "turns": turns,
+    }
+
+
+def _spent_by_tree(journal: Journal, root: str) -> dict[tuple[str, str], int]:
+    """Return what a run and all below it have spent, by the rows of the runs."""
+    rows = journal.runs()
+    within, found = {root}, 0
+    while len(within) != found:
+        found = len(within)
+        within |= {row.id for row in rows if row.parent in within}
+    spent = [(row.cost_nano, row.tokens, row.turns) for row in rows if row.id in within]
+    nano, tokens, turns = map(sum, zip((0, 0, 0), *spent, strict=True))
+    return {
+        ("total", "nano"): nano,
+        ("total", "tokens"): tokens,
+        ("total", "calls"): turns,
+        ("total", "turns"): turns,
+    }

@@ -66,6 +66,7 @@ from outlast.events import (
     ModelCallInDoubt,
     ModelCallStarted,
     ModelCallSucceeded,
+    NoteAdded,
     Outcome,
     RunStarted,
     Spec,
@@ -77,7 +78,7 @@ from outlast.flows import Flow
 from outlast.hosting import Host, Surroundings
 from outlast.journal import Commit, Hold, Journal, Posting, Record, run_stream
 from outlast.limits import STREAM as BUDGETS
-from outlast.limits import Budgets, holds, of_run, payers, settled
+from outlast.limits import Budgets, Tree, carried, holds, of_run, payers, paying, settled
 from outlast.limits import fold as fold_budgets
 from outlast.media import expanded
 from outlast.models import Model, Part, Reply, Request, TokenCounter
@@ -181,8 +182,11 @@ class Runner:
         watch: Watch,
         check: Check = _unchecked,
         spawn: Spawn | None = None,
+        above: tuple[Tree, ...] = (),
     ) -> RunState:
         """Drive a claimed run to rest and return its state; its children are driven by `spawn`.
+
+        What it spends is paid from the budgets of the runs `above` it, too.
 
         Raises:
             Fenced: another driver took the run over; nothing more was started.
@@ -192,7 +196,7 @@ class Runner:
         stream = run_stream(run_id)
         state = fold(self._journal.read(stream))
         self._live += 1
-        leg = _Leg(self, run_id, who, epoch, watch, state, check, spawn or self._spawn)
+        leg = _Leg(self, run_id, who, epoch, watch, state, check, spawn or self._spawn, above)
         loop = drive(
             state,
             who,
@@ -203,6 +207,7 @@ class Runner:
             redact=self._redact,
         )
         try:
+            await leg.carry(state)
             return await leg.pump(loop)
         finally:
             self._live -= 1
@@ -246,6 +251,7 @@ class _Leg:
         state: RunState,
         check: Check,
         spawn: Spawn | None,
+        above: tuple[Tree, ...],
     ) -> None:
         assert state.started is not None, "a run without its first event"  # noqa: S101
         self._runner = runner
@@ -259,6 +265,12 @@ class _Leg:
         self._watch = watch
         self._started = state.started
         self._spawn = spawn
+        own = (Tree(run_id, who.budget.limits),) if _has_children(who) else ()
+        self._trees = (*above, *own)
+        """The runs whose budgets cover what this one spends beside its own: those above it, and
+        itself where its children pay from it."""
+        self._halted: dict[str, str] = {}
+        """Why the tool calls have no outcome whose child runs were stopped, by `call_id`."""
         self._tasks: set[asyncio.Task[Outcome | None]] = set()
         self._limits: Limits | None = None
         self._accounts = False
@@ -288,6 +300,19 @@ class _Leg:
         """Return what the run may use where somebody set that, and go by it from now on."""
         self._limits = self._limits_of(budgets)
         return self._limits
+
+    async def carry(self, state: RunState) -> None:
+        """Let what the run has spent count in the budget of its tree, if it did not so far."""
+        if not self._trees or self._trees[-1].run_id != self._run_id or not state.spend.nano:
+            return
+        spent = Limits(nano=state.spend.nano, tokens=state.spend.tokens)
+        journal, budgets = self._runner._journal, self._runner.budgets  # noqa: SLF001
+        if before := carried(journal, self._trees[-1], budgets, spent):
+            note = NoteAdded(text="what this run had spent counts for its tree", by="outlast")
+            at = self._runner._clock()  # noqa: SLF001
+            counted = Commit(stream=BUDGETS, events=(note,), at=at, holds=before)
+            await self._runner.commit(counted)
+            self._runner.read_budgets()
 
     async def pump(self, loop: Loop) -> RunState:
         """Do what the loop wants until it wants nothing more."""
@@ -363,7 +388,9 @@ class _Leg:
             version = ask.version or self._started.version
             scopes = payers(self._started, ask.spec.agent, version, ask.spec.model)
             call_id = f"{self._run_id}/{intent.call_id}"
-            lines += holds(budgets, scopes, intent, call_id=call_id, at=commit.at)
+            rules = paying(budgets, scopes, self._trees)
+            lines += holds(rules, intent, call_id=call_id, at=commit.at)
+        self._accounts |= bool(lines)
         paid = settled(commit.events, self._run_id, always=self._accounts)
         if not intents:
             return replace(commit, settlements=paid) if paid else commit
@@ -437,7 +464,7 @@ class _Leg:
             return self._outcomes(outcomes)
         wants = host.wants(quiet=quiet)
         self._agents.update({name: ask.agent for name, ask in wants.asks.items()})
-        return Outcomes(tuple(outcomes), self._runner._clock(), wants)  # noqa: SLF001
+        return replace(self._outcomes(outcomes), wants=wants)
 
     def _let_end(self, host: Host) -> None:
         """End a leg that cannot go on, as soon as nothing is in flight that would be in doubt."""
@@ -510,7 +537,8 @@ class _Leg:
         return await self._next(actions)
 
     def _outcomes(self, events: list[Outcome]) -> Outcomes:
-        return Outcomes(tuple(events), self._runner._clock())  # noqa: SLF001
+        now = self._runner._clock()  # noqa: SLF001
+        return Outcomes(tuple(events), now, halted=tuple(self._halted.items()))
 
     async def _call(self, action: Work) -> Outcome | None:
         match action:
@@ -549,7 +577,7 @@ class _Leg:
             return finished_step(call.name, "child", run.answer, put_blob=put)
         told = f"run {run.id} is {run.status}: {run.why}"
         if run.status == "stopped":
-            self._host.halted[call.name] = told
+            self._host.halted[call.name] = _halted(run)
             self._host.changed.set()
             return None
         return StepFinished(name=call.name, kind="child", status="failed", error=told)
@@ -565,9 +593,10 @@ class _Leg:
             tenant=self._started.tenant,
         )
 
-    async def _call_tool(self, action: CallTool) -> Outcome:
+    async def _call_tool(self, action: CallTool) -> Outcome | None:
         agent = self._agents[action.ask_id] if isinstance(self._who, Flow) else self._who
         wrong: list[OutlastError] = []
+        call_id = action.call_id
 
         async def spawn(who: Agent, given: Any) -> Any:
             try:
@@ -575,6 +604,8 @@ class _Leg:
             except OutlastError as error:
                 wrong.append(error)  # with our own code or store, so it is nothing to tell Claude
                 raise
+            if run.status == "stopped":
+                self._halted[call_id] = _halted(run)
             if run.status != "completed":
                 raise ToolError(f"{who.name} has no answer: it is {run.status}. {run.why}")
             return run.answer
@@ -592,7 +623,8 @@ class _Leg:
         )
         if wrong:
             raise wrong[0]
-        return outcome
+        # What stopped a child may be mended: the call goes on with it then, and has no outcome now.
+        return None if call_id in self._halted else outcome
 
     async def _count(self, count: CountTokens) -> TokensCounted:
         blob = self._runner._journal.blob  # noqa: SLF001
@@ -640,6 +672,14 @@ class _Leg:
                 text="",
             )
         )
+
+
+def _halted(run: Run) -> str:
+    return f"run {run.id} is stopped: {run.why.removeprefix('stopped: ')}"
+
+
+def _has_children(who: Agent | Flow[..., Any]) -> bool:
+    return isinstance(who, Flow) or any(tool.is_agent for tool in who.tools)
 
 
 def _task(action: Work) -> str:

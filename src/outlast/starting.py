@@ -6,7 +6,7 @@ import importlib
 import secrets
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from itertools import takewhile
 from typing import Any, Final, Literal, TypeAlias
@@ -16,6 +16,7 @@ from msgspec import Raw
 
 from outlast import logs
 from outlast.agent import Agent
+from outlast.budget import Limits
 from outlast.content import Input, rendered
 from outlast.conversation import Conversation, evolve, opened
 from outlast.errors import (
@@ -38,6 +39,7 @@ from outlast.events import (
 )
 from outlast.flows import Flow
 from outlast.journal import Commit, Journal, Record, run_stream
+from outlast.limits import Tree
 from outlast.prices import FRAMING_TOKENS, NANO, rates, worst_case
 from outlast.redaction import Redact, same, within
 from outlast.state import RunState, fold, row
@@ -147,6 +149,8 @@ def begin(  # noqa: PLR0913  (all but four are keywords with defaults)
         root=root or run_id,
         tags=tags or {},
         turns=who.budget.turns,
+        nano=who.budget.limits.nano,
+        tokens=who.budget.limits.tokens,
         kind="flow" if is_flow else "agent",
         input=content if is_flow else NULL,
         phases=who.phases if isinstance(who, Flow) else {},
@@ -160,6 +164,24 @@ def begin(  # noqa: PLR0913  (all but four are keywords with defaults)
     journal.append(
         Commit(stream=stream, events=events, at=now, expected_seq=1, row=row(fold(records), run_id))
     )
+
+
+def ancestors(journal: Journal, run_id: str, declared: Mapping[str, Limits]) -> tuple[Tree, ...]:
+    """Return the runs that a run is below, the first one first, and what each may use.
+
+    What is `declared` now counts before what a run was started with.
+    """
+    found: list[Tree] = []
+    row = journal.run(run_id)
+    while row is not None and row.parent:
+        above = row.parent
+        for record in journal.read(run_stream(above), limit=1):
+            started = record.event
+            assert isinstance(started, RunStarted), f"{above} does not begin"  # noqa: S101
+            limits = Limits(nano=started.nano, tokens=started.tokens, turns=started.turns)
+            found.append(Tree(above, declared.get(above, limits)))
+        row = journal.run(above)
+    return tuple(reversed(found))
 
 
 def question(ask_id: str, content: Raw, *, continues: str = "") -> tuple[AnyEvent, ...]:

@@ -6,7 +6,7 @@ The rules are here once, so that no store can be more lenient than another.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from hashlib import sha256
 from typing import Any, Final, TypeAlias
@@ -221,7 +221,8 @@ Amounts: TypeAlias = dict[tuple[str, str], int]
 class Ledger:
     """The accounts and holds that commits touch, as they will be once those are written.
 
-    `account` and `holds` read what is stored.  Nothing is changed by a commit that is refused.
+    `account`, `holds` and `since` (the windows of one kind from one on, with what is in them) read
+    what is stored.  Nothing is changed by a commit that is refused.
     """
 
     def __init__(
@@ -229,9 +230,11 @@ class Ledger:
         *,
         account: Callable[[Account], Balance],
         holds: Callable[[Holder], Amounts],
+        since: Callable[[Account], dict[str, Balance]],
     ) -> None:
         self._read_account = account
         self._read_holds = holds
+        self._read_since = since
         self.accounts: dict[Account, Balance] = {}
         self.holds: dict[Holder, Amounts] = {}
 
@@ -243,7 +246,7 @@ class Ledger:
             UsageError: the call holds that already.
 
         """
-        trial = Ledger(account=self._account, holds=self._holds)
+        trial = Ledger(account=self._account, holds=self._holds, since=self._since)
         for settlement in commit.settlements:
             trial._settle(settlement)
         for hold in commit.holds:
@@ -254,6 +257,21 @@ class Ledger:
     def _account(self, key: Account) -> Balance:
         found = self.accounts.get(key)
         return self._read_account(key) if found is None else found
+
+    def _since(self, key: Account) -> dict[str, Balance]:
+        scope, first, unit = key
+        found = self._read_since(key)
+        for (owner, window, what), balance in self.accounts.items():
+            if (owner, what) == (scope, unit) and first <= window < windows_until(first):
+                found[window] = balance
+        return found
+
+    def _taken(self, hold: Hold, own: Balance) -> tuple[int, int]:
+        """Return what counts against the limit of a hold, and how much of that is only held."""
+        if not hold.since:
+            return own.taken, own.held
+        rolled = added(self._since((hold.scope, hold.since, hold.unit)).values())
+        return rolled.taken, rolled.held
 
     def _holds(self, key: Holder) -> Amounts:
         found = self.holds.get(key)
@@ -274,14 +292,20 @@ class Ledger:
     def _hold(self, hold: Hold) -> None:
         account = (hold.scope, hold.window, hold.unit)
         old = self._account(account)
-        if hold.limit is not None and hold.limit - old.taken < hold.needed:
-            raise Refused(
-                scope=hold.scope,
-                unit=hold.unit,
-                needed=hold.needed,
-                left=max(0, hold.limit - old.taken),
-                why="held" if hold.limit - old.settled - old.in_doubt >= hold.needed else "limit",
-            )
+        if hold.limit is not None:
+            taken, held = self._taken(hold, old)
+            if hold.limit - taken < hold.needed:
+                raise Refused(
+                    scope=hold.scope,
+                    unit=hold.unit,
+                    needed=hold.needed,
+                    left=max(0, hold.limit - taken),
+                    why="held" if hold.limit - taken + held >= hold.needed else "limit",
+                )
+        if hold.paid:
+            paid = old.settled + hold.needed
+            self.accounts[account] = Balance(settled=paid, in_doubt=old.in_doubt, held=old.held)
+            return
         holder, place = (hold.call_id, hold.unit), (hold.scope, hold.window)
         amounts = self._holds(holder)
         if place in amounts:
@@ -293,6 +317,21 @@ class Ledger:
         self.accounts[account] = Balance(
             settled=old.settled, in_doubt=old.in_doubt, held=old.held + hold.needed
         )
+
+
+def added(balances: Iterable[Balance]) -> Balance:
+    """Return the sum of balances."""
+    listed = list(balances)
+    return Balance(
+        settled=sum(one.settled for one in listed),
+        in_doubt=sum(one.in_doubt for one in listed),
+        held=sum(one.held for one in listed),
+    )
+
+
+def windows_until(first: str) -> str:
+    """Return what is above every window of the kind of `first`, in the order of their names."""
+    return first.partition(":")[0] + ";"  # the character after the colon
 
 
 # ── reading ────────────────────────────────────────────────────────────────────────────────────

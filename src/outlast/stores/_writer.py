@@ -218,7 +218,9 @@ class Writer:
             commits.check_seen(commit, self._head)
             if commit.holds or commit.settlements:
                 if batch.ledger is None:
-                    batch.ledger = commits.Ledger(account=self._account, holds=self._holds)
+                    batch.ledger = commits.Ledger(
+                        account=self._account, holds=self._holds, since=self._since
+                    )
                 batch.ledger.apply(commit)
         except OutlastError as refusal:
             return refusal
@@ -246,6 +248,14 @@ class Writer:
         for settled, in_doubt, held in self._rows("balance", *key):
             return Balance(settled=settled, in_doubt=in_doubt, held=held)
         return Balance()
+
+    def _since(self, key: commits.Account) -> dict[str, Balance]:
+        scope, first, unit = key
+        rows = self._rows("balances_since", scope, first, commits.windows_until(first), unit)
+        return {
+            window: Balance(settled=settled, in_doubt=in_doubt, held=held)
+            for window, settled, in_doubt, held in rows
+        }
 
     def _holds(self, key: commits.Holder) -> commits.Amounts:
         rows = self._rows("holds", *key)

@@ -75,6 +75,7 @@ class MemoryJournal:
         ledger = commits.Ledger(
             account=lambda key: self._accounts.get(key, Balance()),
             holds=lambda key: self._holds.get(key, {}),
+            since=self._since,
         )
         ledger.apply(commit)
         # Nothing below can fail.
@@ -169,10 +170,22 @@ class MemoryJournal:
             ]
         return rows[:limit]
 
-    def balance(self, scope: str, *, window: str = "total", unit: str = "nano") -> Balance:
-        """Return what the ledger holds about a scope."""
+    def balance(
+        self, scope: str, *, window: str = "total", unit: str = "nano", since: str = ""
+    ) -> Balance:
+        """Return what the ledger holds about a scope in a window, or in all from `since` on."""
         with self._open():
+            if since:
+                return commits.added(self._since((scope, since, unit)).values())
             return self._accounts.get((scope, window, unit), Balance())
+
+    def _since(self, key: commits.Account) -> dict[str, Balance]:
+        scope, first, unit = key
+        return {
+            window: balance
+            for (owner, window, what), balance in self._accounts.items()
+            if (owner, what) == (scope, unit) and first <= window < commits.windows_until(first)
+        }
 
     def rollup(self) -> list[Posting]:
         """Return the hourly cost roll-up, oldest hour first."""

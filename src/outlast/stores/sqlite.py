@@ -231,12 +231,20 @@ class SqliteJournal:
             rows = self._all(connection, query, *(*values, -1 if limit is None else limit))
         return [_run_row(row) for row in rows]
 
-    def balance(self, scope: str, *, window: str = "total", unit: str = "nano") -> Balance:
-        """Return what the ledger holds about a scope."""
+    def balance(
+        self, scope: str, *, window: str = "total", unit: str = "nano", since: str = ""
+    ) -> Balance:
+        """Return what the ledger holds about a scope in a window, or in all from `since` on."""
         with self._reading() as connection:
-            rows = self._all(connection, "balance", scope, window, unit)
-        return (
-            Balance(settled=rows[0][0], in_doubt=rows[0][1], held=rows[0][2]) if rows else Balance()
+            if since:
+                until = commits.windows_until(since)
+                rows = self._all(connection, "balances_since", scope, since, until, unit)
+                rows = [row[1:] for row in rows]
+            else:
+                rows = self._all(connection, "balance", scope, window, unit)
+        return commits.added(
+            Balance(settled=settled, in_doubt=in_doubt, held=held)
+            for settled, in_doubt, held in rows
         )
 
     def rollup(self) -> list[Posting]:

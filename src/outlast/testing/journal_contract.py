@@ -574,6 +574,52 @@ class JournalContract:
             journal.append(driven(stream, epoch, 3, holds=[hold]))
         assert journal.balance("s") == Balance(held=7)
 
+    def test_what_is_paid_is_settled_at_once(self, journal: Journal) -> None:
+        """An amount that is paid counts as spent, and no settlement is waited for."""
+        stream = begin(journal, "a")
+        epoch = journal.claim(stream)
+        paid = Hold(call_id="c", scope="s", needed=7, paid=True)
+        journal.append(driven(stream, epoch, 2, holds=[paid]))
+        assert journal.balance("s") == Balance(settled=7)
+        journal.append(driven(stream, epoch, 3, settlements=[Settlement(call_id="c", amount=1)]))
+        assert journal.balance("s") == Balance(settled=7)
+
+    def test_windows_that_roll_on_count_together(self, journal: Journal) -> None:
+        """From `since` on, every window of the kind counts against the limit, and no other."""
+        stream = begin(journal, "a")
+        epoch = journal.claim(stream)
+
+        def rolling(call_id: str, window: str, needed: int, **more: Any) -> Hold:
+            return Hold(call_id=call_id, scope="s", window=window, needed=needed, **more)
+
+        begun = [
+            rolling("c1", "6h:0003", 100),  # before all that counts
+            rolling("c2", "6h:0004", 10),
+            rolling("c3", "6h:0009", 20),  # of a clock that was ahead
+            rolling("c4", "12h:0004", 500),
+            rolling("c5", "total", 500),
+            Hold(call_id="c6", scope="t", window="6h:0005", needed=500),
+            rolling("c7", "6h:0004", 500, unit="tokens"),
+        ]
+        journal.append(driven(stream, epoch, 2, holds=begun))
+        paid = [Settlement(call_id="c2", amount=10)]
+        journal.append(driven(stream, epoch, 3, settlements=paid))
+        assert journal.balance("s", since="6h:0004") == Balance(settled=10, held=20)
+        for needed, why in ((41, "held"), (61, "limit")):
+            hold = rolling("d", "6h:0005", needed, limit=70, since="6h:0004")
+            with pytest.raises(Refused) as caught:
+                journal.append(driven(stream, epoch, 4, holds=[hold]))
+            assert (caught.value.left, caught.value.why) == (40, why)
+        two = [rolling(c, "6h:0005", 20, limit=70, since="6h:0004") for c in ("d", "e")]
+        journal.append(driven(stream, epoch, 4, holds=two))
+        full = rolling("f", "6h:0006", 1, limit=70, since="6h:0004")
+        with pytest.raises(Refused):
+            journal.append(driven(stream, epoch, 5, holds=[full]))
+        freed = rolling("f", "6h:0010", 30, limit=70, since="6h:0005")
+        with pytest.raises(Refused):
+            journal.append(driven(stream, epoch, 5, holds=[freed]))
+        journal.append(driven(stream, epoch, 5, holds=[replace(freed, needed=10)]))
+
     # ── the chain ──────────────────────────────────────────────────────────────────────────────
 
     def test_every_stream_is_a_chain(self, journal: Journal) -> None:

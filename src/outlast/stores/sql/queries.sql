@@ -136,6 +136,11 @@ FROM runs WHERE status = ? AND agent = ? ORDER BY number DESC LIMIT ?;
 -- What a scope has spent, and what calls in flight hold of it.
 SELECT settled, in_doubt, held FROM ledger WHERE scope = ? AND window = ? AND unit = ?;
 
+-- balances_since --
+-- The same of each window of one kind, from one on.
+SELECT window, settled, in_doubt, held FROM ledger
+WHERE scope = ? AND window >= ? AND window < ? AND unit = ?;
+
 -- set_balance --
 -- A scope's line in the ledger.
 INSERT INTO ledger (scope, window, unit, settled, in_doubt, held) VALUES (?, ?, ?, ?, ?, ?)
