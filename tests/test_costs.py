@@ -130,5 +130,12 @@ def test_a_budget_is_set_and_shown_and_taken_away(store: str) -> None:
     assert "$2.00" in table
     assert typed("budget", "set", "fleet", *say).exit_code == 0
     assert "No budget is set" in typed("budget", "show", "--store", store).stdout
+    hours = ("--turns", "9", "--window", "6h", "--notify", "50, 80%", "--only-notify")
+    assert "is watched" in typed("budget", "set", "tenant:a", *hours, *say).stdout
+    (shown,) = json.loads(typed("budget", "show", "--json", "--store", store).stdout)
+    assert (shown["window"], shown["notify"], shown["binding"]) == ("6h", [50, 80], False)
+    assert "only watched" in typed("budget", "show", "--store", store).stdout
+    wrong = ("--turns", "9", "--notify", "half")
+    assert typed("budget", "set", "fleet", *wrong, *say).exit_code == exits.USAGE
     assert typed("budget", "set", "planet", "--usd", "1", *say).exit_code == exits.USAGE
     assert typed("budget", "set", "fleet", "--usd", "1", "--store", store).exit_code == exits.USAGE

@@ -7,7 +7,7 @@ import math
 import re
 import secrets
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from decimal import Decimal
@@ -39,7 +39,7 @@ from outlast.errors import (
 )
 from outlast.events import BudgetSet, NoteAdded
 from outlast.journal import Commit, Journal, Record, run_stream
-from outlast.limits import check_scope, set_budget
+from outlast.limits import check_notify, check_scope, set_budget
 from outlast.models import Model, Part
 from outlast.redaction import checked, same
 from outlast.run import Run, run_of
@@ -361,6 +361,8 @@ class Outlast:
         turns: int | None = None,
         window: str = "total",
         tz: str = "UTC",
+        notify: Iterable[int] = (),
+        binding: bool = True,
         reason: str,
         by: str = "",
     ) -> None:
@@ -380,6 +382,9 @@ class Outlast:
             window: `total`, for ever; `day` or `month`, for each of them; or hours that roll on,
                 such as `24h`.
             tz: the time zone whose days and months count.
+            notify: at how many percent of an amount somebody is told, such as `[50, 80]`: by a
+                warning of the logger `outlast`, and an event in the stream `~budgets`.
+            binding: whether calls have to fit; otherwise they are only counted, and told of.
             reason: why, for the journal.
             by: who says so.
 
@@ -397,6 +402,8 @@ class Outlast:
             tokens=limits.tokens,
             calls=called,
             turns=limits.turns,
+            notify=check_notify(notify),
+            binding=binding,
             reason=reason,
             by=by,
         )

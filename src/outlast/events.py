@@ -284,8 +284,29 @@ class BudgetSet(Event, frozen=True, kw_only=True, omit_defaults=True, gc=False, 
     tokens: int | None = None
     calls: int | None = None
     turns: int | None = None
+    notify: list[int] = []
+    """At how many percent of an amount somebody is to be told."""
+    binding: bool = True
+    """Whether calls have to fit; otherwise it is only counted, and told of."""
     reason: str = ""
     by: str = ""
+
+
+class BudgetPassed(
+    Event, frozen=True, kw_only=True, omit_defaults=True, gc=False, tag="budget_passed"
+):
+    """So many percent of a budget are spent, at which somebody is to be told: once a window."""
+
+    kept: ClassVar[tuple[str, ...]] = ("scope", "window", "unit", "percent", "spent", "limit")
+
+    scope: str
+    window: str
+    """The account, such as `month:2026-11`."""
+    unit: str
+    percent: int
+    spent: int
+    """Settled or in doubt by then."""
+    limit: int
 
 
 class RunFinished(
@@ -624,6 +645,7 @@ AnyEvent: TypeAlias = (
     | NoteAdded
     | BudgetRefused
     | BudgetSet
+    | BudgetPassed
     | RunFinished
     | PhaseEntered
     | StepStarted

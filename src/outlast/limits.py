@@ -15,11 +15,13 @@ from typing import Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
+from msgspec.structs import replace
 
 from outlast.budget import BILLED, HOUR_NS, Limits
 from outlast.errors import UsageError
 from outlast.events import (
     AnyEvent,
+    BudgetPassed,
     BudgetSet,
     ModelCallInDoubt,
     ModelCallStarted,
@@ -61,6 +63,10 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True):
     """Attempts at calls of the model."""
     turns: int | None = None
     """Those of them that were billed, or may have been."""
+    notify: tuple[int, ...] = ()
+    """At how many percent somebody is told."""
+    binding: bool = True
+    """Whether calls have to fit."""
 
     @property
     def amounts(self) -> dict[str, int]:
@@ -86,13 +92,18 @@ class Budgets(msgspec.Struct, frozen=True):
     rules: Mapping[tuple[str, str], Rule] = {}
     seq: int = 0
     """How far the stream was read."""
+    passed: frozenset[tuple[str, str, str, int]] = frozenset()
+    """What was told of, by scope, account, unit and percent."""
 
 
 def evolve(budgets: Budgets, record: Record) -> Budgets:
     """Return what `record` makes of the budgets."""
     event = record.event
+    if isinstance(event, BudgetPassed):
+        told = (event.scope, event.window, event.unit, event.percent)
+        return replace(budgets, seq=record.seq, passed=budgets.passed | {told})
     if not isinstance(event, BudgetSet):
-        return Budgets(budgets.rules, record.seq)
+        return replace(budgets, seq=record.seq)
     key = (event.scope, event.window)
     rules = {place: rule for place, rule in budgets.rules.items() if place != key}
     rule = Rule(
@@ -103,8 +114,12 @@ def evolve(budgets: Budgets, record: Record) -> Budgets:
         tokens=event.tokens,
         calls=event.calls,
         turns=event.turns,
+        notify=tuple(event.notify),
+        binding=event.binding,
     )
-    return Budgets(rules | ({key: rule} if rule.amounts else {}), record.seq)
+    # Another amount is passed anew.
+    passed = frozenset(told for told in budgets.passed if told[0] != event.scope)
+    return Budgets(rules | ({key: rule} if rule.amounts else {}), record.seq, passed)
 
 
 def fold(records: Iterable[Record], budgets: Budgets) -> Budgets:
@@ -218,12 +233,10 @@ def of_tree(budgets: Budgets, tree: Tree) -> Rule:
     scope = f"tree:{tree.run_id}"
     given = budgets.rules.get((scope, "total"), Rule(scope=scope))
     own = of_run(budgets, tree.run_id, tree.declared)
-    return Rule(
-        scope=scope,
+    return replace(
+        given,
         nano=own.nano if given.nano is None else given.nano,
         tokens=own.tokens if given.tokens is None else given.tokens,
-        calls=given.calls,
-        turns=given.turns,
     )
 
 
@@ -240,9 +253,62 @@ def holds(
                 window=window_key(rule, at),
                 unit=unit,
                 needed=needed[unit],
-                limit=limit,
+                limit=limit if rule.binding else None,
                 since=since(rule, at),
             )
+
+
+def passed(
+    journal: Journal, budgets: Budgets, rules: Iterable[Rule], *, at: int
+) -> list[BudgetPassed]:
+    """Return what somebody is to be told of, and was not: how much of some budgets is spent."""
+    found = []
+    for rule in rules:
+        window = window_key(rule, at)
+        for unit, limit in rule.amounts.items() if rule.notify else ():
+            balance = journal.balance(rule.scope, window=window, unit=unit, since=since(rule, at))
+            spent = balance.settled + balance.in_doubt
+            account = _told_as(rule, window, at)
+            found += [
+                BudgetPassed(
+                    scope=rule.scope,
+                    window=account,
+                    unit=unit,
+                    percent=percent,
+                    spent=spent,
+                    limit=limit,
+                )
+                for percent in rule.notify
+                if spent * 100 >= limit * percent
+                and (rule.scope, account, unit, percent) not in budgets.passed
+            ]
+    return found
+
+
+def _told_as(rule: Rule, window: str, at: int) -> str:
+    """Return the window that somebody is told of; where it rolls on, once in its length."""
+    hours = rolling(rule.window)
+    if hours is None:
+        return window
+    begun = at // (hours * HOUR_NS) * hours * 3600
+    return f"{rule.window}:{datetime.fromtimestamp(begun, UTC):%Y-%m-%dT%HZ}"
+
+
+def check_notify(percents: Iterable[int]) -> list[int]:
+    """Return at how many percent of a budget somebody is told, in order.
+
+    Raises:
+        UsageError: one is no percentage.
+
+    """
+    listed = [percents] if isinstance(percents, int) else list(percents)
+    for percent in listed:
+        if not isinstance(percent, int) or isinstance(percent, bool) or not 1 <= percent <= 1000:
+            raise UsageError(
+                f"notify={percent!r}: say at how many percent of the budget, as a whole number "
+                "from 1 to 1000"
+            )
+    return sorted(set(listed))
 
 
 def carried(journal: Journal, tree: Tree, budgets: Budgets, spent: Limits) -> list[Hold]:
@@ -314,6 +380,10 @@ def set_budget(journal: Journal, event: BudgetSet, *, at: int) -> None:
 
     """
     check_window(event.scope, event.window)
+    if event.scope.partition(":")[0] == "run" and (event.notify or not event.binding):
+        raise UsageError(f"{event.scope} has only a budget that binds; watch tree:… instead")
+    if event.scope.partition(":")[0] == "tree" and not event.binding:
+        raise UsageError(f"{event.scope}: what a tree may use is binding; leave that out")
     rule = Rule(scope=event.scope, window=event.window, tz=event.tz)
     before = [
         Hold(

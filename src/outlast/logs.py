@@ -15,6 +15,7 @@ from contextvars import ContextVar
 from typing import Final, NamedTuple
 
 from outlast.events import (
+    BudgetPassed,
     Event,
     ModelCallFailed,
     ModelCallInDoubt,
@@ -35,6 +36,9 @@ NOTABLE: Final[tuple[type[Event], ...]] = (
     ToolCallInDoubt,
 )
 """Events that are logged at `INFO`; every other one is logged at `DEBUG`."""
+
+ALARMS: Final[dict[type[Event], int]] = {BudgetPassed: logging.WARNING}
+"""Events that somebody should look at, and at what level they are logged."""
 
 _LOGGER: Final = logging.getLogger("outlast")
 if not _LOGGER.handlers:  # imported again, it would get a second one
@@ -118,14 +122,16 @@ def tell(records: Iterable[Record]) -> None:
 
     Every line carries `run_id` and `seq` as attributes of its log record.
     """
-    if wanted():
-        for record in records:
+    all_of_them = wanted()
+    for record in records:
+        if all_of_them or type(record.event) in ALARMS:
             _tell(record)
 
 
 def _tell(record: Record) -> None:
     event = record.event
-    level = logging.INFO if isinstance(event, NOTABLE) else logging.DEBUG
+    usual = logging.INFO if isinstance(event, NOTABLE) else logging.DEBUG
+    level = ALARMS.get(type(event), usual)
     if not _LOGGER.isEnabledFor(level):
         return
     run_id = record.stream.removeprefix("run:")

@@ -11,6 +11,7 @@ import math
 import re
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, Final, Protocol, TypeAlias, TypeVar, get_args
 
 import msgspec
@@ -77,8 +78,20 @@ from outlast.events import (
 from outlast.flows import Flow
 from outlast.hosting import Host, Surroundings
 from outlast.journal import Commit, Hold, Journal, Posting, Record, run_stream
+from outlast.limits import (
+    SPENT,
+    Budgets,
+    Rule,
+    Tree,
+    carried,
+    holds,
+    of_run,
+    passed,
+    payers,
+    paying,
+    settled,
+)
 from outlast.limits import STREAM as BUDGETS
-from outlast.limits import Budgets, Tree, carried, holds, of_run, payers, paying, settled
 from outlast.limits import fold as fold_budgets
 from outlast.media import expanded
 from outlast.models import Model, Part, Reply, Request, TokenCounter
@@ -275,6 +288,8 @@ class _Leg:
         self._limits: Limits | None = None
         self._accounts = False
         """Whether calls of this leg may hold something of the budgets of others."""
+        self._notifies = False
+        """Whether somebody is to be told how much of those is spent."""
         self._intents: dict[str, int] = {}
         """Where the intents stand of the tool calls that were not begun yet, by `call_id`."""
         self._complaint: Exception | None = None
@@ -363,9 +378,32 @@ class _Leg:
             return Denied(short, self._runner._clock())  # noqa: SLF001
         self._watched(logs.tell, records)  # a filter of the caller's may raise
         self._tell(records)
+        if self._notifies:
+            await self._notify(commit, wanted.state)
         if self._host is not None:
             self._host.settle(wanted.state)
         return Appended()
+
+    async def _notify(self, commit: Commit, state: RunState) -> None:
+        """Say how much of the budgets of others is spent, where somebody is to be told of that."""
+        paid = [event for event in commit.events if isinstance(event, SPENT)]
+        while paid:
+            budgets, journal = self._runner.budgets, self._runner._journal  # noqa: SLF001
+            rules = [rule for event in paid for rule in self._rules(event.ask_id, budgets, state)]
+            news = passed(journal, budgets, dict.fromkeys(rules), at=commit.at)
+            if not news:
+                return
+            told = Commit(stream=BUDGETS, events=news, at=commit.at, expected_seq=budgets.seq + 1)
+            with suppress(Conflict):  # somebody was faster, maybe with the same
+                self._watched(logs.tell, await self._runner.commit(told))
+            self._runner.read_budgets()
+
+    def _rules(self, ask_id: str, budgets: Budgets, state: RunState) -> list[Rule]:
+        """Return the budgets of others that the calls of an ask have to fit into."""
+        ask = state.asks[ask_id]
+        version = ask.version or self._started.version
+        scopes = payers(self._started, ask.spec.agent, version, ask.spec.model)
+        return paying(budgets, scopes, self._trees)
 
     def _limits_of(self, budgets: Budgets) -> Limits | None:
         """Return what the run may use where somebody set that; `None` is what was declared."""
@@ -384,11 +422,9 @@ class _Leg:
         self._accounts |= bool(budgets.rules)
         lines: list[Hold] = []
         for intent in intents:
-            ask = state.asks[intent.ask_id]
-            version = ask.version or self._started.version
-            scopes = payers(self._started, ask.spec.agent, version, ask.spec.model)
             call_id = f"{self._run_id}/{intent.call_id}"
-            rules = paying(budgets, scopes, self._trees)
+            rules = self._rules(intent.ask_id, budgets, state)
+            self._notifies |= any(rule.notify for rule in rules)
             lines += holds(rules, intent, call_id=call_id, at=commit.at)
         self._accounts |= bool(lines)
         paid = settled(commit.events, self._run_id, always=self._accounts)

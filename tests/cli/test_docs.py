@@ -33,7 +33,7 @@ def test_every_option_is_described(name):
     params = [param for one in whole for param in one.params]
     given = {option for param in params for option in param.opts if option.startswith("--")}
     everywhere = {"--store", "--json", "--help"}
-    described = set(re.findall(r"--[a-z]+", section(name)))
+    described = set(re.findall(r"--[a-z]+(?:-[a-z]+)*", section(name)))
     assert given - everywhere <= described
     assert described <= given | everywhere
 

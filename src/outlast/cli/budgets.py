@@ -10,12 +10,14 @@ from outlast.app import Outlast
 from outlast.cli import exits, shapes, words
 from outlast.cli.screen import columns, screen
 from outlast.cli.stores import opened
+from outlast.errors import UsageError
 from outlast.journal import Journal
-from outlast.limits import STREAM, Budgets, Rule, fold, window_key
+from outlast.limits import STREAM, Budgets, Rule, fold, rolling, since, window_key
 
 
-def set_budget(store: str, scope: str, *, as_json: bool, **given: Any) -> int:
+def set_budget(store: str, scope: str, *, notify: str, as_json: bool, **given: Any) -> int:
     """Give a scope a budget, or take it away, and return the exit code."""
+    given["notify"] = _percents(notify) or ([] if given["binding"] else [100])
     with opened(store, create=True) as journal:
         Outlast(journal).set_budget(scope, **given)
         rules = _rules(journal)
@@ -24,11 +26,21 @@ def set_budget(store: str, scope: str, *, as_json: bool, **given: Any) -> int:
             sys.stdout.write(shapes.encode(listed).decode() + "\n")
             return exits.DONE
     on = screen()
-    is_set = any(given[name] is not None for name in ("usd", "tokens", "calls"))
+    is_set = any(given[name] is not None for name in ("usd", "tokens", "calls", "turns"))
     told = "has this budget from now on" if is_set else "has no such budget any more"
-    on.line((scope, "strong"), (f" {told}; a run that it stopped goes on with `resume`.", ""))
+    more = "a run that it stopped goes on with `resume`."
+    if is_set and not given["binding"]:
+        told, more = "is watched from now on", "nothing is refused for it."
+    on.line((scope, "strong"), (f" {told}; {more}", ""))
     on.line(("Next: outlast budget show", "quiet"))
     return exits.DONE
+
+
+def _percents(notify: str) -> list[int]:
+    try:
+        return [int(each.strip().removesuffix("%")) for each in notify.split(",") if each.strip()]
+    except ValueError as error:
+        raise UsageError(f"--notify {notify}: give percentages, such as 50,80") from error
 
 
 def show_budgets(store: str, *, as_json: bool) -> int:
@@ -43,7 +55,7 @@ def show_budgets(store: str, *, as_json: bool) -> int:
         on.line((f"No budget is set in {store}; agents have those they declare.", ""))
         on.line(("Next: outlast budget set fleet --usd 100 --window month --reason …", "quiet"))
         return exits.DONE
-    heads = ("SCOPE", "WINDOW", "UNIT", "LIMIT", "USED", "IN DOUBT", "HELD", "")
+    heads = ("SCOPE", "WINDOW", "UNIT", "LIMIT", "USED", "IN DOUBT", "HELD", "", "")
     table = [[(head, "quiet") for head in heads]]
     for rule in shown:
         for unit, amount in rule["amounts"].items():
@@ -68,7 +80,14 @@ def _line(rule: dict[str, Any], unit: str, amount: dict[str, int]) -> list[words
         (said(amount["in_doubt"]) if amount["in_doubt"] else "", "doubt"),
         (said(amount["held"]) if amount["held"] else "", ""),
         (f"{bar:░<10} {used:.0%}", "bad" if used >= 1 else "good"),
+        (_notes(rule, used), "quiet"),
     ]
+
+
+def _notes(rule: dict[str, Any], used: float) -> str:
+    told = [f"{percent} %" for percent in rule["notify"] if used * 100 >= percent]
+    notes = [] if rule["binding"] else ["only watched"]
+    return ", ".join([*notes, *([f"past {told[-1]}"] if told else [])])
 
 
 def _rules(journal: Journal) -> list[Rule]:
@@ -80,7 +99,8 @@ def _shape(journal: Journal, rule: Rule) -> dict[str, Any]:
     account = window_key(rule, time.time_ns())
     amounts = {}
     for unit, limit in rule.amounts.items():
-        balance = journal.balance(rule.scope, window=account, unit=unit)
+        first = since(rule, time.time_ns())
+        balance = journal.balance(rule.scope, window=account, unit=unit, since=first)
         amounts[unit] = {
             "limit": limit,
             "settled": balance.settled,
@@ -91,7 +111,9 @@ def _shape(journal: Journal, rule: Rule) -> dict[str, Any]:
         "scope": rule.scope,
         "window": rule.window,
         "tz": rule.tz,
-        "account": account,
+        "account": rule.window if rolling(rule.window) else account,
+        "notify": list(rule.notify),
+        "binding": rule.binding,
         "limit_usd": None if rule.nano is None else shapes.dollars(rule.nano),
         "amounts": amounts,
     }

@@ -277,12 +277,21 @@ def budget_set(  # noqa: PLR0913, PLR0917  (the options of a command)
     usd: Annotated[str | None, typer.Option("--usd", metavar="X", help="US dollars.")] = None,
     tokens: Annotated[int | None, typer.Option("--tokens", metavar="N", help="Tokens.")] = None,
     calls: Annotated[
-        int | None, typer.Option("--calls", "--turns", metavar="N", help="Calls of the model.")
+        int | None, typer.Option("--calls", metavar="N", help="Attempts at calls of the model.")
+    ] = None,
+    turns: Annotated[
+        int | None, typer.Option("--turns", metavar="N", help="Calls that were or may be billed.")
     ] = None,
     window: Annotated[
-        str, typer.Option("--window", metavar="W", help="total, day or month.")
+        str, typer.Option("--window", metavar="W", help="total, day, month, or hours: 24h.")
     ] = "total",
     tz: Annotated[str, typer.Option("--tz", metavar="ZONE", help="Whose days count.")] = "UTC",
+    notify: Annotated[
+        str, typer.Option("--notify", metavar="P,…", help="Warn at so many percent: 50,80.")
+    ] = "",
+    only_notify: Annotated[
+        bool, typer.Option("--only-notify", help="Refuse nothing; count and warn.")
+    ] = False,
     by: Annotated[str, typer.Option("--by", metavar="NAME", help="Who says so.")] = "",
     store: Store = DEFAULT_STORE,
     as_json: AsJson = False,
@@ -296,8 +305,11 @@ def budget_set(  # noqa: PLR0913, PLR0917  (the options of a command)
         usd=usd,
         tokens=tokens,
         calls=calls,
+        turns=turns,
         window=window,
         tz=tz,
+        notify=notify,
+        binding=not only_notify,
         reason=reason,
         by=by,
         as_json=as_json,

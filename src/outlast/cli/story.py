@@ -16,6 +16,7 @@ from outlast.events import (
     AskAnswered,
     AskFailed,
     AskStarted,
+    BudgetPassed,
     BudgetRefused,
     BudgetSet,
     CacheMissed,
@@ -195,6 +196,10 @@ class Reader:
                 return [("goes on", "")]
             case BudgetSet() as event:
                 return _budget_set(event)
+            case BudgetPassed() as event:
+                spent, limit = (budget.amount(event.unit, n) for n in (event.spent, event.limit))
+                told = f"{event.scope}: {event.percent} % are spent, {spent} of {limit}"
+                return [(told, "doubt"), (f" ({event.window})", "quiet")]
             case LoopDetected() as event:
                 round_ = " → ".join(event.calls)
                 told = "the run is stopped" if event.stops else "Claude is told"
@@ -333,6 +338,7 @@ def _budget_set(event: BudgetSet) -> list[Part]:
         words.money(event.nano) if event.nano is not None else "",
         words.count(event.tokens, "token") if event.tokens is not None else "",
         words.count(event.calls, "call") if event.calls is not None else "",
+        words.count(event.turns, "turn") if event.turns is not None else "",
     ]
     told = " and ".join(filter(None, amounts)) or "no budget"
     why = f"  {words.line(event.reason, 200)}" if event.reason else ""
