@@ -116,6 +116,18 @@ TURNS = {
         stop_reason="pause_turn",
     ),
     "search-cost": say("Found.", usage={"server_tool_use": {"web_search_requests": 3}}),
+    "on-terms": say(
+        "Ok.",
+        usage={
+            "inference_geo": "us",
+            "service_tier": "batch",
+            "server_tool_use": {"web_search_requests": 1, "web_fetch_requests": 0},
+            "iterations": [
+                {"type": "message", "model": model, "input_tokens": read, "output_tokens": said}
+                for model, read, said in (("claude-opus-5-5", 10, 5), ("claude-haiku-4-5", 20, 6))
+            ],
+        },
+    ),
     "cached": say(
         "Ok.",
         usage={

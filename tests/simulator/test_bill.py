@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from fractions import Fraction
+from math import ceil
 
 import genai_prices
 import httpx2
@@ -59,6 +61,78 @@ def test_a_long_prompt_of_haiku_costs_five_times_as_much():
     small = catalogue.cost_nano("claude-haiku-5-5", usage)
     large = catalogue.cost_nano("claude-haiku-5-5", usage | {"input_tokens": 60_001})
     assert large == 5 * (small + 100)
+
+
+KINDS = {
+    "input_tokens": 1_001,
+    "output_tokens": 303,
+    "cache_read_input_tokens": 207,
+    "cache_creation_input_tokens": 111,
+    "cache_creation": {"ephemeral_1h_input_tokens": 11, "ephemeral_5m_input_tokens": 100},
+}
+
+# what the usage says, and what a token then costs for each nano-dollar of its list price
+TERMS = {
+    "standard": ({"speed": "standard", "inference_geo": "global"}, Fraction(1)),
+    "unsaid": ({"inference_geo": None, "service_tier": None}, Fraction(1)),
+    "fast": ({"speed": "fast"}, Fraction(2)),
+    "us": ({"inference_geo": "us"}, Fraction(11, 10)),
+    "batch": ({"service_tier": "batch"}, Fraction(1, 2)),
+    "fast, us": ({"speed": "fast", "inference_geo": "us"}, Fraction(22, 10)),
+    "us, batch": ({"inference_geo": "us", "service_tier": "batch"}, Fraction(11, 20)),
+}
+
+
+@pytest.mark.parametrize(("said", "factor"), TERMS.values(), ids=TERMS)
+@pytest.mark.parametrize("model", ["claude-opus-5-5", "claude-fable-5-2"])
+def test_the_terms_of_a_reply_change_what_tokens_cost_and_nothing_else(model, said, factor):
+    """Fast is twice the list price, the US 1.1 times, a batch half; a search costs what it does."""
+    searched = {"server_tool_use": {"web_search_requests": 2}}
+    price = [round(dollars * 1_000) for dollars in LIST[model]]
+    tokens = 1_001 * price[0] + 303 * price[1] + 207 * price[2] + 100 * price[3] + 11 * price[4]
+    cost = catalogue.cost_nano(model, KINDS | searched | said)
+    assert cost == ceil(tokens * factor) + 2 * 10_000_000
+
+
+def test_a_fraction_of_a_nano_dollar_is_rounded_up_once():
+    """Three writes of Haiku in a batch, 62.5 nano-dollars each, are 188 and not 189."""
+    written = {
+        "cache_creation_input_tokens": 3,
+        "cache_creation": {"ephemeral_5m_input_tokens": 3},
+        "service_tier": "batch",
+    }
+    assert catalogue.cost_nano("claude-haiku-5-5", written) == 188
+
+
+def test_iterations_cost_what_their_models_do_on_the_terms_of_the_reply():
+    """Each iteration has its own model's price, and all of them the terms."""
+    parts = [{"model": name} | KINDS for name in ("claude-opus-5-5", "claude-haiku-4-5")]
+    apart = [catalogue.cost_nano(part["model"], part) for part in parts]
+    said = KINDS | {"iterations": parts, "inference_geo": "us"}
+    assert catalogue.cost_nano("claude-fable-5-2", said) == ceil(sum(apart) * Fraction(11, 10))
+
+
+def test_the_terms_of_a_request_are_on_its_bill_and_in_its_usage(menu, client):
+    """What a request asks for is what it gets, streamed or not; otherwise it is global."""
+    asked = body("terms") | {"betas": ["fast-mode-2026-02-01"]}
+    plain = client.beta.messages.create(**asked).usage
+    assert (plain.inference_geo, plain.speed) == ("global", None)
+    whole = client.beta.messages.create(**asked, speed="fast", inference_geo="us").usage
+    with client.beta.messages.stream(**asked, speed="fast", inference_geo="us") as stream:
+        streamed = stream.get_final_message().usage
+    usual, fast, again = (line["nano_usd"] for line in menu.bill()[-3:])
+    for usage in (whole, streamed):
+        assert (usage.inference_geo, usage.speed, usage.service_tier) == ("us", "fast", "standard")
+    assert fast == again == ceil(usual * Fraction(22, 10))
+
+
+def test_a_script_says_the_terms_of_a_reply(menu, client):
+    """A workspace that is not global, a batch, searches and iterations are the script's to say."""
+    usage = client.beta.messages.create(**body("on-terms"), betas=["x"]).usage
+    assert (usage.inference_geo, usage.service_tier) == ("us", "batch")
+    assert [part.model for part in usage.iterations] == ["claude-opus-5-5", "claude-haiku-4-5"]
+    tokens = 10 * 4_000 + 5 * 20_000 + 20 * 1_000 + 6 * 5_000
+    assert menu.bill()[-1]["nano_usd"] == tokens * 11 // 20 + 10_000_000
 
 
 @pytest.mark.parametrize("model", LIST)

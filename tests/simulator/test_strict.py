@@ -59,6 +59,7 @@ GOOD: dict[str, dict[str, Any]] = {
     "adaptive thinking": {"thinking": {"type": "adaptive"}},
     "the limit": {"model": "claude-haiku-4-5", "max_tokens": 32_000},
     "dated model": {"model": "claude-opus-4-5-20251101"},
+    "fast, in the US": {"speed": "fast", "inference_geo": "us", "service_tier": "auto"},
     "four breakpoints": {"messages": [user(*[text("a") | MARK] * 4)]},
     "an argument named cache_control": {
         "messages": [HI, claude(USE | {"input": {"cache_control": 1}}), user(RESULT)]
@@ -80,8 +81,13 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
         "max_tokens: 32001 > 32000, which is the maximum",
     ),
     "stream as text": ({"stream": "yes"}, "stream: Input should be a valid boolean"),
-    "fast": ({"speed": "fast"}, "speed: 'fast' is not simulated"),
-    "residency": ({"inference_geo": "us"}, "inference_geo: 'us' is not simulated"),
+    "odd speed": ({"speed": "faster"}, "speed: Input should be one of standard, fast"),
+    "fast": (
+        {"model": "claude-haiku-5-5", "speed": "fast"},
+        "speed: claude-haiku-5-5 has no fast mode",
+    ),
+    "residency": ({"inference_geo": "eu"}, "inference_geo: Input should be one of global, us"),
+    "tier": ({"service_tier": "batch"}, "service_tier: Input should be one of auto, standard_only"),
     "small thinking": (
         {"thinking": {"type": "enabled", "budget_tokens": 1_000}},
         "budget_tokens: 1000 is not at least 1024",

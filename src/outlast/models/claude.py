@@ -188,7 +188,7 @@ class Claude:
             self.remember_reply(identity.conversation, said.digest, said.stop_reason)
             if fault is None or fault.kind in SLOW:
                 check_format(request, said)
-        usage = said.usage if said else unsaid(identity, caching)
+        usage = said.usage if said else unsaid(request, identity, caching)
         is_billed = fault is None or fault.is_billed
         for digest, ttl in caching.used.items() if is_billed else ():
             self._cache.use(digest, ttl, now)

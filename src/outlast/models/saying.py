@@ -90,9 +90,9 @@ def say_to(
     )
 
 
-def unsaid(identity: Identity, caching: Caching) -> dict[str, Any]:
+def unsaid(request: dict[str, Any], identity: Identity, caching: Caching) -> dict[str, Any]:
     """Return the usage of a request that was read, and not answered."""
-    return _counted(caching.usage(tokens(identity.size)), 0)
+    return _counted(request, caching.usage(tokens(identity.size)), 0)
 
 
 def check_format(request: dict[str, Any], said: Said) -> None:
@@ -245,7 +245,7 @@ def _usage(
     kinds = [(_text(members["type"]), size) for members, size in sizes]
     prompt = caching.usage(tokens(identity.size))
     output = max(kept.size, 1) if request["max_tokens"] else 0
-    usage = _counted(prompt, tokens(output))
+    usage = _counted(request, prompt, tokens(output))
     if thought := sum(size for kind, size in kinds if kind.endswith("thinking")):
         usage["output_tokens_details"] = {"thinking_tokens": tokens(thought)}
     if searched := _searches(members for members, _ in sizes):
@@ -255,8 +255,17 @@ def _usage(
     return usage
 
 
-def _counted(prompt: dict[str, Any], output: int) -> dict[str, Any]:
-    return prompt | {"output_tokens": output, "service_tier": "standard"}
+def _counted(request: dict[str, Any], prompt: dict[str, Any], output: int) -> dict[str, Any]:
+    return prompt | {"output_tokens": output, "service_tier": "standard"} | _terms(request)
+
+
+def _terms(request: dict[str, Any]) -> dict[str, Any]:
+    """Return what the usage of a request says beside counts that changes its price.
+
+    A workspace is global by default; a turn whose `usage` says otherwise is of one that is not.
+    """
+    speed = {"speed": request["speed"]} if request.get("speed") else {}
+    return {"inference_geo": request.get("inference_geo") or "global"} | speed
 
 
 def _searches(blocks: Iterator[_Block]) -> dict[str, int]:

@@ -45,6 +45,13 @@ FIELDS: Final = frozenset(
 )
 """Members of a request that the API knows."""
 
+TERMS: Final[dict[str, tuple[str, ...]]] = {
+    "speed": ("standard", "fast"),
+    "inference_geo": ("global", "us"),
+    "service_tier": ("auto", "standard_only"),
+}
+"""Members on which the price of a request depends, and what they may be."""
+
 USER_BLOCKS: Final[dict[str, frozenset[str] | None]] = {
     "text": frozenset({"text", "citations"}),
     "tool_result": frozenset({"tool_use_id", "content", "is_error", "toolset_name"}),
@@ -190,10 +197,10 @@ def _check_model(request: dict[str, Any], *, counting: bool) -> None:
     _check_thinking(request.get("thinking"), max_tokens)
     if max_tokens == 0:
         _check_warming(request)
-    # Both change the price of a request, and the bill of the simulation does not know by how much.
-    for member, plain in (("speed", "standard"), ("inference_geo", "global")):
+    for member, known in TERMS.items():
         given = request.get(member)
-        _need(given in (None, plain), f"{member}: {given!r} is not simulated, only {plain!r} is")
+        _need(given in (None, *known), f"{member}: Input should be one of {', '.join(known)}")
+    _need(request.get("speed") != "fast" or model.fast, f"speed: {name} has no fast mode")
 
 
 def _check_warming(request: dict[str, Any]) -> None:

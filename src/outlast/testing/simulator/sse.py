@@ -22,7 +22,11 @@ from outlast.models.saying import Said
 PIECES: Final = 12
 """At most so many deltas carry the text or the input of one block."""
 
-_NULLS: Final = ("server_tool_use", "inference_geo", "output_tokens_details")
+_NULLS: Final = ("server_tool_use", "output_tokens_details")
+_SAID_AT_ONCE: Final = frozenset({"cache_creation", "inference_geo", "service_tier", "speed"})
+"""Members of the usage that `message_start` has and `message_delta` has not: what they say is known
+from the start (`BetaMessageDeltaUsage` of the SDK)."""
+
 _DEFAULTS: Final = {
     "text": {"citations": b"null"},
     "tool_use": {"caller": b'{"type":"direct"}'},
@@ -60,7 +64,8 @@ def _whole(block: bytes) -> bytes:
 def events(said: Said) -> list[bytes]:
     """Return the events of the stream, in order, each as it goes over the wire."""
     started = said.usage | {"output_tokens": 1}
-    started.pop("iterations", None)  # known only when all is said
+    for name in ("iterations", "server_tool_use", "output_tokens_details"):
+        started.pop(name, None)  # known only when all is said
     rest = msgspec.json.encode({"stop_reason": None, "stop_sequence": None, "usage": started})
     opening = b'%b,"content":[],%b' % (_head(said)[:-1], rest[1:])
     sent = [_event("message_start", b'"message":' + opening)]
@@ -68,7 +73,8 @@ def events(said: Said) -> list[bytes]:
         sent += _block(index, block, said.torn if block is said.blocks[-1] else None)
     sent.insert(2 if said.blocks else 1, PING)
     delta = {"stop_reason": said.stop_reason, "stop_sequence": None} | said.extra
-    closing = msgspec.json.encode({"delta": delta, "usage": said.usage})
+    totals = {name: each for name, each in said.usage.items() if name not in _SAID_AT_ONCE}
+    closing = msgspec.json.encode({"delta": delta, "usage": totals})
     return [*sent, _event("message_delta", closing[1:-1]), _event("message_stop", b"")]
 
 
