@@ -35,6 +35,24 @@ class CallModel(msgspec.Struct, frozen=True, kw_only=True):
     """The messages at whose end it is to be kept."""
     attached: tuple[int, ...]
     """The messages whose images and documents are blobs."""
+    batch: bool = False
+    """It is to be one of a batch; the outcome is then `ModelCallBatched`, once that is accepted."""
+
+
+class FetchReply(msgspec.Struct, frozen=True, kw_only=True):
+    """Wait for a batch to end, and fetch the reply to one of its calls.
+
+    The outcome is a `ModelCall…` event with this `call_id`.  Nothing is sent and nothing is paid,
+    so it can be done any number of times.
+    """
+
+    ask_id: str
+    call_id: str
+    batch_id: str
+    custom_id: str
+    model: str
+    hold_nano: int
+    hold_tokens: int
 
 
 class CountTokens(msgspec.Struct, frozen=True, kw_only=True):
@@ -111,9 +129,10 @@ class Sleep(msgspec.Struct, frozen=True, kw_only=True):
     until: int
 
 
-Action: TypeAlias = CallModel | CountTokens | CallTool | CallStep | DriveChild | Sleep
-Work: TypeAlias = CallModel | CountTokens | CallTool | CallStep | DriveChild
+Work: TypeAlias = CallModel | FetchReply | CountTokens | CallTool | CallStep | DriveChild
 """An action that has an outcome."""
+
+Action: TypeAlias = Work | Sleep
 
 
 class Short(msgspec.Struct, frozen=True):

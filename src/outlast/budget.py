@@ -123,6 +123,8 @@ class Next(msgspec.Struct, frozen=True, kw_only=True):
     """Output tokens that it should have."""
     least: int
     """Output tokens below which it is of no use."""
+    batch: bool = False
+    """It is one of a batch, at the prices of those."""
 
 
 class Shortage(msgspec.Struct, frozen=True, kw_only=True):
@@ -168,14 +170,16 @@ def room(limits: Limits, spent: Used, call: Next) -> int | Shortage:
         most = min(most, fits)
     if limits.nano is not None:
         free = limits.nano - spent.nano
-        fits = affordable(call.model, call.input_bound, free - spent.held_nano)
+        fits = affordable(
+            call.model, call.input_bound, free - spent.held_nano, batch=call.batch
+        )
         if fits < call.least:
             return Shortage(
                 unit="nano",
-                needed=worst_case(call.model, call.input_bound, call.least),
+                needed=worst_case(call.model, call.input_bound, call.least, batch=call.batch),
                 left=max(0, free - spent.held_nano),
                 passing=spent.held_nano > 0
-                and affordable(call.model, call.input_bound, free) >= call.least,
+                and affordable(call.model, call.input_bound, free, batch=call.batch) >= call.least,
             )
         most = min(most, fits)
     return most

@@ -34,6 +34,7 @@ from outlast.events import (
     FeedbackGiven,
     LoopDetected,
     MessageReceived,
+    ModelCallBatched,
     ModelCallFailed,
     ModelCallInDoubt,
     ModelCallStarted,
@@ -206,6 +207,8 @@ class Conversation(msgspec.Struct, frozen=True):
     calls: int = 0
     """Model calls started; the number names the next one."""
     call: ModelCallStarted | None = None
+    batched: ModelCallBatched | None = None
+    """Where the result of that call can be fetched, once the batch that it is one of is accepted."""
     failures: int = 0
     """Attempts of the present request that came to nothing, crashes aside."""
     failure: Failure | None = None
@@ -426,6 +429,10 @@ def _called(conversation: Conversation, event: ModelCallStarted, record: Record)
     )
 
 
+def _batched(conversation: Conversation, event: ModelCallBatched, _: Record) -> Conversation:
+    return replace(conversation, batched=event)
+
+
 def breakpoints(conversation: Conversation) -> tuple[int, ...]:
     """Return at which messages the next request has a breakpoint for the prompt cache."""
     last = len(conversation.messages) - 1
@@ -446,6 +453,7 @@ def _replied(conversation: Conversation, event: ModelCallSucceeded, _: Record) -
         conversation,
         b"".join((b'{"role":"assistant","content":', event.content, b"}")),
         call=None,
+        batched=None,
         failures=0,
         failure=None,
         stop_reason=stopped,
@@ -478,7 +486,9 @@ def _cache(
     summed = _is_summed(event.usage)
     kept = 0 if summed else tokens
     after = Cached(len(conversation.messages) - 1, kept, at) if tokens else None
-    if before is None or summed or event.cache_read >= before.tokens:
+    # When and where a batch is processed is not said, so nothing can be expected of its calls.
+    batch = conversation.call is not None and conversation.call.batch
+    if before is None or summed or batch or event.cache_read >= before.tokens:
         return after, None
     missed = Missed(
         call_id=event.call_id,
@@ -598,6 +608,7 @@ def _call_lost(
     return replace(
         conversation,
         call=None,
+        batched=None,
         turns=conversation.turns - isinstance(event, ModelCallFailed),
         spent_nano=conversation.spent_nano + lost_nano,
         spent_tokens=conversation.spent_tokens + lost_tokens,
@@ -678,6 +689,7 @@ _RULES: Final[dict[type[Event], Callable[[Conversation, Any, Record], Conversati
     MessageReceived: _received,
     FeedbackGiven: _told,
     ModelCallStarted: _called,
+    ModelCallBatched: _batched,
     ModelCallSucceeded: _replied,
     ModelCallFailed: _call_lost,
     ModelCallInDoubt: _call_lost,

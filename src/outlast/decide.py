@@ -7,6 +7,7 @@ that follows from it share one commit.
 | the run knows | the next step |
 |---|---|
 | a prompt that the cache did not answer, as it should | written down, with why and what it cost |
+| a model call in a batch that was accepted | its reply is fetched, whoever sent the batch |
 | a model call in flight that nobody waits for | in doubt, charged in full; asked again |
 | a tool call in flight that nobody waits for | by its effect: repeated, or told as unknown |
 | a tool use that was not started | check its arguments, then call it |
@@ -42,6 +43,7 @@ from outlast.actions import (
     CallModel,
     CallTool,
     CountTokens,
+    FetchReply,
     Short,
     Sleep,
     Step,
@@ -195,7 +197,7 @@ def ask_step(  # noqa: PLR0911, PLR0913, PLR0917  (the rows of the table)
     if ask.missed is not None:
         return _missed(ask, ask.missed)
     if ask.call is not None:
-        return WAIT if ask.call.call_id in world.in_flight else lost_call(ask.call)
+        return WAIT if ask.call.call_id in world.in_flight else _unheard(ask, ask.call)
     if ask.pending:
         return _tools_step(state, agent, ask, world)
     if ask.replied and ask.stop_reason not in GOES_ON:
@@ -208,6 +210,22 @@ def ask_step(  # noqa: PLR0911, PLR0913, PLR0917  (the rows of the table)
 
 
 # ── the model ───────────────────────────────────────────────────────────────────────────────────
+
+
+def _unheard(ask: Conversation, call: ModelCallStarted) -> Step:
+    """Return what is done about a call that nobody waits for at the moment."""
+    if ask.batched is None:
+        return lost_call(call)
+    fetch = FetchReply(
+        ask_id=call.ask_id,
+        call_id=call.call_id,
+        batch_id=ask.batched.batch_id,
+        custom_id=ask.batched.custom_id,
+        model=ask.spec.model,
+        hold_nano=call.hold_nano,
+        hold_tokens=call.hold_tokens,
+    )
+    return Step(actions=(fetch,))
 
 
 def lost_call(call: ModelCallStarted) -> Step:
@@ -278,16 +296,23 @@ def _call_step(  # noqa: PLR0913, PLR0917  (everything a call depends on)
     if not isinstance(room, int):
         return _short(ask, *room, now)
     max_tokens, bound = room, ask.input_bound + FRAMING_TOKENS
+    batch = is_batch(state)
     intent = ModelCallStarted(
         ask_id=ask.ask_id,
         call_id=f"{ask.ask_id}.m{ask.calls + 1}",
         max_tokens=max_tokens,
         request_hash=request_hash(ask, max_tokens),
-        hold_nano=worst_case(ask.spec.model, bound, max_tokens),
+        hold_nano=worst_case(ask.spec.model, bound, max_tokens, batch=batch),
         hold_tokens=bound + max_tokens,
         attempt=ask.failures + 1,
+        batch=batch,
     )
     return Step((intent,), (_call(ask, intent),), last=len(state.asks) == 1)
+
+
+def is_batch(state: RunState) -> bool:
+    """Return whether the calls of a run go through the Message Batches API."""
+    return state.started is not None and state.started.batch
 
 
 def _call(ask: Conversation, intent: ModelCallStarted) -> CallModel:
@@ -304,6 +329,7 @@ def _call(ask: Conversation, intent: ModelCallStarted) -> CallModel:
         cache=ask.spec.cache,
         breakpoints=breakpoints(ask),
         attached=ask.attached,
+        batch=intent.batch,
     )
 
 
@@ -343,6 +369,7 @@ def _room(
         input_bound=ask.input_bound + FRAMING_TOKENS,
         most=ask.spec.max_tokens,
         least=min(agent.least_tokens, ask.spec.max_tokens),
+        batch=is_batch(state),
     )
     # The asks of a flow pay from the flow's budget, and each from its own agent's.
     own = budget.Used(turns=ask.turns, tokens=ask.spent_tokens, nano=ask.spent_nano)

@@ -35,6 +35,9 @@ FailureKind: TypeAlias = Literal[
     "too_large",  # 413
     "invalid_request",  # 400, 422 and every other 4xx
     "store",  # the store has not what the request is made of: nothing was sent
+    "errored",  # in a batch, Claude failed at this one of its calls: surely unbilled
+    "canceled",  # the batch was canceled before this one was begun: surely unbilled
+    "expired",  # the batch's 24 hours were over before this one was begun: surely unbilled
     "bug",  # an exception of ours or of a model adapter: unknown whether billed
 ]
 """Why a model call came to nothing."""
@@ -50,6 +53,9 @@ UNBILLED: Final[frozenset[FailureKind]] = frozenset(
         "too_large",
         "invalid_request",
         "store",
+        "errored",
+        "canceled",
+        "expired",
     }
 )
 """Failures after which the call was surely not billed; every other one is in doubt, so spent."""
@@ -64,6 +70,9 @@ RETRYABLE: Final[frozenset[FailureKind]] = frozenset(
         "timeout",
         "malformed",
         "crash",
+        "errored",
+        "canceled",
+        "expired",
     }
 )
 """Failures worth another attempt of the same request."""
@@ -166,6 +175,8 @@ class RunStarted(Event, frozen=True, kw_only=True, omit_defaults=True, gc=False,
     """What a flow was given: any JSON."""
     phases: dict[str, list[str]] = {}
     """The phases of a flow, and which may follow each; the first is the one it begins with."""
+    batch: bool = False
+    """Its model calls go through the Message Batches API, at half price."""
 
 
 class PhaseEntered(
@@ -427,6 +438,31 @@ class ModelCallStarted(
     """The worst case of this attempt in nano-dollars: spent unless the outcome says otherwise."""
     hold_tokens: int
     attempt: int = 1
+    batch: bool = False
+    """It goes through the Message Batches API, and what it holds is at the prices of that."""
+
+
+class ModelCallBatched(
+    Event,
+    frozen=True,
+    kw_only=True,
+    omit_defaults=True,
+    gc=False,
+    tag="model_call_batched",
+):
+    """The API accepted a batch that the call is one of; from now on its result can be fetched.
+
+    So it is no longer lost with the process: whoever drives the run next fetches it.
+    """
+
+    kept: ClassVar[tuple[str, ...]] = ("call_id", "batch_id")
+
+    ask_id: str
+    call_id: str
+    batch_id: str
+    """What the API calls the batch."""
+    custom_id: str
+    """What the call is named in it."""
 
 
 class ModelCallSucceeded(
@@ -660,6 +696,7 @@ AnyEvent: TypeAlias = (
     | AskFailed
     | LoopDetected
     | ModelCallStarted
+    | ModelCallBatched
     | ModelCallSucceeded
     | ModelCallFailed
     | ModelCallInDoubt
@@ -674,6 +711,7 @@ AnyEvent: TypeAlias = (
 
 Outcome: TypeAlias = (
     ModelCallSucceeded
+    | ModelCallBatched
     | StepFinished
     | TokensCounted
     | ModelCallFailed

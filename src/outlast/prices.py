@@ -33,6 +33,9 @@ if TYPE_CHECKING:  # importing it takes a quarter of a second, so it waits for t
 NANO: Final = 1_000_000_000
 """Nano-dollars in a dollar."""
 
+BATCH: Final = "batch"
+"""What `service_tier` says of a call that was one of a batch, and genai-prices of its prices."""
+
 WEB_SEARCH_NANO: Final = 10_000_000
 """One web search: $10 per 1,000, the same for every model and in every processing mode."""
 
@@ -74,6 +77,8 @@ class Rates(msgspec.Struct, frozen=True, gc=False):
     """The id under which the price table has the model, not necessarily the one asked for."""
     tiers: tuple[Tier, ...]
     """Sorted by `above`; the first one has `above=-1` and so always applies."""
+    per: int = 1
+    """What the prices are to be divided by: 2 for a batch, whose prices may have halves."""
 
     def tier(self, prompt_tokens: int) -> Tier:
         """Return the prices of a request whose whole prompt, cached or not, has so many tokens."""
@@ -126,6 +131,7 @@ class Usage(_Iteration, frozen=True, gc=False):
     iterations: list[_Iteration] | None = None
     speed: str | None = None
     inference_geo: str | None = None
+    service_tier: str | None = None
 
 
 _USAGE: Final = msgspec.json.Decoder(Usage)
@@ -146,7 +152,8 @@ def exact(model: str, raw: bytes | msgspec.Raw | dict[str, Any]) -> Cost:
     """Return what a call of `model` cost, from the usage object as it came.
 
     Where the API lists `iterations`, those are summed, each with its own model: a compaction is in
-    none of the totals.  Web searches are counted in the totals only.
+    none of the totals.  Web searches are counted in the totals only.  It is at the prices of a
+    batch where the usage says that it was one, and the model has such prices.
 
     Raises:
         UnknownModel: a model, or the speed it ran at, has no price.
@@ -164,13 +171,14 @@ def _remembered(model: str, raw: bytes) -> Cost:
 
 def _exact(model: str, used: Usage) -> Cost:
     speed = used.speed or ""
-    nano = fresh = read = written = output = 0
+    halves = fresh = read = written = output = 0
     for part in used.iterations or (used,):
         parts = _writes(part)
         hits = part.cache_read_input_tokens or 0
         total = part.input_tokens + hits + parts[0] + parts[1]
-        tier = rates(part.model or model, speed).tier(total)
-        nano += (
+        priced = _settling(part.model or model, speed, batch=used.service_tier == BATCH)
+        tier = priced.tier(total)
+        halves += (2 // priced.per) * (
             part.input_tokens * tier.input
             + hits * tier.cache_read
             + parts[0] * tier.cache_write_5m
@@ -181,6 +189,7 @@ def _exact(model: str, used: Usage) -> Cost:
         read += hits
         written += parts[0] + parts[1]
         output += part.output_tokens
+    nano = -(-halves // 2)
     if used.inference_geo == "us":
         nano = _resident(nano)
     if used.server_tool_use is not None:
@@ -188,22 +197,42 @@ def _exact(model: str, used: Usage) -> Cost:
     return Cost(nano, fresh + read + written + output, fresh, read, written, output)
 
 
-def worst_case(model: str, input_tokens_bound: int, max_tokens: int, *, speed: str = "") -> int:
+def _settling(model: str, speed: str, *, batch: bool) -> Rates:
+    """Return the prices to settle at: the standard ones where a batch has none, as they are dearer.
+
+    Raises:
+        UnknownModel: see `rates`.
+
+    """
+    try:
+        return rates(model, speed, batch=batch)
+    except UnknownModel:
+        if not batch:
+            raise
+        return rates(model, speed)
+
+
+def worst_case(
+    model: str, input_tokens_bound: int, max_tokens: int, *, speed: str = "", batch: bool = False
+) -> int:
     """Return the most that one call can cost, in nano-dollars.
 
     Every token of the prompt is taken at the dearest price it can have (fresh, or written to the
     cache for an hour), beyond a cliff where the bound reaches it, and under US residency, which a
-    workspace may have by default.  `speed` is the request's.  Fees of server tools are not in it.
+    workspace may have by default.  `speed` is the request's; `batch` says that it is one of a
+    batch.  Fees of server tools are not in it.
 
     Raises:
-        UnknownModel: the model, or that speed of it, has no price.
+        UnknownModel: the model, or that speed of it, or batches of it, have no price.
 
     """
-    dearest_input, dearest_output = _dearest(model, input_tokens_bound, speed)
+    dearest_input, dearest_output = _dearest(model, input_tokens_bound, speed, batch=batch)
     return _resident(input_tokens_bound * dearest_input + max_tokens * dearest_output)
 
 
-def affordable(model: str, input_tokens_bound: int, nano: int, *, speed: str = "") -> int:
+def affordable(
+    model: str, input_tokens_bound: int, nano: int, *, speed: str = "", batch: bool = False
+) -> int:
     """Return the most output tokens of a call whose worst case is within `nano`; see `worst_case`.
 
     It is below 0 where the prompt alone can cost more.
@@ -212,19 +241,20 @@ def affordable(model: str, input_tokens_bound: int, nano: int, *, speed: str = "
         UnknownModel: see `rates`.
 
     """
-    dearest_input, dearest_output = _dearest(model, input_tokens_bound, speed)
+    dearest_input, dearest_output = _dearest(model, input_tokens_bound, speed, batch=batch)
     within = 10 * nano // US_TENTHS
     return (within - input_tokens_bound * dearest_input) // dearest_output
 
 
-def _dearest(model: str, input_tokens_bound: int, speed: str) -> tuple[int, int]:
+def _dearest(model: str, input_tokens_bound: int, speed: str, *, batch: bool) -> tuple[int, int]:
     """Return the most that a token of a prompt of so many can cost, and one of the reply."""
     dearest_input = dearest_output = 0
-    for tier in rates(model, speed).tiers:
+    priced = rates(model, speed, batch=batch)
+    for tier in priced.tiers:
         if input_tokens_bound > tier.above:
             dearest_input = max(dearest_input, tier.dearest_input)
             dearest_output = max(dearest_output, tier.output)
-    return dearest_input, dearest_output
+    return -(-dearest_input // priced.per), -(-dearest_output // priced.per)
 
 
 def input_bound(text: str | bytes) -> int:
@@ -268,22 +298,23 @@ def context_window(model: str) -> int:
 
 
 @cache
-def rates(model: str, speed: str = "") -> Rates:
+def rates(model: str, speed: str = "", *, batch: bool = False) -> Rates:
     """Return the prices of `model`, an id of the API: plain, dated or `-latest`.
 
-    `speed` is the request's member of that name, where it is not the standard one.
+    `speed` is the request's member of that name, where it is not the standard one; `batch` asks
+    for the prices of the Message Batches API.
 
     Raises:
         UnknownModel: the table has no complete prices for it.
 
     """
     found = _listed().get(_UNDATED.sub("", model)) or _listed().get(model)
-    prices = None if found is None else _prices(found, speed)
+    prices = None if found is None else _prices(found, speed, batch=batch)
     if found is None or prices is None:
-        raise UnknownModel(
-            model if found is None else f"{model} at speed {speed!r}", near=_near(model)
-        )
-    return Rates(found.id, tuple(_tiers(prices)))
+        unpriced = f" at speed {speed!r}" * bool(speed) + " in a batch" * batch
+        raise UnknownModel(model if found is None else f"{model}{unpriced}", near=_near(model))
+    per = 2 if batch else 1
+    return Rates(found.id, tuple(_tiers(prices, per)), per)
 
 
 _UNDATED: Final = re.compile(r"(-latest|[-@]\d{8}|-\d{4}-\d{2}-\d{2})$")
@@ -324,22 +355,26 @@ def _near(model: str) -> tuple[str, ...]:
     return tuple(get_close_matches(model, ids, n=3, cutoff=0.6))
 
 
-def _prices(model: ModelInfo, speed: str) -> tuple[_Price, ...] | None:
+def _prices(
+    model: ModelInfo, speed: str, *, batch: bool = False
+) -> tuple[_Price, ...] | None:
     """Return the five prices in the order of `_KEYS`, or `None` where one is missing."""
     source: ModelPrice | None
     source = model.prices[-1].prices if isinstance(model.prices, list) else model.prices
-    if speed not in ("", "standard"):
+    when = {"speed": speed} if speed not in ("", "standard") else {}
+    when |= {"processing": BATCH} if batch else {}
+    if when:
         variants = model.price_variants or ()
-        source = next((v.prices for v in variants if v.when == {"speed": speed}), None)
+        source = next((v.prices for v in variants if v.when == when), None)
     found = [getattr(source, key, None) for key in _KEYS]
     prices = tuple(price for price in found if price is not None)
     return prices if len(prices) == len(_KEYS) else None
 
 
-def _tiers(prices: tuple[_Price, ...]) -> Iterator[Tier]:
+def _tiers(prices: tuple[_Price, ...], per: int = 1) -> Iterator[Tier]:
     starts = {tier.start for price in prices for tier in getattr(price, "tiers", ())}
     for above in (-1, *sorted(starts)):
-        yield Tier(above, *(_nano(_at(price, above)) for price in prices))
+        yield Tier(above, *(_nano(per * _at(price, above)) for price in prices))
 
 
 def _at(price: _Price, above: int) -> Decimal:

@@ -13,6 +13,7 @@ from typing import Final, Protocol, runtime_checkable
 import msgspec
 from msgspec import Raw
 
+from outlast.errors import ModelFailure
 from outlast.events import RETRYABLE as RETRYABLE
 from outlast.events import UNBILLED as UNBILLED
 
@@ -137,6 +138,42 @@ class Model(Protocol):
 
         Raises:
             ModelFailure: there is none, and why.
+
+        """
+        ...
+
+
+@runtime_checkable
+class Batcher(Protocol):
+    """A model that takes many requests at once, at half price, and answers within a day."""
+
+    def no_batches(self) -> str:
+        """Return why it cannot after all, as with the clients of some clouds; empty if it can."""
+        ...
+
+    async def send_batch(self, requests: Mapping[str, Request]) -> str:
+        """Send requests, each under a custom id, and return the id of the batch they are.
+
+        Raises:
+            ModelFailure: it was not accepted, or nobody knows.
+
+        """
+        ...
+
+    async def batch_ended(self, batch_id: str) -> bool:
+        """Return whether the results of a batch are there; nothing is billed.
+
+        Raises:
+            ModelFailure: that was not to be learned.
+
+        """
+        ...
+
+    async def batch_results(self, batch_id: str) -> Mapping[str, Reply | ModelFailure]:
+        """Return what came of each request of a batch that ended, by its custom id.
+
+        Raises:
+            ModelFailure: that was not to be learned.
 
         """
         ...

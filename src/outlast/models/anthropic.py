@@ -18,12 +18,13 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from contextlib import aclosing
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
+from urllib.parse import quote
 from weakref import WeakKeyDictionary, ref
 
 import msgspec
 
 from outlast.errors import ModelFailure, UsageError
-from outlast.models import Part, Reply, Request, clouds
+from outlast.models import Part, Reply, Request, batches, clouds
 from outlast.models.stream import Accumulator
 
 if TYPE_CHECKING:
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     from outlast.models.clouds import Client
 
 T = TypeVar("T")
+
+BATCHES: Final = "/v1/messages/batches"
 
 DEADLINE_S: Final = 600.0
 """How long a call may take in all.  A read timeout is none: pings reset it."""
@@ -188,6 +191,43 @@ class AnthropicModel:
 
         """
         return await self._once(lambda client: _count(client, request))
+
+    def no_batches(self) -> str:
+        """Return why the client cannot send batches; empty where it can."""
+        return "" if self._given is None else clouds.no_batches(self._given)
+
+    async def send_batch(self, requests: Mapping[str, Request]) -> str:
+        """Send requests as one batch, once, and return its id.
+
+        Raises:
+            ModelFailure: it was not accepted, or nobody knows; `not_found` where the client's cloud
+                has no batches.
+
+        """
+        whole = batches.body(requests)
+        raw = await self._once(lambda client: _posted(client, BATCHES, whole))
+        return batches.status(raw).id
+
+    async def batch_ended(self, batch_id: str) -> bool:
+        """Return whether the results of a batch are there; nothing is billed.
+
+        Raises:
+            ModelFailure: it did not say, and why.
+
+        """
+        path = f"{BATCHES}/{quote(batch_id, safe='')}"
+        return batches.status(await self._once(lambda client: _got(client, path))).ended
+
+    async def batch_results(self, batch_id: str) -> Mapping[str, Reply | ModelFailure]:
+        """Return what came of each request of a batch that ended, by its custom id.
+
+        Raises:
+            ModelFailure: it did not say, and why.
+
+        """
+        # Not from `results_url`: the key goes nowhere but to where the client was told.
+        path = f"{BATCHES}/{quote(batch_id, safe='')}/results"
+        return batches.results(await self._once(lambda client: _got(client, path)))
 
     async def aclose(self) -> None:
         """Close the connections of this event loop; an `http_client` that was given stays open."""
@@ -362,6 +402,22 @@ async def _count(client: Client, request: Request) -> int:
             status=response.status_code,
             request_id=_request_id(response.headers),
         ) from error
+
+
+async def _posted(client: Client, path: str, body: bytes) -> bytes:
+    import httpx2  # noqa: PLC0415  (slow; the SDK imported it already)
+
+    if told := clouds.no_batches(client):
+        raise ModelFailure("not_found", told)
+    response = await client.post(path, content=body, cast_to=httpx2.Response)
+    return bytes(response.content)
+
+
+async def _got(client: Client, path: str) -> bytes:
+    import httpx2  # noqa: PLC0415  (slow; the SDK imported it already)
+
+    response = await client.get(path, cast_to=httpx2.Response)
+    return bytes(response.content)
 
 
 class _Counted(msgspec.Struct):

@@ -111,6 +111,16 @@ def check(client: Client) -> None:
         raise ModelFailure("auth", told) from error
 
 
+def no_batches(client: Client) -> str:
+    """Return why a client cannot send batches; empty where it can."""
+    from anthropic import AsyncAnthropic  # noqa: PLC0415  (slow, but the client imported it)
+
+    # Bedrock and Vertex refuse at the first request, Foundry has no such thing at all.
+    if isinstance(client, AsyncAnthropic) and client.messages.batches is not None:
+        return ""
+    return f"{type(client).__name__} has no Message Batches API"
+
+
 def unsent(error: BaseException) -> FailureKind | None:
     """Return what an error means that a cloud's client raised while it prepared a request.
 

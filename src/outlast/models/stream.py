@@ -332,6 +332,32 @@ class Accumulator:
         )
 
 
+def whole(raw: bytes, request_id: str = "") -> Reply:
+    """Return the reply that a message is which came as a whole, verbatim.
+
+    Raises:
+        ModelFailure: `malformed` when it is not a message.
+
+    """
+    try:
+        message = _MEMBERS.decode(raw)
+        usage = message["usage"]
+        prices.usage(usage)
+        _BLOCKS.decode(message["content"])
+        return Reply(
+            content=Raw(bytes(message["content"])),
+            stop_reason=msgspec.json.decode(message.pop("stop_reason", _NULL), type=str | None),
+            usage=Raw(bytes(usage)),
+            model=_text(message, "model"),
+            request_id=request_id,
+            message_id=_text(message, "id"),
+            extra=Raw(_encode(_extra(message, {}))),
+        )
+    except _UNREADABLE as error:
+        told = f"the message cannot be read ({error!r})"
+        raise ModelFailure("malformed", told, status=200) from error
+
+
 def _extra(message: dict[str, Raw], fragments: dict[str, str]) -> dict[str, Any]:
     """Return what of the message has no place of its own in a `Reply`, and says anything.
 
