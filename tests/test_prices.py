@@ -7,13 +7,19 @@ import sys
 import unicodedata
 from decimal import Decimal
 
+import genai_prices
 import msgspec
 import pytest
+from genai_prices.data import providers
 from hypothesis import given
 from hypothesis import strategies as st
 
+import outlast
 from outlast import prices
-from outlast.errors import UnknownModel
+from outlast.errors import UnknownModel, UsageError
+from outlast.events import ModelCallStarted
+from outlast.prices import Terms
+from stubs import Answers, reply
 
 # USD per million tokens, from the price page: in, out, cache read, write 5m, write 1h.
 LIST = {
@@ -34,7 +40,8 @@ LIST = {
 
 
 def counted(**members: object) -> bytes:
-    return msgspec.json.encode({"input_tokens": 0, "output_tokens": 0, **members})
+    usual = {"input_tokens": 0, "output_tokens": 0, "inference_geo": "global"}
+    return msgspec.json.encode(usual | members)
 
 
 def written(short: int, long: int) -> dict[str, object]:
@@ -93,12 +100,18 @@ def test_of_a_price_that_changed_the_newest_counts():
             {"cache_creation": None, "cache_read_input_tokens": None}, 0, id="null-members"
         ),
         pytest.param({"server_tool_use": {"web_search_requests": 3}}, 30_000_000, id="web-search"),
-        pytest.param({"server_tool_use": None, "service_tier": "batch"}, 0, id="unpriced-members"),
+        pytest.param({"server_tool_use": None, "service_tier": None}, 0, id="null-terms"),
+        pytest.param({"input_tokens": 3, "service_tier": "standard"}, 12_000, id="standard-tier"),
+        pytest.param({"input_tokens": 3, "service_tier": "priority"}, 12_000, id="priority-tier"),
+        pytest.param({"input_tokens": 3, "service_tier": "batch"}, 6_000, id="batch"),
         pytest.param({"input_tokens": 3, "speed": "fast"}, 24_000, id="fast"),
         pytest.param({"input_tokens": 3, "speed": "standard"}, 12_000, id="standard-speed"),
         pytest.param({"input_tokens": 3, "inference_geo": "us"}, 13_200, id="us"),
         pytest.param({"cache_read_input_tokens": 3, "inference_geo": "us"}, 660, id="us-read"),
         pytest.param({"input_tokens": 3, "inference_geo": "global"}, 12_000, id="global"),
+        pytest.param({"input_tokens": 3, "inference_geo": None}, 13_200, id="residency-unsaid"),
+        pytest.param({"input_tokens": 3, "inference_geo": "eu"}, 13_200, id="residency-unheard-of"),
+        pytest.param({"input_tokens": 3, "inference_geo": "not_available"}, 12_000, id="no-geo"),
     ],
 )
 def test_exact_prices_every_member_of_the_usage(members, nano):
@@ -243,7 +256,190 @@ def test_a_fast_request_is_held_at_fast_prices():
     usage = counted(input_tokens=1000, output_tokens=10, speed="fast")
     cost = prices.exact("claude-opus-5-5", usage).nano
     assert prices.worst_case("claude-opus-5-5", 1000, 10) == 9_020_000
-    assert cost <= prices.worst_case("claude-opus-5-5", 1000, 10, speed="fast") == 18_040_000
+    fast = Terms(speed="fast")
+    assert cost <= prices.worst_case("claude-opus-5-5", 1000, 10, fast) == 18_040_000
+
+
+def test_residency_is_not_held_where_the_request_excludes_it():
+    """A request for `global` is held at the list price, and settled so whatever is reported."""
+    anywhere = Terms(geo="global")
+    assert prices.worst_case("claude-opus-5-5", 1000, 10, anywhere) == 8_200_000
+    assert prices.worst_case("claude-opus-5-5", 1000, 10, Terms(geo="us")) == 9_020_000
+    silent = counted(input_tokens=3, inference_geo=None)
+    assert prices.exact("claude-opus-5-5", silent, anywhere).nano == 12_000
+    told = counted(input_tokens=3, inference_geo="us")
+    assert prices.exact("claude-opus-5-5", told, anywhere).nano == 13_200
+
+
+def test_a_tier_that_nobody_priced_is_refused():
+    """A service tier nobody has heard of is not taken for the standard one."""
+    with pytest.raises(UnknownModel, match="service tier 'turbo'"):
+        prices.exact("claude-opus-5-5", counted(service_tier="turbo"))
+
+
+@pytest.mark.parametrize(
+    ("parameters", "terms"),
+    [
+        ({}, Terms()),
+        ({"speed": "standard", "service_tier": "auto"}, Terms()),
+        ({"speed": "fast", "inference_geo": "us"}, Terms(speed="fast", geo="us")),
+        ({"context_management": {"edits": [{"type": "compact_20260112"}]}}, Terms(passes=2)),
+        ({"context_management": {"edits": [{"type": "clear_tool_uses_20250919"}]}}, Terms()),
+        (
+            {"fallbacks": [{"model": "claude-opus-5-5"}]},
+            Terms(passes=2, others=("claude-opus-5-5",)),
+        ),
+    ],
+)
+def test_what_a_request_says_of_its_price(parameters, terms):
+    """Speed, residency, compaction and models to fall back to are read from the request."""
+    assert prices.terms_of(msgspec.json.encode(parameters)) == terms
+
+
+def test_a_prompt_that_is_read_again_is_held_again():
+    """Compaction reads the prompt, and then what it wrote; each pass may be billed."""
+    once = prices.worst_case("claude-opus-5-5", 1000, 10)
+    again = prices.worst_case("claude-opus-5-5", 1000, 10, Terms(passes=2))
+    assert again == 2 * once + 10 * 8_000 * 11 // 10
+    assert prices.worst_tokens(1000, 10, Terms(passes=2)) == 2030
+    usage = counted(
+        iterations=[
+            {"type": "compaction", "input_tokens": 1000, "output_tokens": 10},
+            {"type": "message", "input_tokens": 1010, "output_tokens": 10},
+        ],
+        inference_geo="us",
+    )
+    cost = prices.exact("claude-opus-5-5", usage)
+    assert cost.nano <= again
+    assert cost.tokens <= 2030
+
+
+@given(
+    model=st.sampled_from(sorted(LIST)),
+    bound=st.integers(0, 300_000),
+    nano=st.integers(0, 10**10),
+    passes=st.integers(1, 4),
+    geo=st.sampled_from(["", "us", "global"]),
+)
+def test_what_is_affordable_is_the_most_that_fits(model, bound, nano, passes, geo):
+    """One token more would not fit, under any terms."""
+    terms = Terms(passes=passes, geo=geo)
+    most = prices.affordable(model, bound, nano, terms)
+    if most >= 0:
+        assert prices.worst_case(model, bound, most, terms) <= nano
+    assert prices.worst_case(model, bound, max(0, most + 1), terms) > nano
+    fits = prices.affordable_tokens(bound, nano, terms)
+    assert prices.worst_tokens(bound, fits, terms) <= nano
+    assert prices.worst_tokens(bound, fits + 1, terms) > nano
+
+
+def test_a_dearer_model_to_fall_back_to_is_held():
+    """Whoever may answer, the hold covers it."""
+    terms = Terms(passes=2, others=("claude-opus-5-5",))
+    held = prices.worst_case("claude-haiku-5-5", 1000, 10, terms)
+    assert held == prices.worst_case("claude-opus-5-5", 1000, 10, Terms(passes=2))
+    with pytest.raises(UnknownModel, match="claude-next"):
+        prices.check_priced("claude-opus-5-5", b'{"fallbacks":[{"model":"claude-next"}]}')
+
+
+# ── other clouds, and prices of one's own ───────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("model", "nano"),
+    [
+        ("global.anthropic.claude-opus-5-5", 4_000),
+        ("global.anthropic.claude-opus-5-5-v1:0", 4_000),
+        ("global.anthropic.claude-opus-4-5-20251101-v1:0", 5_000),
+        ("anthropic.claude-opus-5-5", 4_400),
+        ("us.anthropic.claude-opus-5-5", 4_400),
+        ("us-gov.anthropic.claude-opus-5-5", 4_400),
+        ("eu.anthropic.claude-haiku-4-5-20251001-v1:0", 1_100),
+        ("arn:aws:bedrock:eu-west-1:1:inference-profile/eu.anthropic.claude-opus-5-5", 4_400),
+    ],
+)
+def test_bedrock_has_prices_of_its_own(model, nano):
+    """An id of Bedrock has the price of its endpoint, and no residency on top."""
+    tier = prices.rates(model).tier(1)
+    assert tier.input == nano
+    assert prices.worst_case(model, 1000, 0) == 2_000 * nano
+    usage = counted(input_tokens=1000, inference_geo=None)
+    assert prices.exact(model, usage).nano == 1000 * nano
+    assert prices.billed_as(model, "claude-next") == "claude-next"
+    assert prices.context_window(model) >= 200_000
+
+
+def test_a_reply_from_bedrock_is_billed_as_it_was_asked():
+    """Claude says its own name there, which is not what is billed."""
+    asked = "global.anthropic.claude-opus-5-5"
+    assert prices.billed_as(asked, "claude-opus-5-5-20261001") == asked
+    assert prices.billed_as(asked, "claude-haiku-5-5") == "claude-haiku-5-5"
+    assert prices.billed_as("claude-opus-5-5", "claude-opus-5-5") == "claude-opus-5-5"
+
+
+@pytest.mark.parametrize(
+    "model", ["us.anthropic.claude-opus-9", "anthropic.", "x.anthropic.gpt-5", "anthropic.claude-"]
+)
+def test_an_id_of_bedrock_without_a_price_is_refused(model):
+    """Nor is a price guessed there."""
+    assert not prices.known(model)
+
+
+def test_vertex_charges_what_anthropic_does():
+    """Every model that Google lists with all five prices has Anthropic's, so one table will do."""
+    listed = next(provider for provider in providers if provider.id == "google").models
+    compared = 0
+    for info in listed:
+        theirs, ours = prices._prices(info, ""), prices._listed_as(info.id)
+        if theirs is not None and ours is not None:
+            assert theirs == prices._prices(ours, "")
+            compared += 1
+    assert compared >= 10
+
+
+def test_a_price_that_is_declared_counts():
+    """A model nobody lists can be asked once somebody said what it costs, with all on top."""
+    assert not prices.known("house-model")
+    prices.declare_price("house-model", input="1.5", output=3, context_window=50_000)
+    tier = prices.rates("house-model").tier(1)
+    assert [tier.input, tier.output, tier.cache_read] == [1_500, 3_000, 1_500]
+    assert [tier.cache_write_5m, tier.cache_write_1h] == [3_000, 3_000]
+    assert prices.worst_case("house-model", 1000, 10) == 3_030_000
+    assert prices.exact("house-model", counted(input_tokens=2, inference_geo=None)).nano == 3_000
+    assert prices.context_window("house-model") == 50_000
+    assert prices.version("house-model").startswith("declared:")
+    assert prices.version("claude-opus-5-5") == genai_prices.__version__
+    with pytest.raises(UnknownModel, match="at speed 'fast'"):
+        prices.rates("house-model", "fast")
+
+
+def test_a_price_does_not_change_under_a_running_process():
+    """The same again is the same; other prices are refused."""
+    for _ in range(2):
+        prices.declare_price("twice-declared", input=1, output=2)
+    with pytest.raises(UsageError, match="other prices before"):
+        prices.declare_price("twice-declared", input=1, output=3)
+
+
+@pytest.mark.parametrize("price", [0, -1, "free", float("nan"), float("inf"), True, None, 10**7])
+def test_a_price_that_is_none(price):
+    """What is no amount of money is refused, and nothing is declared."""
+    with pytest.raises(UsageError, match="US dollars per million"):
+        prices.declare_price("never-declared", input=price, output=1)
+    with pytest.raises(UsageError, match="US dollars per million"):
+        prices.declare_price("never-declared", input=1, output=1, cache_read=price or "")
+    assert not prices.known("never-declared")
+
+
+def test_the_table_is_journalled_with_every_call():
+    """Whose prices were held stands in the intent; a declared model is run like any other."""
+    prices.declare_price("journalled-model", input=1, output=1)
+    for model in ("claude-opus-5-5", "journalled-model"):
+        claude = Answers(lambda request: reply(b'[{"type":"text","text":"Fine."}]'))
+        with outlast.Outlast("memory://", model=claude) as app:
+            app.run(outlast.Agent("a", model=model), "Go.", run_id="r")
+            calls = [r.event for r in app.log("r") if isinstance(r.event, ModelCallStarted)]
+            assert [call.prices for call in calls] == [prices.version(model)]
 
 
 @pytest.mark.parametrize(
@@ -289,7 +485,7 @@ def test_a_model_without_a_price_is_refused_with_what_was_meant(model, near):
 def test_a_speed_without_a_price_is_refused():
     """A speed nobody priced is not taken for the standard one, before the call or after it."""
     with pytest.raises(UnknownModel, match="ludicrous"):
-        prices.worst_case("claude-opus-5-5", 1, 1, speed="ludicrous")
+        prices.worst_case("claude-opus-5-5", 1, 1, Terms(speed="ludicrous"))
     with pytest.raises(UnknownModel, match="ludicrous"):
         prices.exact("claude-opus-5-5", counted(speed="ludicrous"))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from outlast.agent import Agent, Budget
+    from outlast.agent import Agent, Budget, WorstCase
     from outlast.app import Outlast
     from outlast.content import Document, File, Image
     from outlast.errors import (
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from outlast.flows import Flow, flow
     from outlast.logs import LogContext
     from outlast.models import Part
+    from outlast.prices import declare_price
     from outlast.run import Run
     from outlast.streaming import AsyncStream, Stream
     from outlast.tools import Tool, ToolContext, tool
@@ -80,7 +81,9 @@ __all__ = [
     "UnknownModel",
     "UsageError",
     "VersionChanged",
+    "WorstCase",
     "__version__",
+    "declare_price",
     "flow",
     "tool",
 ]
@@ -101,7 +104,9 @@ _HOMES = {
     "Stream": "streaming",
     "Tool": "tools",
     "ToolContext": "tools",
+    "declare_price": "prices",
     "tool": "tools",
+    "WorstCase": "agent",
 }
 """Where public names live; every other one is an error's."""
 

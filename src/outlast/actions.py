@@ -11,6 +11,7 @@ from msgspec import Raw
 
 from outlast.budget import Limits
 from outlast.events import AnyEvent
+from outlast.prices import PLAIN, Terms
 from outlast.redaction import Redact, same
 from outlast.wants import NOTHING, Wants
 
@@ -35,6 +36,8 @@ class CallModel(msgspec.Struct, frozen=True, kw_only=True):
     """The messages at whose end it is to be kept."""
     attached: tuple[int, ...]
     """The messages whose images and documents are blobs."""
+    terms: Terms = PLAIN
+    """What else says what it costs."""
     batch: bool = False
     """It is to be one of a batch; the outcome is then `ModelCallBatched`, once that is accepted."""
 
@@ -53,6 +56,7 @@ class FetchReply(msgspec.Struct, frozen=True, kw_only=True):
     model: str
     hold_nano: int
     hold_tokens: int
+    terms: Terms = PLAIN
 
 
 class CountTokens(msgspec.Struct, frozen=True, kw_only=True):

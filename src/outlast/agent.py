@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
 from functools import cached_property
@@ -13,10 +13,10 @@ from typing import Any, Final, Literal
 import msgspec
 from msgspec import Raw
 
-from outlast.budget import Limits
+from outlast.budget import Limits, amount
 from outlast.errors import InvalidAgent, ToolError
 from outlast.events import Spec
-from outlast.prices import NANO
+from outlast.prices import NANO, Terms, context_window, terms_of, worst_case
 from outlast.tools import Tool, ToolContext
 
 NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
@@ -54,18 +54,20 @@ class Budget:
         usd: US dollars, as a number or a string such as `"0.50"`.
         tokens: of prompts and replies together.
         turns: calls of the model.
+        tool_calls: calls of tools, repeated ones included.
 
     """
 
     usd: Decimal | float | str | None = None
     tokens: int | None = None
     turns: int | None = None
+    tool_calls: int | None = None
 
     @cached_property
     def limits(self) -> Limits:
         """The same in whole nano-dollars."""
         nano = None if self.usd is None else int(_dollars(self.usd) * NANO)
-        return Limits(turns=self.turns, tokens=self.tokens, nano=nano)
+        return Limits(turns=self.turns, tokens=self.tokens, nano=nano, tool_calls=self.tool_calls)
 
     def __post_init__(self) -> None:
         """Refuse what could only be a mistake."""
@@ -74,16 +76,37 @@ class Budget:
                 f"Budget(usd={self.usd!r}): a budget is an amount of US dollars above 0, "
                 "or None for no limit"
             )
-        if self.tokens is not None and not _is_count(self.tokens):
-            raise InvalidAgent(
-                f"Budget(tokens={self.tokens!r}): a budget is a whole number of at least 1, "
-                "or None for no limit"
-            )
-        if self.turns is not None and not _is_count(self.turns):
-            raise InvalidAgent(
-                f"Budget(turns={self.turns!r}): a budget is a whole number of at least 1, "
-                "or None for no limit"
-            )
+        for name in ("tokens", "turns", "tool_calls"):
+            if (number := getattr(self, name)) is not None and not _is_count(number):
+                raise InvalidAgent(
+                    f"Budget({name}={number!r}): a budget is a whole number of at least 1, "
+                    "or None for no limit"
+                )
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorstCase:
+    """The most that a run can cost.
+
+    Attributes:
+        nano: nano-dollars; `None` where nothing limits it.
+        why: what limits it, in words.
+
+    """
+
+    nano: int | None
+    why: str
+
+    @property
+    def usd(self) -> Decimal | None:
+        """The same in US dollars."""
+        return None if self.nano is None else Decimal(self.nano) / NANO
+
+    def __str__(self) -> str:
+        """Say it in a sentence."""
+        if self.nano is None:
+            return f"Nothing limits what this can cost: {self.why}."
+        return f"This can cost {amount('nano', self.nano)} at most: {self.why}."
 
 
 @dataclass(frozen=True)
@@ -165,8 +188,66 @@ class Agent:
         ask.__doc__ = f"{told}\n\nArgs:\n    question: everything it needs to know.\n"
         ask.__qualname__ = f"{self.name}.as_tool"
         tool = Tool(ask, effect="idempotent", name=named, timeout_s=None)
-        tool.is_agent = True
+        tool.agent = self
         return tool
+
+    def worst_case(self) -> WorstCase:
+        """Return the most that a run of this agent can cost, whatever Claude does.
+
+        It is the least that its budget allows: its dollars; its tokens, each at the dearest price;
+        or its turns, each with a context window that is full.  Agents that it asks pay from its
+        dollars and its tokens, and have turns of their own.
+
+        Raises:
+            UnknownModel: its model, or that of an agent that it asks, has no price.
+
+        """
+        return min(self._worst_cases(), key=lambda case: (case.nano is None, case.nano))
+
+    def _worst_cases(self) -> Iterator[WorstCase]:
+        limits = self.budget.limits
+        yield WorstCase(nano=None, why=f"the budget of {self.name} has no limit that does")
+        if limits.nano is not None:
+            yield WorstCase(nano=limits.nano, why=f"the budget of {self.name}")
+        if limits.tokens is not None:
+            dearest = max(agent._dearest_token() for agent in self._asked())  # noqa: SLF001
+            told = f"{limits.tokens:,} tokens, each at the dearest price"
+            yield WorstCase(nano=limits.tokens * dearest, why=told)
+        below = self._worst_below()
+        if limits.turns is not None and below is not None:
+            window = context_window(self.model)
+            each = worst_case(self.model, window, self.max_tokens, self._terms)
+            told = f"{limits.turns:,} turns, each with {window:,} tokens, {self.max_tokens:,} back"
+            more = ", and the agents that it asks" if below else ""
+            yield WorstCase(nano=limits.turns * each + below, why=told + more)
+
+    def _worst_below(self) -> int | None:
+        """Return the most that the agents cost which it asks; `None` where nothing limits that."""
+        asked = [tool.agent for tool in self.tools if isinstance(tool.agent, Agent)]
+        if not asked:
+            return 0
+        calls, worst = self.budget.tool_calls, [agent.worst_case().nano for agent in asked]
+        if calls is None or None in worst:
+            return None
+        return calls * max(nano for nano in worst if nano is not None)
+
+    def _asked(self) -> Iterator[Agent]:
+        yield self
+        for tool in self.tools:
+            if isinstance(tool.agent, Agent):
+                yield from tool.agent._asked()  # noqa: SLF001
+
+    def _dearest_token(self) -> int:
+        window = context_window(self.model)
+        into = -(-worst_case(self.model, window, 0, self._terms) // (window * self._terms.passes))
+        back = worst_case(self.model, window, 1, self._terms) - worst_case(
+            self.model, window, 0, self._terms
+        )
+        return max(into, back)
+
+    @cached_property
+    def _terms(self) -> Terms:
+        return terms_of(msgspec.json.encode(self.parameters))
 
     @cached_property
     def least_tokens(self) -> int:
@@ -197,8 +278,12 @@ class Agent:
 _RESERVED: Final = frozenset(
     {"model", "system", "tools", "max_tokens", "stream", "messages", "container", "cache_control"}
 )
-_UNPRICED: Final = frozenset({"speed", "service_tier", "inference_geo"})
-"""Members that change what a call costs, which what is held for it does not yet follow."""
+_CHOICES: Final = {
+    "speed": ("standard", "fast"),
+    "inference_geo": ("global", "us"),
+    "service_tier": ("auto", "standard_only"),
+}
+"""Members that change what a call costs, and what is known of that."""
 
 
 _MIN_THINKING: Final = 1_024
@@ -244,11 +329,28 @@ def _check(agent: Agent) -> None:
             f"agent {agent.name!r}: parameters may not set {', '.join(sorted(taken))}; "
             "the agent's own fields, or the run itself, do"
         )
-    if unpriced := _UNPRICED & agent.parameters.keys():
+    _check_priced(agent)
+
+
+def _check_priced(agent: Agent) -> None:
+    """Refuse members of which nobody knows what they cost."""
+    for name, choices in _CHOICES.items():
+        if (given := agent.parameters.get(name, choices[0])) not in choices:
+            raise InvalidAgent(
+                f"agent {agent.name!r}: parameters set {name}={given!r}, and what that costs is "
+                f"not known; give one of {', '.join(map(repr, choices))}"
+            )
+    if "mcp_servers" in agent.parameters:
         raise InvalidAgent(
-            f"agent {agent.name!r}: parameters set {', '.join(sorted(unpriced))}, which changes "
-            "the price of a call; this version cannot hold that, so leave it out"
+            f"agent {agent.name!r}: parameters set mcp_servers, whose tools run inside a call, as "
+            "often as they like, so nothing that is held for it would do; leave it out"
         )
+    try:
+        terms_of(msgspec.json.encode(agent.parameters))
+    except msgspec.DecodeError as error:
+        raise InvalidAgent(
+            f"agent {agent.name!r}: parameters are not what the API takes: {error}"
+        ) from error
 
 
 def _check_thinking(agent: Agent) -> None:

@@ -19,9 +19,19 @@ from outlast.events import (
     ModelCallInDoubt,
     ModelCallStarted,
     ModelCallSucceeded,
+    ToolCallStarted,
 )
 from outlast.journal import Posting, Record
-from outlast.prices import NANO, affordable, exact, worst_case
+from outlast.prices import (
+    NANO,
+    PLAIN,
+    Terms,
+    affordable,
+    affordable_tokens,
+    exact,
+    worst_case,
+    worst_tokens,
+)
 
 HOUR_NS: Final = 3_600_000_000_000
 
@@ -34,6 +44,8 @@ class Spend(msgspec.Struct, frozen=True):
     tokens: int = 0
     turns: int = 0
     """Model calls that were billed, may have been billed, or are in flight."""
+    tool_calls: int = 0
+    """Calls of tools that were begun."""
     held: dict[str, tuple[int, int]] = {}
     """Nano-dollars and tokens held by each call in flight."""
 
@@ -82,6 +94,10 @@ def _given_back(spend: Spend, call: ModelCallFailed) -> Spend:
     return replace(spend, turns=spend.turns - 1, held=_without(spend.held, call.call_id))
 
 
+def _called(spend: Spend, _: ToolCallStarted) -> Spend:
+    return replace(spend, tool_calls=spend.tool_calls + 1)
+
+
 def _without(held: dict[str, tuple[int, int]], call_id: str) -> dict[str, tuple[int, int]]:
     return {key: value for key, value in held.items() if key != call_id}
 
@@ -91,6 +107,7 @@ _RULES: Final[dict[type[Event], Callable[[Spend, Any], Spend]]] = {
     ModelCallSucceeded: _settled,
     ModelCallInDoubt: _doubted,
     ModelCallFailed: _given_back,
+    ToolCallStarted: _called,
 }
 """What each event makes of the spend; every other one costs nothing."""
 
@@ -102,6 +119,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     tokens: int | None = None
     nano: int | None = None
     """Nano-dollars."""
+    tool_calls: int | None = None
 
 
 class Used(msgspec.Struct, frozen=True, kw_only=True):
@@ -123,8 +141,8 @@ class Next(msgspec.Struct, frozen=True, kw_only=True):
     """Output tokens that it should have."""
     least: int
     """Output tokens below which it is of no use."""
-    batch: bool = False
-    """It is one of a batch, at the prices of those."""
+    terms: Terms = PLAIN
+    """What else says what it costs."""
 
 
 class Shortage(msgspec.Struct, frozen=True, kw_only=True):
@@ -159,27 +177,26 @@ def room(limits: Limits, spent: Used, call: Next) -> int | Shortage:
     most = call.most
     if limits.tokens is not None:
         free = limits.tokens - spent.tokens
-        fits = free - spent.held_tokens - call.input_bound
+        fits = affordable_tokens(call.input_bound, free - spent.held_tokens, call.terms)
         if fits < call.least:
             return Shortage(
                 unit="tokens",
-                needed=call.input_bound + call.least,
+                needed=worst_tokens(call.input_bound, call.least, call.terms),
                 left=max(0, free - spent.held_tokens),
-                passing=spent.held_tokens > 0 and free - call.input_bound >= call.least,
+                passing=spent.held_tokens > 0
+                and affordable_tokens(call.input_bound, free, call.terms) >= call.least,
             )
         most = min(most, fits)
     if limits.nano is not None:
         free = limits.nano - spent.nano
-        fits = affordable(
-            call.model, call.input_bound, free - spent.held_nano, batch=call.batch
-        )
+        fits = affordable(call.model, call.input_bound, free - spent.held_nano, call.terms)
         if fits < call.least:
             return Shortage(
                 unit="nano",
-                needed=worst_case(call.model, call.input_bound, call.least, batch=call.batch),
+                needed=worst_case(call.model, call.input_bound, call.least, call.terms),
                 left=max(0, free - spent.held_nano),
                 passing=spent.held_nano > 0
-                and affordable(call.model, call.input_bound, free, batch=call.batch) >= call.least,
+                and affordable(call.model, call.input_bound, free, call.terms) >= call.least,
             )
         most = min(most, fits)
     return most
@@ -188,7 +205,7 @@ def room(limits: Limits, spent: Used, call: Next) -> int | Shortage:
 def amount(unit: str, number: int) -> str:
     """Return an amount as people write it: `$0.1234`, `1,234 tokens`."""
     if unit != "nano":
-        return f"{number:,} {unit.removesuffix('s') if number == 1 else unit}"
+        return f"{number:,} {unit.removesuffix('s') if number == 1 else unit}".replace("_", " ")
     return f"${Decimal(number) / NANO:.4f}"
 
 

@@ -208,7 +208,7 @@ class Conversation(msgspec.Struct, frozen=True):
     """Model calls started; the number names the next one."""
     call: ModelCallStarted | None = None
     batched: ModelCallBatched | None = None
-    """Where the result of that call can be fetched, once the batch that it is one of is accepted."""
+    """Where its result can be fetched, once the batch that it is one of is accepted."""
     failures: int = 0
     """Attempts of the present request that came to nothing, crashes aside."""
     failure: Failure | None = None
@@ -251,6 +251,8 @@ class Conversation(msgspec.Struct, frozen=True):
     """The ask whose conversation goes on in this one; empty for a new conversation."""
     turns: int = 0
     """Model calls of this ask that were billed, may have been, or are in flight."""
+    tool_calls: int = 0
+    """Calls of tools that were begun for it."""
     failed: str = ""
     """Why there will be no answer; empty while there may be one."""
     answer: Raw | None = None
@@ -332,6 +334,7 @@ def start(event: AskStarted, default: Spec, before: Conversation | None) -> Conv
         version=event.version,
         calls=0,
         turns=0,
+        tool_calls=0,
         spent_nano=0,
         spent_tokens=0,
         failures=0,
@@ -621,7 +624,11 @@ def _call_lost(
 
 def _tool_started(conversation: Conversation, event: ToolCallStarted, _: Record) -> Conversation:
     changes = {"call_id": event.call_id, "attempts": event.attempt, "effect": event.effect}
-    return replace(conversation, pending=_changed(conversation, event.tool_use_id, changes))
+    return replace(
+        conversation,
+        pending=_changed(conversation, event.tool_use_id, changes),
+        tool_calls=conversation.tool_calls + 1,
+    )
 
 
 def _tool_succeeded(

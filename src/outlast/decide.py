@@ -85,7 +85,7 @@ from outlast.events import (
     ToolCallStarted,
     ToolFailureKind,
 )
-from outlast.prices import FRAMING_TOKENS, rates, worst_case
+from outlast.prices import FRAMING_TOKENS, rates, terms_of, version, worst_case, worst_tokens
 from outlast.redaction import redacted
 from outlast.state import RunState
 from outlast.tools import InvalidArguments, Tool
@@ -199,7 +199,7 @@ def ask_step(  # noqa: PLR0911, PLR0913, PLR0917  (the rows of the table)
     if ask.call is not None:
         return WAIT if ask.call.call_id in world.in_flight else _unheard(ask, ask.call)
     if ask.pending:
-        return _tools_step(state, agent, ask, world)
+        return _tools_step(state, agent, ask, world, shared)
     if ask.replied and ask.stop_reason not in GOES_ON:
         return _reply_step(ask)
     if ask.failure is not None and (step := _failure_step(state, ask, ask.failure, now)):
@@ -224,6 +224,7 @@ def _unheard(ask: Conversation, call: ModelCallStarted) -> Step:
         model=ask.spec.model,
         hold_nano=call.hold_nano,
         hold_tokens=call.hold_tokens,
+        terms=terms_of(ask.spec.parameters, batch=True),
     )
     return Step(actions=(fetch,))
 
@@ -297,15 +298,17 @@ def _call_step(  # noqa: PLR0913, PLR0917  (everything a call depends on)
         return _short(ask, *room, now)
     max_tokens, bound = room, ask.input_bound + FRAMING_TOKENS
     batch = is_batch(state)
+    terms = terms_of(ask.spec.parameters, batch=batch)
     intent = ModelCallStarted(
         ask_id=ask.ask_id,
         call_id=f"{ask.ask_id}.m{ask.calls + 1}",
         max_tokens=max_tokens,
         request_hash=request_hash(ask, max_tokens),
-        hold_nano=worst_case(ask.spec.model, bound, max_tokens, batch=batch),
-        hold_tokens=bound + max_tokens,
+        hold_nano=worst_case(ask.spec.model, bound, max_tokens, terms),
+        hold_tokens=worst_tokens(bound, max_tokens, terms),
         attempt=ask.failures + 1,
         batch=batch,
+        prices=version(ask.spec.model),
     )
     return Step((intent,), (_call(ask, intent),), last=len(state.asks) == 1)
 
@@ -329,6 +332,7 @@ def _call(ask: Conversation, intent: ModelCallStarted) -> CallModel:
         cache=ask.spec.cache,
         breakpoints=breakpoints(ask),
         attached=ask.attached,
+        terms=terms_of(ask.spec.parameters, batch=intent.batch),
         batch=intent.batch,
     )
 
@@ -369,7 +373,7 @@ def _room(
         input_bound=ask.input_bound + FRAMING_TOKENS,
         most=ask.spec.max_tokens,
         least=min(agent.least_tokens, ask.spec.max_tokens),
-        batch=is_batch(state),
+        terms=terms_of(ask.spec.parameters, batch=is_batch(state)),
     )
     # The asks of a flow pay from the flow's budget, and each from its own agent's.
     own = budget.Used(turns=ask.turns, tokens=ask.spent_tokens, nano=ask.spent_nano)
@@ -555,16 +559,36 @@ def _content(ask: Conversation) -> Raw:
 # ── tools ───────────────────────────────────────────────────────────────────────────────────────
 
 
-def _tools_step(state: RunState, agent: Agent, ask: Conversation, world: World) -> Step:
+def _tools_step(
+    state: RunState, agent: Agent, ask: Conversation, world: World, shared: Limits | None
+) -> Step:
     for number, pending in enumerate(ask.pending, start=1):
         if pending.result or pending.call_id in world.in_flight:
             continue
         declared = agent.tool(pending.name)
         if pending.call_id:
             return _lost_tool(ask, pending, declared)
+        if (used_up := _no_more_tools(state, agent, ask, world, shared)) is not None:
+            busy = any(one.call_id in world.in_flight for one in ask.pending if one.call_id)
+            return WAIT if busy else used_up  # what is in flight may have an outcome yet
         call_id = f"{ask.ask_id}.m{ask.calls}.t{number}"
         return _start_tool(state, ask, pending, declared, call_id, world)
     return WAIT
+
+
+def _no_more_tools(
+    state: RunState, agent: Agent, ask: Conversation, world: World, shared: Limits | None
+) -> Step | None:
+    """Return the stop of a run that may make no more calls of tools; they are made on `resume`."""
+    run = world.limits or shared or agent.budget.limits
+    tests = [("run", run, state.spend.tool_calls)]
+    if shared is not None:
+        tests.append((f"ask:{ask.ask_id}", agent.budget.limits, ask.tool_calls))
+    for scope, limits, made in tests:
+        if limits.tool_calls is not None and made >= limits.tool_calls:
+            short = budget.Shortage(unit="tool_calls", needed=1, left=0)
+            return _short(ask, scope, short, 0)
+    return None
 
 
 def _lost_tool(ask: Conversation, pending: Pending, declared: Tool[..., object] | None) -> Step:
@@ -622,7 +646,7 @@ def _start_tool(  # noqa: PLR0913, PLR0917  (what a call is made of)
         given=given,
         attempt=attempt,
         place=_place(state, ask, pending),
-        child=child_id(world.run_id, call_id) if declared.is_agent else "",
+        child=child_id(world.run_id, call_id) if declared.agent is not None else "",
     )
     if call.child:
         born = ChildStarted(name=call_id, child=call.child, call_id=intent.call_id)

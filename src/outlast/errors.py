@@ -204,7 +204,8 @@ class UnknownModel(UsageError):
         hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
         super().__init__(
             f"no price is known for model {model!r}, so no call is made with it{hint}\n"
-            "Check the spelling, or upgrade genai-prices if the model is new."
+            "Check the spelling, upgrade genai-prices if the model is new, or say what it costs "
+            "with outlast.declare_price."
         )
 
 

@@ -440,6 +440,8 @@ class ModelCallStarted(
     attempt: int = 1
     batch: bool = False
     """It goes through the Message Batches API, and what it holds is at the prices of that."""
+    prices: str = ""
+    """Whose prices they are: the release of genai-prices, or `declared:` and a hash of them."""
 
 
 class ModelCallBatched(

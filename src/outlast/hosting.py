@@ -50,7 +50,7 @@ from outlast.errors import (
 from outlast.events import Effect
 from outlast.flows import Flow, hint, validated
 from outlast.phases import check_entry
-from outlast.prices import rates
+from outlast.prices import check_priced
 from outlast.redaction import redacted
 from outlast.run import Run
 from outlast.state import RunState
@@ -523,7 +523,7 @@ class Host:
         """Return the version of an agent; one that cannot be asked at all ends the leg."""
         if id(agent) not in self._versions:
             try:
-                rates(agent.model)
+                check_priced(agent.model, msgspec.json.encode(agent.parameters))
                 self._versions[id(agent)] = agent, version_of(agent)
             except UsageError as error:
                 self._stop(error)

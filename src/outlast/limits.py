@@ -369,6 +369,7 @@ def of_run(budgets: Budgets, run_id: str, declared: Limits) -> Limits:
         turns=turns if turns is not None else declared.turns,
         tokens=rule.tokens if rule.tokens is not None else declared.tokens,
         nano=rule.nano if rule.nano is not None else declared.nano,
+        tool_calls=declared.tool_calls,
     )
 
 

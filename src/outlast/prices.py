@@ -1,10 +1,12 @@
 """What tokens cost, in whole nano-dollars: the worst case before a call, the exact sum after it.
 
-The list prices are those that `genai-prices` bundles for the provider Anthropic, compiled once per
-model into integers; its arithmetic and its network refresh are not used, so a price never changes
-under a running process.  No clock is consulted: of a price that changed over time the newest entry
-of the table counts, so a change that is announced for a later day counts from the release of
-genai-prices that brings it.
+The list prices are those that `genai-prices` bundles for Anthropic, and for Bedrock under the ids
+that models have there, compiled once per model into integers; its arithmetic and its network
+refresh are not used, so a price never changes under a running process.  Vertex and Foundry charge
+what Anthropic does.  No clock is consulted: of a price that changed over time the newest entry of
+the table counts, so a change that is announced for a later day counts from the release of
+genai-prices that brings it.  What the table does not know is laid over it here: US residency, and
+the prices of models that users declare.
 
 Whatever is not certain is rounded up: a fraction of a nano-dollar, a cache write whose lifetime the
 API did not report, a batch or priority discount.  A price that is not known is never made up.
@@ -17,11 +19,12 @@ import unicodedata
 from collections.abc import Iterator
 from difflib import get_close_matches
 from functools import cache, lru_cache
+from hashlib import sha256
 from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias, cast
 
 import msgspec
 
-from outlast.errors import UnknownModel
+from outlast.errors import UnknownModel, UsageError
 
 if TYPE_CHECKING:  # importing it takes a quarter of a second, so it waits for the first price
     from decimal import Decimal
@@ -54,6 +57,23 @@ Role markers need no allowance of their own where the *JSON* of a message is cou
 """
 
 
+class Terms(msgspec.Struct, frozen=True):
+    """What of a request, beside its model and its tokens, says what it costs."""
+
+    speed: str = ""
+    geo: str = ""
+    """Where it is to be processed: `us`, `global`, or empty for what the workspace says."""
+    batch: bool = False
+    """It is one of a batch."""
+    passes: int = 1
+    """How often the prompt may be read: compaction, and each model to fall back to, reads again."""
+    others: tuple[str, ...] = ()
+    """Models that may answer instead."""
+
+
+PLAIN: Final = Terms()
+
+
 class Tier(msgspec.Struct, frozen=True, gc=False):
     """Prices of one request's tokens, in nano-dollars each, for prompts longer than `above`."""
 
@@ -79,6 +99,8 @@ class Rates(msgspec.Struct, frozen=True, gc=False):
     """Sorted by `above`; the first one has `above=-1` and so always applies."""
     per: int = 1
     """What the prices are to be divided by: 2 for a batch, whose prices may have halves."""
+    resident: bool = True
+    """Whether US residency is charged on top; elsewhere the region is in the price."""
 
     def tier(self, prompt_tokens: int) -> Tier:
         """Return the prices of a request whose whole prompt, cached or not, has so many tokens."""
@@ -148,53 +170,82 @@ def usage(raw: bytes | msgspec.Raw | dict[str, Any]) -> Usage:
     return msgspec.convert(raw, Usage) if isinstance(raw, dict) else _USAGE.decode(raw)
 
 
-def exact(model: str, raw: bytes | msgspec.Raw | dict[str, Any]) -> Cost:
+def exact(model: str, raw: bytes | msgspec.Raw | dict[str, Any], terms: Terms = PLAIN) -> Cost:
     """Return what a call of `model` cost, from the usage object as it came.
 
     Where the API lists `iterations`, those are summed, each with its own model: a compaction is in
     none of the totals.  Web searches are counted in the totals only.  It is at the prices of a
     batch where the usage says that it was one, and the model has such prices.
 
+    US residency is charged where the usage says `us`, and where it says nothing, unless the request
+    asked for `global`.
+
     Raises:
-        UnknownModel: a model, or the speed it ran at, has no price.
+        UnknownModel: a model, or the speed or tier it ran at, has no price.
         msgspec.DecodeError: the usage cannot be read; see `usage`.
 
     """
-    return _exact(model, usage(raw)) if isinstance(raw, dict) else _remembered(model, bytes(raw))
+    if isinstance(raw, dict):
+        return _exact(model, usage(raw), terms)
+    return _remembered(model, bytes(raw), terms)
 
 
 @lru_cache(maxsize=64)
-def _remembered(model: str, raw: bytes) -> Cost:
+def _remembered(model: str, raw: bytes, terms: Terms) -> Cost:
     # A reply is priced for its outcome and then for the roll-up: the second time costs nothing.
-    return _exact(model, usage(raw))
+    return _exact(model, usage(raw), terms)
 
 
-def _exact(model: str, used: Usage) -> Cost:
-    speed = used.speed or ""
-    halves = fresh = read = written = output = 0
+def _exact(model: str, used: Usage, terms: Terms) -> Cost:
+    if used.service_tier not in TIERS:
+        raise UnknownModel(f"{model} in service tier {used.service_tier!r}", near=())
+    is_resident = _is_resident(used, terms)
+    fixed = resident = fresh = read = written = output = 0  # money in halves of nano-dollars
     for part in used.iterations or (used,):
         parts = _writes(part)
         hits = part.cache_read_input_tokens or 0
         total = part.input_tokens + hits + parts[0] + parts[1]
-        priced = _settling(part.model or model, speed, batch=used.service_tier == BATCH)
+        billed = billed_as(model, part.model or model)
+        priced = _settling(billed, used.speed or "", batch=used.service_tier == BATCH)
         tier = priced.tier(total)
-        halves += (2 // priced.per) * (
+        halves = (2 // priced.per) * (
             part.input_tokens * tier.input
             + hits * tier.cache_read
             + parts[0] * tier.cache_write_5m
             + parts[1] * tier.cache_write_1h
             + part.output_tokens * tier.output
         )
+        if is_resident and priced.resident:
+            resident += halves
+        else:
+            fixed += halves
         fresh += part.input_tokens
         read += hits
         written += parts[0] + parts[1]
         output += part.output_tokens
-    nano = -(-halves // 2)
-    if used.inference_geo == "us":
-        nano = _resident(nano)
+    nano = -(-(10 * fixed + US_TENTHS * resident) // 20)
     if used.server_tool_use is not None:
         nano += (used.server_tool_use.web_search_requests or 0) * WEB_SEARCH_NANO
     return Cost(nano, fresh + read + written + output, fresh, read, written, output)
+
+
+TIERS: Final = frozenset({None, "standard", "priority", BATCH})
+"""What `service_tier` may say of a call; what is committed to in advance is taken at list price."""
+
+_ANYWHERE: Final = frozenset({"global", "not_available"})
+"""What `inference_geo` says where residency is not charged; models before it have none to say."""
+
+
+def _is_resident(used: Usage, terms: Terms) -> bool:
+    """Return whether US residency is charged: said so, or not said at all."""
+    said = used.inference_geo
+    return said not in _ANYWHERE if said else terms.geo != "global"
+
+
+def billed_as(asked: str, replied: str) -> str:
+    """Return under which name a reply is billed: on Bedrock the one asked, which no reply says."""
+    there = _on_bedrock(asked)
+    return asked if there and there[1] == _undated(replied) else replied
 
 
 def _settling(model: str, speed: str, *, batch: bool) -> Rates:
@@ -212,27 +263,26 @@ def _settling(model: str, speed: str, *, batch: bool) -> Rates:
         return rates(model, speed)
 
 
-def worst_case(
-    model: str, input_tokens_bound: int, max_tokens: int, *, speed: str = "", batch: bool = False
-) -> int:
+def worst_case(model: str, input_tokens_bound: int, max_tokens: int, terms: Terms = PLAIN) -> int:
     """Return the most that one call can cost, in nano-dollars.
 
     Every token of the prompt is taken at the dearest price it can have (fresh, or written to the
     cache for an hour), beyond a cliff where the bound reaches it, and under US residency, which a
-    workspace may have by default.  `speed` is the request's; `batch` says that it is one of a
-    batch.  Fees of server tools are not in it.
+    workspace may have by default, unless `terms` say `global`.  Where the prompt is read again,
+    what the pass before wrote is part of it.  Fees of server tools are not in it.
 
     Raises:
         UnknownModel: the model, or that speed of it, or batches of it, have no price.
 
     """
-    dearest_input, dearest_output = _dearest(model, input_tokens_bound, speed, batch=batch)
-    return _resident(input_tokens_bound * dearest_input + max_tokens * dearest_output)
+    per_input, per_output, tenths = _dearest(model, input_tokens_bound, terms)
+    again = terms.passes - 1
+    nano = terms.passes * input_tokens_bound * per_input
+    nano += max_tokens * (terms.passes * per_output + again * per_input)
+    return -(-nano * tenths // 10)
 
 
-def affordable(
-    model: str, input_tokens_bound: int, nano: int, *, speed: str = "", batch: bool = False
-) -> int:
+def affordable(model: str, input_tokens_bound: int, nano: int, terms: Terms = PLAIN) -> int:
     """Return the most output tokens of a call whose worst case is within `nano`; see `worst_case`.
 
     It is below 0 where the prompt alone can cost more.
@@ -241,20 +291,98 @@ def affordable(
         UnknownModel: see `rates`.
 
     """
-    dearest_input, dearest_output = _dearest(model, input_tokens_bound, speed, batch=batch)
-    within = 10 * nano // US_TENTHS
-    return (within - input_tokens_bound * dearest_input) // dearest_output
+    per_input, per_output, tenths = _dearest(model, input_tokens_bound, terms)
+    within = 10 * nano // tenths - terms.passes * input_tokens_bound * per_input
+    return within // (terms.passes * per_output + (terms.passes - 1) * per_input)
 
 
-def _dearest(model: str, input_tokens_bound: int, speed: str, *, batch: bool) -> tuple[int, int]:
-    """Return the most that a token of a prompt of so many can cost, and one of the reply."""
-    dearest_input = dearest_output = 0
-    priced = rates(model, speed, batch=batch)
-    for tier in priced.tiers:
-        if input_tokens_bound > tier.above:
-            dearest_input = max(dearest_input, tier.dearest_input)
-            dearest_output = max(dearest_output, tier.output)
-    return -(-dearest_input // priced.per), -(-dearest_output // priced.per)
+def worst_tokens(input_tokens_bound: int, max_tokens: int, terms: Terms = PLAIN) -> int:
+    """Return the most tokens, of prompts and replies together, that one call can be billed."""
+    return terms.passes * input_tokens_bound + (2 * terms.passes - 1) * max_tokens
+
+
+def affordable_tokens(input_tokens_bound: int, tokens: int, terms: Terms = PLAIN) -> int:
+    """Return the most output tokens of a call whose `worst_tokens` are within `tokens`."""
+    return (tokens - terms.passes * input_tokens_bound) // (2 * terms.passes - 1)
+
+
+@lru_cache(maxsize=256)
+def _steps(model: str, terms: Terms) -> tuple[tuple[tuple[int, int, int], ...], int]:
+    """Return the dearest prices of a token beyond each cliff, and residency in tenths."""
+    each = [rates(one, terms.speed, batch=terms.batch) for one in (model, *terms.others)]
+    starts = sorted({tier.above for one in each for tier in one.tiers})
+    steps = []
+    for above in starts:
+        tiers = [(tier, one.per) for one in each for tier in one.tiers if tier.above <= above]
+        steps.append(
+            (
+                above,
+                max(-(-tier.dearest_input // per) for tier, per in tiers),
+                max(-(-tier.output // per) for tier, per in tiers),
+            )
+        )
+    resident = terms.geo != "global" and any(one.resident for one in each)
+    return tuple(steps), US_TENTHS if resident else 10
+
+
+def _dearest(model: str, input_tokens_bound: int, terms: Terms) -> tuple[int, int, int]:
+    """Return the most that a token of a prompt of so many can cost, and one of the reply.
+
+    And what residency makes of a price, in tenths.
+    """
+    steps, tenths = _steps(model, terms)
+    # What a pass before wrote comes on top of the bound, and may reach a cliff: so any may count.
+    found = steps[-1] if terms.passes > 1 else steps[0]
+    for step in steps[1:]:
+        if input_tokens_bound > step[0]:
+            found = step
+    return found[1], found[2], tenths
+
+
+class _Edit(msgspec.Struct):
+    type: str = ""
+
+
+class _Edits(msgspec.Struct):
+    edits: list[_Edit] = []
+
+
+class _Fallback(msgspec.Struct):
+    model: str = ""
+
+
+class _Parameters(msgspec.Struct):
+    speed: str | None = None
+    inference_geo: str | None = None
+    context_management: _Edits | None = None
+    fallbacks: list[_Fallback] | None = None
+
+
+def terms_of(parameters: bytes | msgspec.Raw, *, batch: bool = False) -> Terms:
+    """Return what the members of a request, as JSON, say of its price.
+
+    Raises:
+        msgspec.DecodeError: a member is not what the API takes.
+
+    """
+    return _terms_of(bytes(parameters), batch)
+
+
+@lru_cache(maxsize=256)
+def _terms_of(parameters: bytes, batch: bool) -> Terms:  # noqa: FBT001  (a key of the cache)
+    if parameters == b"{}":
+        return Terms(batch=True) if batch else PLAIN
+    said = msgspec.json.decode(parameters, type=_Parameters)
+    edits = said.context_management.edits if said.context_management else []
+    others = tuple(one.model for one in said.fallbacks or () if one.model)
+    compacts = any(edit.type.startswith("compact") for edit in edits)
+    return Terms(
+        speed=said.speed if said.speed and said.speed != "standard" else "",
+        geo=said.inference_geo or "",
+        batch=batch,
+        passes=(2 if compacts else 1) * (1 + len(others)),
+        others=others,
+    )
 
 
 def input_bound(text: str | bytes) -> int:
@@ -271,6 +399,16 @@ def input_bound(text: str | bytes) -> int:
     if "\\u" in plain:
         bound = max(bound, _longest(_unescaped(plain), 0))
     return bound
+
+
+def check_priced(model: str, parameters: bytes | msgspec.Raw, *, batch: bool = False) -> None:
+    """Refuse a model, or what is asked of it, that has no price.
+
+    Raises:
+        UnknownModel: it has none.
+
+    """
+    _steps(model, terms_of(parameters, batch=batch))
 
 
 def known(model: str) -> bool:
@@ -293,8 +431,11 @@ def context_window(model: str) -> int:
         UnknownModel: see `rates`.
 
     """
-    window = _listed()[rates(model).model].context_window
-    return window or _WIDEST
+    if (declared := _DECLARED.get(model)) is not None:
+        return declared.context_window
+    there = _on_bedrock(model)
+    found = _bedrock()[there] if there else _listed()[rates(model).model]
+    return found.context_window or _WIDEST
 
 
 @cache
@@ -308,16 +449,146 @@ def rates(model: str, speed: str = "", *, batch: bool = False) -> Rates:
         UnknownModel: the table has no complete prices for it.
 
     """
-    found = _listed().get(_UNDATED.sub("", model)) or _listed().get(model)
+    if (declared := _DECLARED.get(model)) is not None and speed == "" and not batch:
+        return declared.rates
+    there = _on_bedrock(model)
+    found = _bedrock().get(there) if there else _listed_as(model)
+    found = None if declared else found
     prices = None if found is None else _prices(found, speed, batch=batch)
     if found is None or prices is None:
         unpriced = f" at speed {speed!r}" * bool(speed) + " in a batch" * batch
-        raise UnknownModel(model if found is None else f"{model}{unpriced}", near=_near(model))
+        known = found is not None or declared is not None
+        raise UnknownModel(f"{model}{unpriced}" if known else model, near=_near(model))
     per = 2 if batch else 1
-    return Rates(found.id, tuple(_tiers(prices, per)), per)
+    return Rates(found.id, tuple(_tiers(prices, per)), per, resident=not there)
+
+
+class _Declared(msgspec.Struct, frozen=True):
+    """The prices of a model as a user declared them."""
+
+    rates: Rates
+    context_window: int
+
+    @property
+    def version(self) -> str:
+        """What tells them from any other prices."""
+        return f"declared:{sha256(repr(self).encode()).hexdigest()[:8]}"
+
+
+_DECLARED: Final[dict[str, _Declared]] = {}
+
+
+def declare_price(  # noqa: PLR0913  (all but one are keywords)
+    model: str,
+    *,
+    input: Decimal | float | str,  # noqa: A002  (what it is)
+    output: Decimal | float | str,
+    cache_read: Decimal | float | str | None = None,
+    cache_write_5m: Decimal | float | str | None = None,
+    cache_write_1h: Decimal | float | str | None = None,
+    context_window: int = 1_000_000,
+) -> None:
+    """Say what a model costs that has no known price, or another one for you.
+
+    All prices are US dollars per million tokens, with whatever is charged on top of them in them.
+    Say it before the first run, such as where the agent is declared; it holds for the process.
+
+    Args:
+        model: its id, exactly as agents name it.
+        input: fresh tokens of the prompt.
+        output: tokens of the reply.
+        cache_read: tokens read from the prompt cache; by default what fresh ones cost.
+        cache_write_5m: tokens written there for 5 minutes; by default twice that.
+        cache_write_1h: tokens written there for an hour; by default twice that.
+        context_window: tokens that a prompt can have at most, default 1,000,000.
+
+    Raises:
+        UsageError: an amount is none, or the model was declared with other prices before.
+
+    """
+    fresh = _amount(model, "input", input)
+    given = {
+        "output": output,
+        "cache_read": fresh if cache_read is None else cache_read,
+        "cache_write_5m": 2 * fresh if cache_write_5m is None else cache_write_5m,
+        "cache_write_1h": 2 * fresh if cache_write_1h is None else cache_write_1h,
+    }
+    prices = [fresh, *(_amount(model, name, price) for name, price in given.items())]
+    if not isinstance(context_window, int) or not 1_000 <= context_window <= 10**9:
+        raise UsageError(
+            f"context_window={context_window!r} of {model!r}: give a whole number of tokens"
+        )
+    tier = Tier(-1, *(_nano(price) for price in prices))
+    declared = _Declared(Rates(model, (tier,), resident=False), context_window)
+    if _DECLARED.setdefault(model, declared) != declared:
+        raise UsageError(
+            f"{model!r} was declared with other prices before, and a price does not change under a "
+            "running process; declare it once"
+        )
+    rates.cache_clear()
+    _steps.cache_clear()
+
+
+def _amount(model: str, name: str, price: Decimal | float | str) -> Decimal:
+    from decimal import Decimal, InvalidOperation  # noqa: PLC0415  (declaring is rare)
+
+    try:
+        amount = Decimal(str(price))
+    except InvalidOperation:
+        amount = Decimal(0)
+    if isinstance(price, bool) or not amount.is_finite() or not 0 < amount <= 10**6:
+        raise UsageError(
+            f"{name}={price!r} of {model!r}: a price is an amount above 0 of US dollars per "
+            "million tokens"
+        )
+    return amount
+
+
+def version(model: str) -> str:
+    """Return whose prices count for a model: the release of genai-prices, or `declared:…`."""
+    if (declared := _DECLARED.get(model)) is not None:
+        return declared.version
+    return _release()
+
+
+@cache
+def _release() -> str:
+    import genai_prices  # noqa: PLC0415  (slow, and there with the first price)
+
+    return str(genai_prices.__version__)
 
 
 _UNDATED: Final = re.compile(r"(-latest|[-@]\d{8}|-\d{4}-\d{2}-\d{2})$")
+
+_BEDROCK: Final = re.compile(
+    r"(?:.*/)?(?:(global)|[a-z]+(?:-gov)?)?\.?anthropic\.(claude-.+?)(?:-\d{8})?(?:-v\d+(?::\d+)?)?"
+)
+"""An id of Bedrock: of its global endpoint, of a region's, or of none; perhaps in an ARN."""
+
+
+def _undated(model: str) -> str:
+    return _UNDATED.sub("", model)
+
+
+def _on_bedrock(model: str) -> tuple[bool, str] | None:
+    """Return whether an id of Bedrock is that of its global endpoint, and which model it is."""
+    if "anthropic." not in model:
+        return None
+    found = _BEDROCK.fullmatch(model)
+    return None if found is None else (found[1] is not None, found[2])
+
+
+@cache
+def _bedrock() -> dict[tuple[bool, str], ModelInfo]:
+    from genai_prices.data import providers  # noqa: PLC0415  (see `_listed`)
+
+    models = next(provider for provider in providers if provider.id == "aws").models
+    return {there: model for model in models if (there := _on_bedrock(model.id)) is not None}
+
+
+def _listed_as(model: str) -> ModelInfo | None:
+    return _listed().get(_undated(model)) or _listed().get(model)
+
 
 _KEYS: Final = (
     "input_mtok",
@@ -355,9 +626,7 @@ def _near(model: str) -> tuple[str, ...]:
     return tuple(get_close_matches(model, ids, n=3, cutoff=0.6))
 
 
-def _prices(
-    model: ModelInfo, speed: str, *, batch: bool = False
-) -> tuple[_Price, ...] | None:
+def _prices(model: ModelInfo, speed: str, *, batch: bool = False) -> tuple[_Price, ...] | None:
     """Return the five prices in the order of `_KEYS`, or `None` where one is missing."""
     source: ModelPrice | None
     source = model.prices[-1].prices if isinstance(model.prices, list) else model.prices
@@ -388,10 +657,6 @@ def _at(price: _Price, above: int) -> Decimal:
 
 def _nano(dollars_per_million: Decimal) -> int:
     return -int(-dollars_per_million * 1000 // 1)
-
-
-def _resident(nano: int) -> int:
-    return -(-nano * US_TENTHS // 10)
 
 
 def _writes(part: _Iteration) -> tuple[int, int]:

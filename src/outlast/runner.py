@@ -95,7 +95,7 @@ from outlast.limits import STREAM as BUDGETS
 from outlast.limits import fold as fold_budgets
 from outlast.media import expanded
 from outlast.models import Model, Part, Reply, Request, TokenCounter
-from outlast.prices import context_window, exact
+from outlast.prices import billed_as, context_window, exact
 from outlast.redaction import Redact, same
 from outlast.run import Run, run_of
 from outlast.state import RunState, fold, row
@@ -715,7 +715,7 @@ def _halted(run: Run) -> str:
 
 
 def _has_children(who: Agent | Flow[..., Any]) -> bool:
-    return isinstance(who, Flow) or any(tool.is_agent for tool in who.tools)
+    return isinstance(who, Flow) or any(tool.agent is not None for tool in who.tools)
 
 
 def _task(action: Work) -> str:
@@ -850,7 +850,8 @@ def answered(call: CallModel, reply: Reply, *, latency_ms: int) -> ModelCallSucc
     try:
         _check_writable(reply)
         ids = [block.id for block in blocks(reply.content) if block.type == "tool_use"]
-        cost = exact(reply.model or call.model, reply.usage)
+        billed = billed_as(call.model, reply.model or call.model)
+        cost = exact(billed, reply.usage, call.terms)
     except UnknownModel as error:
         # Asking again would be answered by the same model, and cost as much as nobody knows.
         raise ModelFailure("bug", f"the reply is by {reply.model!r}: {error}") from error

@@ -40,7 +40,7 @@ from outlast.events import (
 from outlast.flows import Flow
 from outlast.journal import Commit, Journal, Record, run_stream
 from outlast.limits import Tree
-from outlast.prices import FRAMING_TOKENS, NANO, rates, worst_case
+from outlast.prices import FRAMING_TOKENS, NANO, check_priced, terms_of, worst_case
 from outlast.redaction import Redact, same, within
 from outlast.state import RunState, fold, row
 from outlast.versions import differences, version_of
@@ -63,7 +63,7 @@ def input_of(who: Who, given: Any, *, put: Callable[[bytes], str], redact: Redac
 
     """
     if isinstance(who, Agent):
-        rates(who.model)
+        check_priced(who.model, msgspec.json.encode(who.parameters))
         return rendered(given, put=put, redact=redact)
     if not isinstance(who, Flow):
         raise UsageError(f"{who!r} is neither an agent nor a flow")
@@ -93,7 +93,8 @@ def check_affordable(agent: Agent, content: Raw) -> None:
     if limits.nano is None or ask.uncounted:
         return  # pages are counted when the run is driven
     bound = ask.input_bound + FRAMING_TOKENS
-    needed = worst_case(agent.model, bound, agent.least_tokens)
+    terms = terms_of(agent.spec().parameters)
+    needed = worst_case(agent.model, bound, agent.least_tokens, terms)
     if needed > limits.nano:
         smallest = -(-needed // 100_000)  # in tenths of a thousandth of a dollar
         raise BudgetTooSmall(

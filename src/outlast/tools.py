@@ -81,7 +81,7 @@ class Tool(Generic[P, R]):
         effect: `read`, `idempotent` or `once`.
         timeout_s: seconds after which a call is given up; `None` waits for ever.
         max_result_bytes: how much of a result the model gets.
-        is_agent: whether a call of it is a run of another agent; see `Agent.as_tool`.
+        agent: the agent that a call of it asks, in a run of its own; see `Agent.as_tool`.
         function: the function itself.
 
     """
@@ -102,7 +102,7 @@ class Tool(Generic[P, R]):
         self.effect: Effect = effect
         self.timeout_s = timeout_s
         self.max_result_bytes = max_result_bytes
-        self.is_agent = False
+        self.agent: Any = None
         _check(self)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:

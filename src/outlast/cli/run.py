@@ -70,6 +70,8 @@ def run_declared(  # noqa: PLR0913  (the options of a command)
         row = journal.run(run_id)
     if row is None or not is_final(row):
         check_key()
+    if isinstance(who, Agent) and not as_json and row is None:
+        screen().line((str(who.worst_case()), "quiet"))
     with opened(store, create=True) as journal:
         Outlast(journal).start(who, given, run_id=run_id, tenant=tenant)
 
