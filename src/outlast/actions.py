@@ -56,6 +56,8 @@ class FetchReply(msgspec.Struct, frozen=True, kw_only=True):
     model: str
     hold_nano: int
     hold_tokens: int
+    called_at: int
+    """When the call was started, in nanoseconds since the epoch."""
     terms: Terms = PLAIN
 
 

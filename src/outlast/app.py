@@ -219,7 +219,7 @@ class Outlast:
         existing = self._journal.run(run_id)
         if existing is None:
             if isinstance(who, Agent):
-                check_affordable(who, content)
+                check_affordable(who, content, batch=bool(more.get("batch")))
             try:
                 begin(self._journal, run_id, who, content, **more)
             except Conflict:
@@ -662,9 +662,10 @@ class Outlast:
         parent: str,
         root: str,
         tenant: str,
+        batch: bool = False,
     ) -> Run:
         """Drive a child run to its end, from wherever its journal ends."""
-        more = {"parent": parent, "root": root, "tenant": tenant}
+        more = {"parent": parent, "root": root, "tenant": tenant, "batch": batch}
         run = await self._aside(partial(self._started, run_id, who, given, **more))
         if run.parent != parent:
             raise RunConflict(run_id, what="parent", recorded=run.parent, given=parent)

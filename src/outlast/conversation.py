@@ -208,7 +208,7 @@ class Conversation(msgspec.Struct, frozen=True):
     """Model calls started; the number names the next one."""
     call: ModelCallStarted | None = None
     batched: ModelCallBatched | None = None
-    """Where its result can be fetched, once the batch that it is one of is accepted."""
+    """Where the result of that call can be fetched, once its batch was accepted."""
     failures: int = 0
     """Attempts of the present request that came to nothing, crashes aside."""
     failure: Failure | None = None

@@ -224,6 +224,7 @@ def _unheard(ask: Conversation, call: ModelCallStarted) -> Step:
         model=ask.spec.model,
         hold_nano=call.hold_nano,
         hold_tokens=call.hold_tokens,
+        called_at=ask.called_at,
         terms=terms_of(ask.spec.parameters, batch=True),
     )
     return Step(actions=(fetch,))

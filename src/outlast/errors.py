@@ -29,6 +29,7 @@
     │   └── StoreFull           no space is left
     ├── AskFailed, StepFailed   raised inside a flow: there is no answer, or no result
     ├── ModelFailure            one attempt of a model call came to nothing
+    ├── BatchNotFetched         nobody can tell what came of a batch; the run stays where it is
     └── ToolError               raised by a tool: its text is for the model
 
 A message says what happened, with the values, and what to do next; the values are attributes too.
@@ -435,6 +436,28 @@ class ModelFailure(OutlastError):
         self.retry_after_s = retry_after_s
         self.request_id = request_id
         super().__init__(f"{kind}: {message}")
+
+
+class BatchNotFetched(OutlastError):
+    """A batch was accepted, and what came of it cannot be learned.
+
+    The run stays where it is: nothing was sent again, and nothing is lost.
+
+    Attributes:
+        batch_id: the batch.
+        kind: why, out of the closed set `events.FailureKind`; `not_found` where the API knows no
+            such batch.
+
+    """
+
+    def __init__(self, batch_id: str, failure: ModelFailure) -> None:
+        """See the class."""
+        super().__init__(
+            f"batch {batch_id} was accepted, and its results cannot be fetched: {failure}; mend "
+            "that, and go on with the same run: nothing is sent again"
+        )
+        self.batch_id = batch_id
+        self.kind = failure.kind
 
 
 class ToolError(OutlastError):

@@ -63,6 +63,12 @@ T = TypeVar("T")
 
 MAX_NAME: Final = 200
 
+AT_ONCE: Final = 8
+"""How many child runs of a map run at the same time, unless it says."""
+
+IN_BATCH: Final = 1_000
+"""How many do in a batch: what is not there when it is sent has to wait for the next."""
+
 PATIENCE_S: Final = 5.0
 """How long a function may take to unwind."""
 
@@ -89,6 +95,7 @@ class Offspring:
 
     who: Agent | Flow[..., Any]
     input: Any
+    batch: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,6 +107,8 @@ class Surroundings:
     redact: Redact
     check: Callable[[Conversation, Agent, str], None]
     """Called with a recorded ask, the agent it is asked of now, and its version."""
+    no_batches: str = ""
+    """Why the model cannot take batches; empty when it can."""
 
 
 class Host:
@@ -320,14 +329,16 @@ class Host:
         self._steps[name] = wants.Call(effect=effect or declared, given=given, function=called)
         return self._wait(f"step {name}", name)
 
-    def child(self, name: str, who: Agent | Flow[..., Any], given: Any) -> Any:
+    def child(
+        self, name: str, who: Agent | Flow[..., Any], given: Any, *, batch: bool = False
+    ) -> Any:
         """Return the future of a child run's answer."""
         self._take(name, f"child {name!r}")
         digest = _digest(given)
         over = self._known(name, "child", digest, who.name)
         if over is not None:
             return self._ready(lambda: self._result(name, over), name)
-        self.offspring[name] = Offspring(who=who, input=given)
+        self.offspring[name] = Offspring(who=who, input=given, batch=batch)
         self._steps[name] = wants.Child(
             run_id=child_id(self.run_id, name), agent=who.name, given=digest
         )
@@ -388,7 +399,12 @@ class Host:
             self.changed.set()
 
     def map(
-        self, who: Agent | Flow[..., Any], inputs: Iterable[Any], name: str | None, at_once: int
+        self,
+        who: Agent | Flow[..., Any],
+        inputs: Iterable[Any],
+        name: str | None,
+        at_once: int | None,
+        batch: bool,  # noqa: FBT001  (as declared)
     ) -> Any:
         """Return the coroutine of the answers of a child run for every input."""
         if not isinstance(who, Agent | Flow):
@@ -398,20 +414,42 @@ class Host:
             self._stop(
                 UsageError(f"map of {who.name}: {inputs!r} is {kind}; give a list of inputs")
             )
+        if at_once is None:
+            at_once = IN_BATCH if batch else AT_ONCE
         if isinstance(at_once, bool) or not isinstance(at_once, int) or at_once < 1:
             told = f"at_once={at_once!r}: give a whole number of at least 1"
             self._stop(UsageError(f"map of {who.name}: {told}"))
+        if batch and (wrong := self._unbatched(who)):
+            self._stop(UsageError(f"map of {who.name} with batch=True: {wrong}. Nothing was begun"))
         named = self._named(f"map of {who.name}", f"{who.name}-map", name)
-        return self._mapped(who, list(inputs), named, at_once)
+        return self._mapped(who, list(inputs), named, at_once, batch=batch)
+
+    def _unbatched(self, who: Agent | Flow[..., Any]) -> str:
+        """Return why the calls of something cannot go through the Message Batches API."""
+        if not isinstance(who, Agent):
+            return "it is a flow, and only agents can be batched; map an agent instead"
+        if self._around.no_batches:
+            return self._around.no_batches
+        try:
+            check_priced(who.model, msgspec.json.encode(who.parameters), batch=True)
+        except UsageError as error:
+            return f"no price is known for batches of {who.model} ({error})"
+        return ""
 
     async def _mapped(
-        self, who: Agent | Flow[..., Any], inputs: list[Any], name: str, at_once: int
+        self,
+        who: Agent | Flow[..., Any],
+        inputs: list[Any],
+        name: str,
+        at_once: int,
+        *,
+        batch: bool,
     ) -> list[Any]:
         free = asyncio.Semaphore(at_once)
 
         async def one(number: int, given: Any) -> Any:
             async with free:
-                return await self.child(f"{name}/{number}", who, given)
+                return await self.child(f"{name}/{number}", who, given, batch=batch)
 
         work = [asyncio.ensure_future(one(*pair)) for pair in enumerate(inputs, start=1)]
         self._tasks.update(work)
@@ -682,9 +720,10 @@ class _FlowRun(Run):
         inputs: Iterable[Any],
         *,
         name: str | None = None,
-        at_once: int = 8,
+        at_once: int | None = None,
+        batch: bool = False,
     ) -> Any:
-        return self._later(lambda: self._host.map(who, inputs, name, at_once))
+        return self._later(lambda: self._host.map(who, inputs, name, at_once, batch))
 
     def now(self, *, name: str | None = None) -> datetime:
         drawn: datetime = self._do(

@@ -165,21 +165,29 @@ class Run:
         inputs: Iterable[Any],
         *,
         name: str | None = None,
-        at_once: int = 8,
+        at_once: int | None = None,
+        batch: bool = False,
     ) -> Any:
         """Run an agent or a flow on every input, each in a child run, and return their answers.
+
+        With `batch`, every call of the model that these runs make goes through the Message Batches
+        API, which costs half as much and may take up to a day: calls that are made at about the
+        same time are one batch.
 
         Args:
             who: what to run.
             inputs: what to run it on.
             name: what the journal answers them by, with their numbers; by default its name.
-            at_once: how many run at the same time.
+            at_once: how many run at the same time; by default 8, and 1,000 with `batch`.
+            batch: whether to batch; default false.  What was begun goes on as it was begun.
 
         Raises:
             StepFailed: a child run ended without an answer; it names the first.
+            UsageError: what runs cannot be batched: it is a flow, its model has no price for that,
+                or the client has no such API.  Nothing was begun.
 
         """
-        self._outside("map", who, inputs, name, at_once)
+        self._outside("map", who, inputs, name, at_once, batch)
 
     def now(self, *, name: str | None = None) -> datetime:
         """Return the time, UTC; the same again at every wake."""

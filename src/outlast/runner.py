@@ -26,11 +26,13 @@ from outlast.actions import (
     CallTool,
     CountTokens,
     DriveChild,
+    FetchReply,
     Short,
     Sleep,
     Work,
 )
 from outlast.agent import Agent
+from outlast.batching import Batches, Place
 from outlast.blocks import encoded
 from outlast.budget import BILLED, Limits, posting
 from outlast.caching import marked
@@ -49,6 +51,7 @@ from outlast.drive import (
     drive,
 )
 from outlast.errors import (
+    BatchNotFetched,
     Conflict,
     ModelFailure,
     OutlastError,
@@ -63,6 +66,7 @@ from outlast.events import (
     AnyEvent,
     FailureKind,
     MessageReceived,
+    ModelCallBatched,
     ModelCallFailed,
     ModelCallInDoubt,
     ModelCallStarted,
@@ -116,6 +120,9 @@ LONGEST_S: Final = 10 * 365 * 86_400.0
 CHILD: Final = "outlast-child"
 """The name of a task that can be given up at any time: a child's own journal says how far it is."""
 
+RESULTS_NS: Final = 29 * 86_400 * NS
+"""How long the API keeps the results of a batch."""
+
 QUIET_S: Final = 0.05
 """How long a flow that waits for nothing but time is listened to before it is parked."""
 
@@ -135,6 +142,7 @@ class Spawn(Protocol):
         parent: str,
         root: str,
         tenant: str,
+        batch: bool = False,
     ) -> Run: ...
 
 
@@ -182,6 +190,7 @@ class Runner:
         self._clock = clock
         self._redact = redact
         self._spawn = spawn
+        self.batches = Batches(model)
         self._live = 0
         self.budgets = Budgets()
         """Those that operators set, as far as they were read."""
@@ -307,6 +316,7 @@ class _Leg:
             blob=journal.blob,
             redact=self._runner._redact,  # noqa: SLF001
             check=check,
+            no_batches=self._runner.batches.flaw,
         )
         run = run_of(row(state, self._run_id))
         return Host(flow, run, state.started.input, state, around)
@@ -576,10 +586,14 @@ class _Leg:
         now = self._runner._clock()  # noqa: SLF001
         return Outcomes(tuple(events), now, halted=tuple(self._halted.items()))
 
-    async def _call(self, action: Work) -> Outcome | None:
+    async def _call(self, action: Work) -> Outcome | None:  # noqa: PLR0911  (a row per action)
         match action:
+            case CallModel(batch=True):
+                return await self._send_batched(action)
             case CallModel():
                 return await self._call_model(action)
+            case FetchReply():
+                return await self._fetch(action)
             case CallTool():
                 return await self._call_tool(action)
             case CountTokens():
@@ -607,7 +621,7 @@ class _Leg:
     async def _drive_child(self, call: DriveChild) -> StepFinished | None:
         assert self._host is not None, "a child outside of a flow"  # noqa: S101
         born = self._host.offspring[call.name]
-        run = await self._spawned(call.run_id, born.who, born.input)
+        run = await self._spawned(call.run_id, born.who, born.input, batch=born.batch)
         if run.status == "completed":
             put = self._runner._journal.put_blob  # noqa: SLF001
             return finished_step(call.name, "child", run.answer, put_blob=put)
@@ -618,7 +632,9 @@ class _Leg:
             return None
         return StepFinished(name=call.name, kind="child", status="failed", error=told)
 
-    async def _spawned(self, run_id: str, who: Agent | Flow[..., Any], given: Any) -> Run:
+    async def _spawned(
+        self, run_id: str, who: Agent | Flow[..., Any], given: Any, *, batch: bool = False
+    ) -> Run:
         assert self._spawn is not None, "a runner that can drive no child"  # noqa: S101
         return await self._spawn(
             run_id,
@@ -627,6 +643,7 @@ class _Leg:
             parent=self._run_id,
             root=self._started.root,
             tenant=self._started.tenant,
+            batch=batch,
         )
 
     async def _call_tool(self, action: CallTool) -> Outcome | None:
@@ -687,6 +704,28 @@ class _Leg:
             )
         self._discard(call)
         return event
+
+    async def _send_batched(self, call: CallModel) -> Outcome:
+        try:
+            place = await self._runner.batches.submit(self._request(call))
+        except ModelFailure as failure:
+            return not_answered(call, failure)
+        return batched(call, place)
+
+    async def _fetch(self, call: FetchReply) -> Outcome:
+        began = time.monotonic_ns()
+        try:
+            reply = await self._runner.batches.fetch(Place(call.batch_id, call.custom_id))
+            return answered(call, reply, latency_ms=(time.monotonic_ns() - began) // 1_000_000)
+        except ModelFailure as failure:
+            return not_answered(call, failure)
+        except BatchNotFetched as error:
+            age = self._runner._clock() - call.called_at  # noqa: SLF001
+            if error.kind != "not_found" or age < RESULTS_NS:
+                raise
+            return not_answered(
+                call, ModelFailure("timeout", f"nobody fetched it in time: {error}")
+            )
 
     def _request(self, call: CallModel) -> Request:
         blob = self._runner._journal.blob  # noqa: SLF001
@@ -840,7 +879,17 @@ def uncounted(count: CountTokens, why: str) -> TokensCounted:
     )
 
 
-def answered(call: CallModel, reply: Reply, *, latency_ms: int) -> ModelCallSucceeded:
+def batched(call: CallModel, place: Place) -> ModelCallBatched:
+    """Return the outcome of sending a call in a batch that was accepted."""
+    return ModelCallBatched(
+        ask_id=call.ask_id,
+        call_id=call.call_id,
+        batch_id=place.batch_id,
+        custom_id=place.custom_id,
+    )
+
+
+def answered(call: CallModel | FetchReply, reply: Reply, *, latency_ms: int) -> ModelCallSucceeded:
     """Return the outcome of a reply.
 
     Raises:
@@ -903,7 +952,9 @@ _MEMBERS: Final = msgspec.json.Decoder(dict[str, Raw])
 _KINDS: Final = frozenset(get_args(FailureKind))
 
 
-def not_answered(call: CallModel, failure: ModelFailure) -> ModelCallFailed | ModelCallInDoubt:
+def not_answered(
+    call: CallModel | FetchReply, failure: ModelFailure
+) -> ModelCallFailed | ModelCallInDoubt:
     """Return the outcome of an attempt that came to nothing: in doubt unless surely unbilled.
 
     A kind that is not one of `FailureKind` is a bug of the adapter, so in doubt too.

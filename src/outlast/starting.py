@@ -80,7 +80,7 @@ def input_of(who: Who, given: Any, *, put: Callable[[bytes], str], redact: Redac
     return Raw(whole)
 
 
-def check_affordable(agent: Agent, content: Raw) -> None:
+def check_affordable(agent: Agent, content: Raw, *, batch: bool = False) -> None:
     """Refuse to start a run whose budget does not fit its first call.
 
     Raises:
@@ -93,7 +93,7 @@ def check_affordable(agent: Agent, content: Raw) -> None:
     if limits.nano is None or ask.uncounted:
         return  # pages are counted when the run is driven
     bound = ask.input_bound + FRAMING_TOKENS
-    terms = terms_of(agent.spec().parameters)
+    terms = terms_of(agent.spec().parameters, batch=batch)
     needed = worst_case(agent.model, bound, agent.least_tokens, terms)
     if needed > limits.nano:
         smallest = -(-needed // 100_000)  # in tenths of a thousandth of a dollar
@@ -114,6 +114,7 @@ def begin(  # noqa: PLR0913  (all but four are keywords with defaults)
     tags: dict[str, str] | None = None,
     parent: str = "",
     root: str = "",
+    batch: bool = False,
     at: int | None = None,
     nonce: str | None = None,
 ) -> None:
@@ -128,6 +129,7 @@ def begin(  # noqa: PLR0913  (all but four are keywords with defaults)
         tags: what it is to be found with.
         parent: the run that starts it; empty for none.
         root: the first run of its tree; by default itself.
+        batch: whether its model calls go through the Message Batches API.
         at: when it begins, in nanoseconds since the epoch; by default now.
         nonce: what its idempotency keys are made of; by default random.
 
@@ -155,6 +157,7 @@ def begin(  # noqa: PLR0913  (all but four are keywords with defaults)
         kind="flow" if is_flow else "agent",
         input=content if is_flow else NULL,
         phases=who.phases if isinstance(who, Flow) else {},
+        batch=batch,
     )
     events: tuple[AnyEvent, ...] = (started,)
     if not is_flow:
@@ -305,6 +308,7 @@ def fork(journal: Journal, run_id: str, who: Who, version: str) -> str:
                 tags=started.tags,
                 parent=started.parent,
                 root="" if started.root == run_id else started.root,
+                batch=started.batch,
             )
             logs.tell(journal.read(run_stream(forked), limit=2))
     was = f"version {started.version} of {started.agent}"

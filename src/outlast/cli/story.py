@@ -24,6 +24,7 @@ from outlast.events import (
     FeedbackGiven,
     LoopDetected,
     MessageReceived,
+    ModelCallBatched,
     ModelCallFailed,
     ModelCallInDoubt,
     ModelCallStarted,
@@ -182,6 +183,8 @@ class Reader:
                 return _model_in_doubt(event)
             case TokensCounted() as event:
                 return _tokens_counted(event)
+            case ModelCallBatched() as event:
+                return [(f"sent with others as batch {words.line(event.batch_id, 80)}", "")]
             case PhaseEntered() as event:
                 return [(event.phase, "strong")]
             case StepStarted() as event:

@@ -22,16 +22,19 @@ from hashlib import sha256
 from typing import Any, Final
 
 import msgspec
+from msgspec.structs import replace
 
-from outlast.models import catalogue, prompt_cache, signing, strict
+from outlast.models import batched, catalogue, prompt_cache, signing, strict
 from outlast.models.identity import Identity, content_digest, identify
 from outlast.models.prompt_cache import NOTHING, Caching, PromptCache, tokens
 from outlast.models.quotas import Quota, Quotas
 from outlast.models.saying import Said, check_format, say_to, short, unsaid
 from outlast.models.script import (
+    BATCHED,
     SLOW,
     STREAMED,
     Fault,
+    Rule,
     Script,
     Turn,
     answered_by,
@@ -85,6 +88,21 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
         return catalogue.cost_nano(self.request["model"], self.usage) if self.usage else 0
 
 
+class Sent(msgspec.Struct, frozen=True, kw_only=True):
+    """What comes of sending a batch.
+
+    Attributes:
+        batch: what was accepted; `None` when nothing was.
+        answers: the body of each entry and what came of it.
+        fault: why it was not accepted, or what spoils the answer that it was.
+
+    """
+
+    batch: batched.Batch | None = None
+    answers: tuple[tuple[bytes, Answer], ...] = ()
+    fault: Fault | None = None
+
+
 class Claude:
     """Answers requests from `script`, and remembers how often each came and what it said.
 
@@ -93,6 +111,8 @@ class Claude:
     Claude's own words after a turn that was paused.  `clock` gives the
     time in nanoseconds since the epoch, by which the prompt cache forgets.  `quota` is what each
     key may ask for; a request beyond it is answered 429 and not counted as an attempt.
+    `batch_faults` is the rule of what goes wrong with sending a batch: it is asked with the body,
+    and with the number of batches that were sent so far, this one included.
     """
 
     def __init__(
@@ -102,8 +122,11 @@ class Claude:
         check_history: bool = True,
         clock: Callable[[], int] = time.time_ns,
         quota: Quota | None = None,
+        batch_faults: Rule | None = None,
     ) -> None:
         self._script = script
+        self._batch_faults = batch_faults
+        self._batches = 0
         self._quotas = Quotas(quota or Quota())
         self._clock = clock
         self._cache = PromptCache()
@@ -112,8 +135,10 @@ class Claude:
         self._replies: dict[str, dict[str, str | None]] = {}
         self._said: dict[str, str | None] = {}
 
-    def answer(self, body: bytes, key: str = "") -> Answer:
+    def answer(self, body: bytes, key: str = "", *, batch: bool = False) -> Answer:
         """Return what comes of the request of an API key; it counts as seen from now on.
+
+        With `batch` it is an entry of one, for which the quotas of messages do not count.
 
         Raises:
             Exception: whatever the script raises.
@@ -124,14 +149,15 @@ class Claude:
             return self._unread(body, request)
         identity = identify(request)
         attempt = self._attempts.get(identity.key, 0) + 1
-        refusal = strict.refusal(request) or self._too_long(request, identity)
+        refusal = _streamed(request) if batch else None
+        refusal = refusal or strict.refusal(request) or self._too_long(request, identity)
         refusal = refusal or self._forged(request, identity)
         refusal = refusal or self._changed_history(request, identity)
         now = self._clock()
         caching = NOTHING
         if not refusal and b"cache_control" in body:
             caching = self._caching(request, now)
-        if not refusal:
+        if not refusal and not batch:
             needed = tokens(identity.size) - caching.read
             limited = self._quotas.refusal(key, request["model"], needed, now)
             if limited:
@@ -139,9 +165,55 @@ class Claude:
         self._attempts[identity.key] = attempt
         if refusal:
             return _refused(request, identity, attempt, refusal)
-        answer = self._scripted(request, identity, attempt, caching, now)
+        turn = self._turn(request, attempt)
+        if batch:
+            return self._scripted(request, identity, attempt, caching, _entered(turn))
+        if isinstance(turn, Fault) and turn.kind in BATCHED:
+            raise ValueError(f"the fault {turn.kind!r} befalls entries of batches only")
+        answer = self._scripted(request, identity, attempt, caching, turn)
         self._quotas.take(key, request["model"], answer.usage or {}, now)
         return answer
+
+    def batch(self, body: bytes, key: str = "") -> Sent:
+        """Return what comes of sending a batch; each of its entries counts as seen from now on.
+
+        Raises:
+            Exception: whatever the script or the rule raises.
+
+        """
+        posted = batched.read(body)
+        if isinstance(posted, str):
+            return Sent(fault=strict.invalid(posted))
+        self._batches += 1
+        number, now = self._batches, self._clock()
+        rule = self._batch_faults
+        fault = rule(msgspec.json.decode(body), number) if rule else None
+        if fault and fault.kind not in SLOW and not fault.is_billed:
+            return Sent(fault=fault)
+        answers = {
+            entry.custom_id: (
+                bytes(entry.params),
+                self.answer(bytes(entry.params), key, batch=True),
+            )
+            for entry in posted.requests
+        }
+        results = {
+            name: answer.said if answer.usage is not None and answer.said else answer.fault
+            for name, (_, answer) in answers.items()
+            if answer.outcome != "missing"
+        }
+        slowest_s = max(_lasts_s(answer) for _, answer in answers.values())
+        batch = batched.Batch(
+            id="msgbatch_" + short(sha256(body).hexdigest(), f"{number} {now}"),
+            created_at=now,
+            ends_at=now + int(slowest_s * 1e9),
+            results={name: result for name, result in results.items() if result is not None},
+        )
+        return Sent(batch=batch, answers=tuple(answers.values()), fault=fault)
+
+    def now(self) -> int:
+        """Return the time, in nanoseconds since the epoch."""
+        return self._clock()
 
     def count(self, body: bytes) -> int | Fault:
         """Return how many tokens the input of a request is, or why the API refuses to count."""
@@ -173,13 +245,10 @@ class Claude:
         identity: Identity,
         attempt: int,
         caching: Caching,
-        now: int,
+        turn: Turn | Fault,
     ) -> Answer:
-        turn = self._script(request, attempt)
-        fault = None
-        if isinstance(turn, Fault):
-            fault = answered_by(turn, self._script, request)
-            _check_fault(fault)
+        now = self._clock()
+        fault = turn if isinstance(turn, Fault) else None
         said_turn = fault.turn if fault else turn
         said = None
         if isinstance(said_turn, Turn):
@@ -204,6 +273,13 @@ class Claude:
             at=now,
             cached=caching.used if is_billed else {},
         )
+
+    def _turn(self, request: dict[str, Any], attempt: int) -> Turn | Fault:
+        turn = self._script(request, attempt)
+        if isinstance(turn, Fault):
+            turn = answered_by(turn, self._script, request)
+            _check_fault(turn)
+        return turn
 
     def _caching(self, request: dict[str, Any], now: int) -> Caching:
         model = catalogue.find(request["model"])
@@ -333,6 +409,32 @@ def _refused(
         outcome=outcome,
         fault=refusal,
     )
+
+
+def _streamed(request: dict[str, Any]) -> Fault | None:
+    """Return the refusal of an entry of a batch that asks for a stream."""
+    return strict.invalid("stream: not available in a batch") if request.get("stream") else None
+
+
+def _entered(turn: Turn | Fault) -> Turn | Fault:
+    """Return what is said to an entry of a batch, or befalls it.
+
+    Its usage names the batch, and what errored is not billed.
+    """
+    if isinstance(turn, Turn):
+        return _batched(turn)
+    said = None if turn.turn is None else _batched(turn.turn)
+    return replace(turn, turn=said, billed=turn.kind in SLOW or turn.kind == "missing")
+
+
+def _batched(turn: Turn) -> Turn:
+    return replace(turn, usage={"service_tier": "batch"} | turn.usage)
+
+
+def _lasts_s(answer: Answer) -> float:
+    """Return after how many seconds the answer to an entry of a batch is there."""
+    pace = max(answer.said.first_token_s, answer.said.total_s) if answer.said else 0.0
+    return pace + (answer.fault.delay_s + answer.fault.lasts_s if answer.fault else 0.0)
 
 
 def _check_fault(fault: Fault) -> None:

@@ -14,14 +14,17 @@ from outlast.models.script import Fault
 __all__ = [
     "auth",
     "billing",
+    "canceled",
     "conflict",
     "context_too_long",
     "cut",
+    "expired",
     "forbidden",
     "gateway_timeout",
     "html",
     "invalid_request",
     "late",
+    "missing",
     "no_usage",
     "not_found",
     "overloaded",
@@ -183,6 +186,24 @@ def no_usage() -> Fault:
     """Return a message with status 200 that says nothing of what it cost."""
     json = {"content-type": "application/json"}
     return Fault(kind="html", message="a message without usage came", body=_BARE, headers=json)
+
+
+# ── of an entry of a batch ──────────────────────────────────────────────────────────────────────
+
+
+def expired() -> Fault:
+    """Return an entry that was not begun within the batch's 24 hours; it is not billed."""
+    return Fault(kind="expired", message="the batch was over before")
+
+
+def canceled() -> Fault:
+    """Return an entry that was not begun when its batch was canceled; it is not billed."""
+    return Fault(kind="canceled", message="the batch was canceled before")
+
+
+def missing() -> Fault:
+    """Return an entry that was answered and billed, and whose result is nowhere."""
+    return Fault(kind="missing", message="there is no result")
 
 
 # ── no fault but slowness ───────────────────────────────────────────────────────────────────────

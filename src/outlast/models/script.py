@@ -28,6 +28,9 @@ FaultKind: TypeAlias = Literal[
     "pings",  # nothing but pings in mid-stream, then the connection is closed
     "delay",  # the right answer, late
     "drip",  # the right answer, a few bytes at a time
+    "expired",  # in a batch: its time was over before this entry was begun
+    "canceled",  # in a batch: it was canceled before this entry was begun
+    "missing",  # in a batch: the entry was answered, and its result is not among the others
 ]
 
 STREAMED: Final[frozenset[FaultKind]] = frozenset(
@@ -50,6 +53,10 @@ ERROR_TYPES: Final[dict[int, str]] = {
     529: "overloaded_error",
 }
 """The API's `error.type` of a status; other 4xx are `invalid_request_error`, 5xx `api_error`."""
+
+
+BATCHED: Final[frozenset[FaultKind]] = frozenset({"expired", "canceled", "missing"})
+"""Faults of an entry of a batch; of those that others meet, all but a status are an api_error."""
 
 
 class Turn(msgspec.Struct, frozen=True, kw_only=True):
@@ -113,7 +120,7 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def is_billed(self) -> bool:
         """Whether the attempt is on the bill."""
-        if self.kind in SLOW:
+        if self.kind in SLOW or self.kind == "missing":
             return True
         return self.kind in STREAMED or self.kind == "reset" if self.billed is None else self.billed
 

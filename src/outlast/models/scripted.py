@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -16,8 +16,9 @@ from msgspec import Raw
 
 from outlast.errors import ModelFailure
 from outlast.events import FailureKind
-from outlast.models import Part, Reply, Request, faults
+from outlast.models import Part, Reply, Request, batched, batches, faults
 from outlast.models.anthropic import KINDS
+from outlast.models.batched import Batch, Result
 from outlast.models.claude import Answer, Claude
 from outlast.models.identity import request_key
 from outlast.models.quotas import Quota
@@ -92,11 +93,14 @@ class ScriptedModel:
     Attributes:
         calls: the body of every call, oldest first, exact to the byte.
         bill: a line for every call that is billed.
+        batches: those that were accepted, oldest first.
+        polls: how often somebody asked whether a batch has ended.
 
     With `paced` it takes the time that turns and faults say; by default it answers at once.
     `keep_calls=False` leaves `calls` empty, for runs so long that every body would not fit.
     `clock` gives nanoseconds since the epoch, by which the prompt cache forgets; with a `quota`,
-    what is asked beyond it fails as rate limited.
+    what is asked beyond it fails as rate limited.  `batch_faults` is the rule of what goes wrong
+    with sending a batch; see `models.claude.Claude`.
     An exception of the script is passed on: it is a mistake of the test, not of Claude.
 
     """
@@ -110,10 +114,20 @@ class ScriptedModel:
         keep_calls: bool = True,
         clock: Callable[[], int] = time.time_ns,
         quota: Quota | None = None,
+        batch_faults: Rule | None = None,
     ) -> None:
         self.calls: list[bytes] = []
         self.bill: list[Charge] = []
-        self._claude = Claude(script, check_history=check_history, clock=clock, quota=quota)
+        self.batches: list[Batch] = []
+        self.polls = 0
+        self._clock = clock
+        self._claude = Claude(
+            script,
+            check_history=check_history,
+            clock=clock,
+            quota=quota,
+            batch_faults=batch_faults,
+        )
         self._paced = paced
         self._keep_calls = keep_calls
 
@@ -145,6 +159,58 @@ class ScriptedModel:
                 on_part(_part(request, kind, shown))
         return _reply(answer.said, answer.request_id)
 
+    def no_batches(self) -> str:
+        """Return an empty text: it can."""
+        return ""
+
+    async def send_batch(self, requests: Mapping[str, Request]) -> str:
+        """Send requests as one batch, and return its id.
+
+        Raises:
+            ModelFailure: a fault of the rule, or a batch that the API would refuse.
+
+        """
+        sent = self._claude.batch(batches.body(requests))
+        for body, answer in sent.answers:
+            if self._keep_calls:
+                self.calls.append(body)
+            if answer.usage is not None:
+                self.bill.append(_charge(answer, answer.usage))
+        if sent.batch is not None:
+            self.batches.append(sent.batch)
+        if self._paced and sent.fault:
+            await asyncio.sleep(sent.fault.delay_s + sent.fault.lasts_s)
+        if sent.fault and sent.fault.kind not in SLOW:
+            raise failure(sent.fault, "")
+        assert sent.batch  # noqa: S101  (only a fault leaves none)
+        return sent.batch.id
+
+    async def batch_ended(self, batch_id: str) -> bool:
+        """Return whether the results of a batch are there; at once, where nothing is paced.
+
+        Raises:
+            ModelFailure: there is no such batch.
+
+        """
+        self.polls += 1
+        return not self._paced or self._clock() >= self._batch(batch_id).ends_at
+
+    async def batch_results(self, batch_id: str) -> Mapping[str, Reply | ModelFailure]:
+        """Return what came of each request of a batch, in another order than they were sent in.
+
+        Raises:
+            ModelFailure: there is no such batch.
+
+        """
+        results = self._batch(batch_id).results
+        return {name: _came(results[name]) for name in reversed(results)}
+
+    def _batch(self, batch_id: str) -> Batch:
+        for batch in self.batches:
+            if batch.id == batch_id:
+                return batch
+        raise ModelFailure("not_found", f"HTTP 404: no batch {batch_id!r}", status=404)
+
     async def count_tokens(self, request: Request) -> int:
         """Return how many input tokens the bill would have for `request`; nothing is billed.
 
@@ -156,6 +222,21 @@ class ScriptedModel:
         if isinstance(counted, Fault):
             raise failure(counted, "")
         return counted
+
+
+def _came(result: Result) -> Reply | ModelFailure:
+    """Return what a client makes of the result of an entry."""
+    if isinstance(result, Said):
+        return _reply(result, "")
+    if result.kind in ("expired", "canceled"):
+        return ModelFailure(result.kind, result.message)
+    told = batched.error(result)
+    return ModelFailure(
+        batches.ERRORED.get(told["type"], "unavailable"),
+        f"{told['type']}: {result.message}",
+        error_type=told["type"],
+        error_code=result.error_code,
+    )
 
 
 def failure(fault: Fault, request_id: str) -> ModelFailure:

@@ -13,26 +13,46 @@ from __future__ import annotations
 import contextlib
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable, Mapping
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar
 
 import msgspec
 
-from outlast.actions import CallModel, CallStep, CallTool, CountTokens, DriveChild, Sleep
+from outlast.actions import (
+    CallModel,
+    CallStep,
+    CallTool,
+    CountTokens,
+    DriveChild,
+    FetchReply,
+    Sleep,
+)
 from outlast.agent import Agent
+from outlast.batching import Place
 from outlast.calls import failed_call, succeeded_call
 from outlast.content import Input
 from outlast.drive import Append, Appended, Behind, Outcomes, Perform, Sent, drive
 from outlast.errors import Conflict, Fenced, ModelFailure
 from outlast.events import OUTSIDE, Outcome, tag
 from outlast.journal import Journal, run_stream
+from outlast.models.batches import custom_id
 from outlast.models.script import Script
 from outlast.models.scripted import ScriptedModel
-from outlast.runner import answered, commit_of, counted, counting, not_answered, request_of
+from outlast.runner import (
+    answered,
+    batched,
+    commit_of,
+    counted,
+    counting,
+    not_answered,
+    request_of,
+)
 from outlast.starting import begin
 from outlast.state import RunState, fold
 from outlast.tools import ToolContext
 
 T = TypeVar("T")
+
+_Effect: TypeAlias = CallModel | FetchReply | CountTokens | CallTool
 
 NS: Final = 1_000_000_000
 
@@ -113,7 +133,7 @@ class Driver:
         state = fold(journal.read(self.stream))
         assert state.started is not None, "a run without its first event"  # noqa: S101
         self.started = state.started
-        self.flying: list[tuple[CallModel | CountTokens | CallTool, Outcome | None]] = []
+        self.flying: list[tuple[_Effect, Outcome | None]] = []
         self.sleeps: list[Sleep] = []
         self.state: RunState | None = None
         self.fenced = False
@@ -210,10 +230,14 @@ class Driver:
                 if not isinstance(action, Sleep):
                     self.flying.append((action, None))
 
-    def _outcome(self, action: CallModel | CountTokens | CallTool) -> Outcome:
+    def _outcome(self, action: _Effect) -> Outcome:
         match action:
+            case CallModel(batch=True):
+                return self._batch(action)
             case CallModel():
                 return self._model(action)
+            case FetchReply():
+                return self._fetch(action)
             case CountTokens():
                 return self._count(action)
             case CallTool():
@@ -229,6 +253,23 @@ class Driver:
             return answered(call, reply, latency_ms=0)
         except ModelFailure as failure:
             return not_answered(call, failure)
+
+    def _batch(self, call: CallModel) -> Outcome:
+        request = request_of(call, run_id=self.run_id, blob=self.journal.blob)
+        self.world.requests.append(request.body(b""))
+        name = custom_id(self.run_id, call.call_id)
+        try:
+            batch_id = _at_once(self.world.model.send_batch({name: request}))
+        except ModelFailure as failure:
+            return not_answered(call, failure)
+        return batched(call, Place(batch_id, name))
+
+    def _fetch(self, call: FetchReply) -> Outcome:
+        results = _at_once(self.world.model.batch_results(call.batch_id))
+        came = results.get(call.custom_id, ModelFailure("malformed", "no result"))
+        if isinstance(came, ModelFailure):
+            return not_answered(call, came)
+        return answered(call, came, latency_ms=0)
 
     def _count(self, count: CountTokens) -> Outcome:
         request = counting(count, run_id=self.run_id, blob=self.journal.blob)
@@ -259,6 +300,7 @@ def run(  # noqa: PLR0913  (a simulation is told everything)
     question: Input,
     *,
     run_id: str = "r",
+    batch: bool = False,
     reopen: Callable[[Journal], Journal] = lambda journal: journal,
 ) -> tuple[RunState, int]:
     """Drive a run to rest, starting again after every crash; return its state and the crashes.
@@ -269,6 +311,7 @@ def run(  # noqa: PLR0913  (a simulation is told everything)
         agent: what to drive.
         question: what to ask it.
         run_id: the run.
+        batch: whether its calls go through the Message Batches API, each in a batch of its own.
         reopen: what a new process does to get at the journal; by default it is still there.
 
     """
@@ -277,7 +320,8 @@ def run(  # noqa: PLR0913  (a simulation is told everything)
         try:
             if journal.run(run_id) is None:
                 world.point("before append run_started")
-                begin(journal, run_id, agent, question, at=world.tick(), nonce="simulated")
+                at = world.tick()
+                begin(journal, run_id, agent, question, batch=batch, at=at, nonce="simulated")
                 world.emitted.update(("run_started", "ask_started", "message_received"))
                 world.point("after append run_started")
             return Driver(world, journal, agent, run_id).run(), crashes

@@ -32,6 +32,7 @@ def main() -> int:
             port=options.port,
             state=options.state,
             faults=options.faults,
+            batch_faults=options.batch_faults,
             check_history=not options.any_history,
             later_s=options.later,
             quota=Quota(rpm=options.rpm, itpm=options.itpm, otpm=options.otpm),
@@ -51,6 +52,11 @@ def _parser() -> argparse.ArgumentParser:
         "--script", metavar="MODULE:ATTRIBUTE|FILE.py|FILE.yaml", help="what Claude says"
     )
     parser.add_argument("--faults", metavar="MODULE:ATTRIBUTE", help="the rule of what goes wrong")
+    parser.add_argument(
+        "--batch-faults",
+        metavar="MODULE:ATTRIBUTE",
+        help="the rule of what goes wrong with batches",
+    )
     parser.add_argument("--host", default="127.0.0.1", help="a loopback address")
     parser.add_argument("--port", type=int, default=0, help="by default a free one")
     parser.add_argument("--state", metavar="DIR", help="where requests and the bill are written")

@@ -37,6 +37,7 @@ def serve(  # noqa: PLR0913  (the options of a command line)
     port: int = 0,
     state: Path | str | None = None,
     faults: str | Rule | None = None,
+    batch_faults: str | Rule | None = None,
     check_history: bool = True,
     later_s: float = 0.0,
     quota: Quota | None = None,
@@ -50,6 +51,7 @@ def serve(  # noqa: PLR0913  (the options of a command line)
         port: 0 takes a free one.
         state: the directory that requests and the bill are written to; by default nothing is.
         faults: a rule, or `module:attribute` of one, that makes attempts fail.
+        batch_faults: likewise, that makes the sending of batches fail.
         check_history: refuse an assistant message that Claude did not say.
         later_s: how many seconds the simulator's clock is ahead, to see what a pause would do.
         quota: what each API key may ask of each line of models; by default as much as it likes.
@@ -72,6 +74,7 @@ def serve(  # noqa: PLR0913  (the options of a command line)
         check_history=check_history,
         clock=lambda: time.time_ns() + ahead,
         quota=quota,
+        batch_faults=load(batch_faults) if batch_faults else None,
     )
     with (
         _listen(host, port) as listening,

@@ -20,7 +20,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from outlast.errors import UsageError
-from outlast.testing.simulator.state import BILL, LOG, REQUESTS, read_lines
+from outlast.testing.simulator.state import BATCHES, BILL, LOG, REQUESTS, read_lines
 
 if TYPE_CHECKING:
     from outlast.testing.simulator.placement import Judged
@@ -79,6 +79,10 @@ class Simulator:
         """The sum of its bill, in nano-dollars."""
         return sum(line["nano_usd"] for line in self.bill())
 
+    def batches(self) -> list[dict[str, Any]]:
+        """Return the batches it accepted, oldest first; see `state.BatchLine`."""
+        return read_lines(self.state / BATCHES)
+
     def requests(self) -> list[dict[str, Any]]:
         """Return the requests it got, oldest first; see `state.Line`."""
         return read_lines(self.state / REQUESTS)
@@ -126,6 +130,7 @@ def start(  # noqa: PLR0913  (the options of the simulator)
     state: Path | str | None = None,
     port: int = 0,
     faults: str | None = None,
+    batch_faults: str | None = None,
     path: Iterable[Path | str] = (),
     check_history: bool = True,
     later_s: float = 0.0,
@@ -141,6 +146,7 @@ def start(  # noqa: PLR0913  (the options of the simulator)
             counting where the last one stopped.  By default a directory that is removed.
         port: 0 takes a free one.
         faults: `module:attribute` of a rule that makes attempts fail.
+        batch_faults: likewise, of one that makes the sending of batches fail.
         path: directories in which modules are looked for, too.
         check_history: refuse an assistant message that Claude did not say.
         later_s: how many seconds the simulator's clock is ahead, to see what a pause would do.
@@ -160,6 +166,7 @@ def start(  # noqa: PLR0913  (the options of the simulator)
         path,
         script=script,
         faults=faults,
+        batch_faults=batch_faults,
         later=later_s or None,
         rpm=rpm,
         itpm=itpm,

@@ -21,7 +21,7 @@ from outlast.models import strict
 from outlast.models.claude import Answer, Claude
 from outlast.models.saying import Said
 from outlast.models.script import SLOW, STREAMED, Fault
-from outlast.testing.simulator import listing, sse
+from outlast.testing.simulator import batches, listing, sse
 from outlast.testing.simulator.state import Line, State, kept, now
 
 HTML: Final = b"<!doctype html><title>Welcome</title><p>Please log in to this network."
@@ -64,9 +64,60 @@ def application(claude: Claude, state: State, connection: Connection) -> Starlet
         state.write_line(_uncounted_line(body, request.headers, outcome="counted"))
         return _json({"input_tokens": counted})
 
+    async def send_batch(request: Request) -> ASGIApp:
+        body = await request.body()
+        if turned_away := _turned_away(request.headers):
+            return _turn_away(turned_away, body, request.headers, state)
+        try:
+            sent = claude.batch(body, _key(request.headers))
+        except Exception as error:  # noqa: BLE001  (as above)
+            traceback.print_exc()
+            return _script_error(error, body, request.headers, state)
+        fault = sent.fault
+        status = fault.status if fault and fault.kind == "status" else 200
+        kind = fault.kind if fault else None
+        seen = _uncounted_line(
+            body, request.headers, outcome="batch_sent", status=status, fault=kind
+        )
+        state.write_line(seen)
+        for entry, answer in sent.answers:
+            state.write(answer, body=entry, headers=request.headers, status=_status(answer))
+        if sent.batch is None:
+            assert fault  # noqa: S101  (what is not accepted has a reason)
+            return Spoiled(fault, b"", connection)
+        line = batches.line_of(sent.batch, len(sent.answers))
+        state.write_batch(line)
+        whole = msgspec.json.encode(batches.told(line, claude.now(), str(request.base_url)))
+        return Spoiled(fault, whole, connection)
+
+    async def batch(request: Request) -> Response:
+        return about_batch(request, "batch_polled")
+
+    async def batch_results(request: Request) -> Response:
+        return about_batch(request, "batch_fetched")
+
+    def about_batch(request: Request, outcome: str) -> Response:
+        name = request.path_params["name"]
+        line = state.batches.get(name)
+        fault = _turned_away(request.headers)
+        if line is None:
+            fault = fault or strict.invalid(f"batch {name} not found", status=404)
+        results = batches.results(line, claude.now()) if line else None
+        if results is None and outcome == "batch_fetched":
+            fault = fault or strict.invalid(f"batch {name} has no results yet")
+        if fault or line is None:
+            return _turn_away(fault or strict.invalid(""), b"", request.headers, state)
+        state.write_line(_uncounted_line(name.encode(), request.headers, outcome=outcome))
+        if outcome == "batch_fetched":
+            return Response(results, media_type="application/binary")
+        return _json(batches.told(line, claude.now(), str(request.base_url)))
+
     return Starlette(
         routes=[
             Route("/v1/messages", messages, methods=["POST"]),
+            Route("/v1/messages/batches", send_batch, methods=["POST"]),
+            Route("/v1/messages/batches/{name}", batch, methods=["GET"]),
+            Route("/v1/messages/batches/{name}/results", batch_results, methods=["GET"]),
             Route("/v1/messages/count_tokens", count_tokens, methods=["POST"]),
             Route("/v1/models", _models, methods=["GET"]),
             Route("/v1/models/{name}", _model, methods=["GET"]),
@@ -172,6 +223,32 @@ class Delivery:
         }
         raw = [(name.encode(), value.encode()) for name, value in all_headers.items()]
         await send({"type": "http.response.start", "status": status, "headers": raw})
+
+
+class Spoiled:
+    """Sends what is said of a batch that came, or what a fault makes of it."""
+
+    def __init__(self, fault: Fault | None, whole: bytes, connection: Connection) -> None:
+        self._fault = fault
+        self._whole = whole
+        self._connection = connection
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it."""
+        fault = self._fault
+        if fault:
+            await asyncio.sleep(fault.delay_s)
+        if fault is None or fault.kind in SLOW:
+            response = Response(self._whole, media_type="application/json")
+        elif fault.kind == "status":
+            response = _error_response(fault)
+            response.headers.update(fault.headers)
+        elif fault.kind == "html":
+            response = Response(fault.body.encode() or HTML, media_type="text/html")
+        else:
+            await _reset(self._connection(scope))
+            return
+        await response(scope, receive, send)
 
 
 def error_body(fault: Fault, request_id: str) -> bytes:

@@ -2,6 +2,7 @@
 
     requests.jsonl   a line per request, written before the first byte of its answer leaves
     bill.jsonl       a line per billed request
+    batches.jsonl    a line per batch that was accepted, with its results
     lock             held while a simulator uses the directory
     simulator.log    what went wrong in it, such as a traceback of the script
 
@@ -24,6 +25,7 @@ from outlast.models.claude import Answer, Claude
 
 REQUESTS: Final = "requests.jsonl"
 BILL: Final = "bill.jsonl"
+BATCHES: Final = "batches.jsonl"
 LOCK: Final = "lock"
 LOG: Final = "simulator.log"
 
@@ -51,11 +53,12 @@ class Line(msgspec.Struct, frozen=True, kw_only=True):
         at: when it came, RFC 3339, UTC.
         key: the hash that identical requests share.
         attempt: how often it came, from 1; 0 when it does not count: it was turned away for its
-            headers or its key's quota, or only asked to count tokens.
+            headers or its key's quota, or only asked to count tokens, or it is about a batch, whose
+            entries have lines of their own.
         conversation: the hash of what was said before the reply.
         body: its exact text.
-        outcome: `complete`, the kind of a fault, `refused`, `rate_limited`, `counted`, or
-            `script_error`.
+        outcome: `complete`, the kind of a fault, `refused`, `rate_limited`, `counted`,
+            `script_error`, or of batches `batch_sent`, `batch_polled` and `batch_fetched`.
         status: the HTTP status of the answer, 0 when there was none.
         fault: the kind of the fault, if there was one.
         reply: the hash of what was answered in full, empty when nothing was.
@@ -89,6 +92,25 @@ class BillLine(msgspec.Struct, frozen=True, kw_only=True):
     outcome: str
 
 
+class BatchLine(msgspec.Struct, frozen=True, kw_only=True):
+    """A line of `batches.jsonl`.
+
+    Attributes:
+        id: what the batch is called.
+        created_at: when it came, RFC 3339, UTC.
+        ends_at: when its results are there, likewise.
+        entries: how many it has.
+        results: a line of JSON for each that has a result, in another order than they came in.
+
+    """
+
+    id: str
+    created_at: str
+    ends_at: str
+    entries: int
+    results: list[str]
+
+
 class State:
     """The directory of one simulator, exclusively; `None` writes nothing down.
 
@@ -101,6 +123,8 @@ class State:
         self._seen: list[Line] = []
         self._requests: BinaryIO | None = None
         self._bill: BinaryIO | None = None
+        self._batch_lines: BinaryIO | None = None
+        self.batches: dict[str, BatchLine] = {}
         self._lock: BinaryIO | None = None
         if directory is None:
             return
@@ -109,10 +133,12 @@ class State:
         self._seen = _whole_lines(directory / REQUESTS, Line)
         self._requests = _appending(directory / REQUESTS)
         self._bill = _appending(directory / BILL)
+        self.batches = {line.id: line for line in _whole_lines(directory / BATCHES, BatchLine)}
+        self._batch_lines = _appending(directory / BATCHES)
 
     def close(self) -> None:
         """Let go of the directory."""
-        for file in (self._requests, self._bill, self._lock):
+        for file in (self._requests, self._bill, self._batch_lines, self._lock):
             if file:
                 file.close()
 
@@ -160,6 +186,12 @@ class State:
                 outcome=answer.outcome,
             )
             self._bill.write(msgspec.json.encode(line) + b"\n")
+
+    def write_batch(self, line: BatchLine) -> None:
+        """Write a batch down that was accepted."""
+        self.batches[line.id] = line
+        if self._batch_lines:
+            self._batch_lines.write(msgspec.json.encode(line) + b"\n")
 
     def write_line(self, line: Line) -> None:
         """Write down a request that never reached Claude."""
