@@ -11,7 +11,7 @@ import asyncio
 import selectors
 import threading
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any, ClassVar, Final
@@ -22,6 +22,7 @@ from played import BEGAN, NS, Crash, _Selector
 import outlast
 from outlast import app as app_module
 from outlast import starting as starting_module
+from outlast.errors import ModelFailure
 from outlast.events import ModelCallInDoubt, tag
 from outlast.journal import Commit, Journal, Record, run_stream
 from outlast.models import Part, Reply, Request
@@ -94,8 +95,8 @@ class World:
         # At Claude itself, since what it refuses is not always told by those who asked.
         answer = self.model._claude.answer
 
-        def heard(body: bytes, key: str = "") -> Answer:
-            self.answers.append(answer(body, key))
+        def heard(body: bytes, key: str = "", *, batch: bool = False) -> Answer:
+            self.answers.append(answer(body, key, batch=batch))
             return self.answers[-1]
 
         self.model._claude.answer = heard  # type: ignore[method-assign]
@@ -146,6 +147,23 @@ class Life:
             self.dead = True
             self.check()
         return await self._world.model.call(request, on_part=on_part)
+
+    def no_batches(self) -> str:
+        return ""
+
+    async def send_batch(self, requests: Mapping[str, Request]) -> str:
+        self.check()
+        sent = await self._world.model.send_batch(requests)
+        self.check()
+        return sent
+
+    async def batch_ended(self, batch_id: str) -> bool:
+        self.check()
+        return await self._world.model.batch_ended(batch_id)
+
+    async def batch_results(self, batch_id: str) -> Mapping[str, Reply | ModelFailure]:
+        self.check()
+        return await self._world.model.batch_results(batch_id)
 
     async def aappend(self, commit: Commit) -> tuple[Record, ...]:
         return self.append(commit)
