@@ -219,6 +219,7 @@ class Agent:
             each = worst_case(self.model, window, self.max_tokens, self._terms)
             told = f"{limits.turns:,} turns, each with {window:,} tokens, {self.max_tokens:,} back"
             more = ", and the agents that it asks" if below else ""
+            more += "; Budget(usd=…) makes it less"
             yield WorstCase(nano=limits.turns * each + below, why=told + more)
 
     def _worst_below(self) -> int | None:
