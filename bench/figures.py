@@ -66,6 +66,8 @@ class Size:
     http_turns: int = 20
     starts: int = 15
     asks: int = 1000
+    held_pairs: int = 1500
+    month_events: int = 1_000_000
 
 
 FULL_SIZE = Size(pairs=9)
@@ -77,6 +79,8 @@ QUICK = Size(
     http_repeats=3,
     http_turns=10,
     starts=5,
+    held_pairs=500,
+    month_events=100_000,
 )
 
 Progress = Callable[[str, int], Callable[[], None]]
@@ -93,6 +97,7 @@ def all_figures(folder: Path, size: Size, progress: Progress) -> Iterator[Figure
     yield from _resume(folder, size, progress)
     yield from _resume_flow(folder, size, progress)
     yield from _memory(folder, size, progress)
+    yield from _budgets(folder, size, progress)
     yield from _starts(size, progress)
 
 
@@ -206,6 +211,55 @@ def _http_cpu(
         beside=_beside(ours, theirs, case, "µs"),
         **bounds,
     )
+
+
+def _budgets(folder: Path, size: Size, progress: Progress) -> Iterator[Figure]:
+    yield from _held(folder, size, progress)
+    run("record_pairs", folder=folder, pairs=size.held_pairs)
+    step = progress("pairs of hold and settlement against raw SQLite", size.pairs)
+    shape = {"folder": folder, "runs": 64, "pairs": max(4, size.held_pairs // 40)}
+    tasks = ("pairs_together", shape), ("raw_pairs", {"folder": folder})
+    ours, raw = interleaved(size.pairs, *tasks, step=step)
+    yield Figure(
+        "pairs/s in four scopes, one process ÷ raw SQLite, FULL",
+        ratios(ours, raw, "pairs_per_s"),
+        gate=2.0,
+        goal=4.0,
+        more=True,
+        beside=_beside(ours, raw, "pairs_per_s", "/s"),
+    )
+    step = progress("pairs of eight processes at 200/s", 1)
+    found = run("pairs_beside", folder=folder, processes=8, pairs=50, per_s=200.0)
+    step()
+    yield Figure(
+        "a pair of one of eight processes at 200/s in all: p99",
+        [found["p99_ms"]],
+        unit=" ms",
+        beside=f"p50 {found['p50_ms']:.1f} ms",
+    )
+    step = progress(f"the month over {size.month_events:,} events", 1)
+    found = run("month", folder=folder, events=size.month_events)
+    step()
+    yield Figure(
+        f"month view of {size.month_events:,} events: roll-up ÷ raw",
+        [found["rollup_ms"] / found["raw_ms"]],
+        beside=f"{found['rollup_ms']:.0f} ms against {found['raw_ms']:,.0f}",
+    )
+
+
+def _held(folder: Path, size: Size, progress: Progress) -> Iterator[Figure]:
+    for synchronous, bounds in (("FULL", {"gate": 1.3, "goal": 1.15}), ("OFF", {})):
+        step = progress(f"holding in four scopes, synchronous={synchronous}", size.pairs)
+        shape = {"folder": folder, "pairs": size.held_pairs, "synchronous": synchronous}
+        tasks = ("held", {**shape, "scopes": 4}), ("held", {**shape, "scopes": 0})
+        ours, without = interleaved(size.pairs, *tasks, step=step)
+        key, what = ("wall_us", "wall") if synchronous == "FULL" else ("cpu_us", "CPU, no fsync")
+        yield Figure(
+            f"holding and settling in four scopes ÷ the append without, {what}",
+            ratios(ours, without, key),
+            beside=_beside(ours, without, key, "µs"),
+            **bounds,
+        )
 
 
 def _bytes(folder: Path, size: Size, progress: Progress) -> Iterator[Figure]:

@@ -312,6 +312,70 @@ def over_http(folder: Path, measured: int) -> dict[str, Any]:
     return dict(turns.turns(folder, measured))
 
 
+# ── budgets ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def held(folder: Path, pairs: int, scopes: int, synchronous: str) -> dict[str, Any]:
+    """Return what it takes to append what a call writes, held in so many scopes."""
+    import ledger  # noqa: PLC0415  (of these tasks only)
+
+    store = folder / f"held-{os.getpid()}.db"
+    taken = ledger.appends(store, pairs, scopes, synchronous)
+    _remove(store)
+    return dict(taken)
+
+
+def record_pairs(folder: Path, pairs: int) -> dict[str, Any]:
+    """Record what pairs write, to be replayed, and keep an empty store beside it."""
+    import ledger  # noqa: PLC0415  (of these tasks only)
+
+    _empty_store(folder / "empty.db")
+    _remove(folder / "recorded-pairs.db")
+    ledger.record(folder, pairs)
+    return {}
+
+
+def pairs_together(folder: Path, runs: int, pairs: int) -> dict[str, Any]:
+    """Return how many pairs a second one process holds and settles for many runs."""
+    import ledger  # noqa: PLC0415  (of these tasks only)
+
+    store = folder / f"pairs-{os.getpid()}.db"
+    found = ledger.together(store, runs, pairs)
+    _remove(store)
+    return dict(found)
+
+
+def raw_pairs(folder: Path) -> dict[str, Any]:
+    """Return how many pairs a second raw SQLite writes, a transaction for each commit."""
+    import ledger  # noqa: PLC0415  (of these tasks only)
+
+    store = folder / f"raw-{os.getpid()}.db"
+    shutil.copy(folder / "empty.db", store)
+    found = ledger.raw(folder, store)
+    _remove(store)
+    return dict(found)
+
+
+def pairs_beside(folder: Path, processes: int, pairs: int, per_s: float) -> dict[str, Any]:
+    """Return how long a pair takes where several processes write at a pace."""
+    import ledger  # noqa: PLC0415  (of these tasks only)
+
+    store = folder / f"beside-{os.getpid()}.db"
+    found = ledger.beside(store, processes, pairs, per_s)
+    _remove(store)
+    return dict(found)
+
+
+def month(folder: Path, events: int) -> dict[str, Any]:
+    """Return what the month view takes from the roll-up, and from the events."""
+    import ledger  # noqa: PLC0415  (of these tasks only)
+
+    store = folder / f"month-{os.getpid()}.db"
+    found = ledger.month(store, events)
+    _remove(store)
+    return dict(found)
+
+
 # ── starting ────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -355,6 +419,12 @@ TASKS = {
         memory_one,
         memory_live,
         over_http,
+        held,
+        record_pairs,
+        pairs_together,
+        raw_pairs,
+        pairs_beside,
+        month,
         start,
     )
 }
