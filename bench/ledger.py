@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
-import os
 import subprocess
 import sys
 import time
@@ -261,7 +260,6 @@ def _added_up(journal: Journal) -> dict[str, int]:
 
 
 if __name__ == "__main__":
-    os.nice(0)
     print(
         json.dumps(
             _paced(Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]), int(sys.argv[4]))
