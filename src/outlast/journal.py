@@ -77,6 +77,8 @@ class RunRow(msgspec.Struct, frozen=True, kw_only=True):
     answer: str | None = None
     """JSON."""
     cost_nano: int = 0
+    in_doubt_nano: int = 0
+    """The part of it that calls in doubt are counted at."""
     tokens: int = 0
     turns: int = 0
     created_at: int
@@ -111,7 +113,10 @@ class Hold(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class Settlement(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """Every hold of `call_id` in `unit` is replaced by `amount`, settled or in doubt."""
+    """Every hold of `call_id` in `unit` is replaced by `amount`, settled or in doubt.
+
+    What is in doubt can be settled later, by another settlement of the same call.
+    """
 
     call_id: str
     unit: str = "nano"
@@ -133,14 +138,19 @@ class Balance(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Posting(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """One line of the hourly cost roll-up; lines with the same key are added up."""
+    """One line of the hourly cost roll-up; lines with the same key are added up.
+
+    A line may take back what an earlier one said, so its amounts may be negative.
+    """
 
     hour: int
-    """Nanoseconds since the epoch, at the full hour, UTC."""
+    """Of the call: nanoseconds since the epoch, at the full hour, UTC."""
     agent: str
     version: str = ""
     tenant: str = ""
     model: str = ""
+    tool: str = ""
+    """The tools whose results the call brought to Claude, sorted, as in `fetch+search`."""
     calls: int = 0
     calls_in_doubt: int = 0
     calls_failed: int = 0
@@ -150,6 +160,25 @@ class Posting(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     output_tokens: int = 0
     settled_nano: int = 0
     in_doubt_nano: int = 0
+    search_nano: int = 0
+    """Of what is settled: the fees of web searches."""
+    loops_nano: int = 0
+    """Of what is settled: calls that asked again for what had been done, with nothing new."""
+    missed_nano: int = 0
+    """Of what is settled: what a prompt cost more because the cache did not answer."""
+    rejected_nano: int = 0
+    """Of what is settled: answers that were rejected."""
+    lost_nano: int = 0
+    """Of what is settled: calls that were in doubt, and turned out to be billed."""
+
+    @property
+    def key(self) -> tuple[int, str, str, str, str, str]:
+        """What lines have in common that are added up."""
+        return self.hour, self.agent, self.version, self.tenant, self.model, self.tool
+
+
+COUNTED: Final = Posting.__struct_fields__[6:]
+"""The members of a posting that are added up."""
 
 
 class Commit(msgspec.Struct, frozen=True, kw_only=True):

@@ -182,6 +182,7 @@ def row(state: RunState, run_id: str) -> RunRow:
         wake_at=state.steps.wake_at or None,
         answer=_answer(state),
         cost_nano=state.spend.nano,
+        in_doubt_nano=state.spend.in_doubt_nano,
         tokens=state.spend.tokens,
         turns=state.spend.turns,
         created_at=state.created_at,

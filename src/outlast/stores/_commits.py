@@ -214,7 +214,16 @@ Account: TypeAlias = tuple[str, str, str]
 Holder: TypeAlias = tuple[str, str]
 """Call id, unit."""
 
-Amounts: TypeAlias = dict[tuple[str, str], int]
+
+
+class Held(msgspec.Struct, frozen=True, gc=False):
+    """What one call holds of one scope, or is counted at there because it is in doubt."""
+
+    amount: int
+    in_doubt: bool = False
+
+
+Amounts: TypeAlias = dict[tuple[str, str], Held]
 """What one call holds, by scope and window."""
 
 
@@ -279,15 +288,19 @@ class Ledger:
 
     def _settle(self, settlement: Settlement) -> None:
         holder = (settlement.call_id, settlement.unit)
-        for (scope, window), held in self._holds(holder).items():
+        held_before = self._holds(holder)
+        for (scope, window), held in held_before.items():
             account = (scope, window, settlement.unit)
             old, amount = self._account(account), settlement.amount
+            doubted = held.amount if held.in_doubt else 0
             self.accounts[account] = Balance(
                 settled=old.settled + (0 if settlement.in_doubt else amount),
-                in_doubt=old.in_doubt + (amount if settlement.in_doubt else 0),
-                held=old.held - held,
+                in_doubt=old.in_doubt - doubted + (amount if settlement.in_doubt else 0),
+                held=old.held - (held.amount - doubted),
             )
-        self.holds[holder] = {}
+        # What is in doubt is remembered, so that it can be settled once somebody knows.
+        doubt = Held(settlement.amount, in_doubt=True)
+        self.holds[holder] = dict.fromkeys(held_before, doubt) if settlement.in_doubt else {}
 
     def _hold(self, hold: Hold) -> None:
         account = (hold.scope, hold.window, hold.unit)
@@ -313,7 +326,7 @@ class Ledger:
                 f"call {hold.call_id!r} holds {hold.unit} of {hold.scope} ({hold.window}) already; "
                 "every attempt has a call id of its own"
             )
-        self.holds[holder] = {**amounts, place: hold.needed}
+        self.holds[holder] = {**amounts, place: Held(hold.needed)}
         self.accounts[account] = Balance(
             settled=old.settled, in_doubt=old.in_doubt, held=old.held + hold.needed
         )

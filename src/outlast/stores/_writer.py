@@ -259,7 +259,10 @@ class Writer:
 
     def _holds(self, key: commits.Holder) -> commits.Amounts:
         rows = self._rows("holds", *key)
-        return {(scope, window): amount for scope, window, amount in rows}
+        return {
+            (scope, window): commits.Held(amount, in_doubt=bool(in_doubt))
+            for scope, window, amount, in_doubt in rows
+        }
 
 
 def _file_at(path: Path) -> tuple[int, int] | None:
@@ -308,6 +311,7 @@ class _Batch:
                 head.next_seq,
                 row.updated_at,
                 row.cost_nano,
+                row.in_doubt_nano,
                 row.tokens,
                 row.turns,
                 number,
@@ -340,7 +344,11 @@ class _Batch:
         executemany(sql["delete_holds"], list(ledger.holds))
         executemany(
             sql["insert_hold"],
-            [(*call, *place, amount) for call, held in holds for place, amount in held.items()],
+            [
+                (*call, *place, held.amount, held.in_doubt)
+                for call, amounts in holds
+                for place, held in amounts.items()
+            ],
         )
 
 
@@ -370,6 +378,7 @@ def _whole(row: RunRow, head: commits.Head) -> commits.Row:
         head.fence,
         row.updated_at,
         row.cost_nano,
+        row.in_doubt_nano,
         row.tokens,
         row.turns,
         *_cold(row),

@@ -15,20 +15,8 @@ from typing import Any
 import msgspec
 
 from outlast.errors import Busy, RunNotFound, StoreError
-from outlast.journal import Balance, Commit, Posting, Proof, Record, RunRow
+from outlast.journal import COUNTED, Balance, Commit, Posting, Proof, Record, RunRow
 from outlast.stores import _commits as commits
-
-_COUNTED = (
-    "calls",
-    "calls_in_doubt",
-    "calls_failed",
-    "input_tokens",
-    "cache_read_tokens",
-    "cache_write_tokens",
-    "output_tokens",
-    "settled_nano",
-    "in_doubt_nano",
-)
 
 
 class MemoryJournal:
@@ -45,7 +33,7 @@ class MemoryJournal:
         self._rows: dict[str, RunRow] = {}
         self._accounts: dict[commits.Account, Balance] = {}
         self._holds: dict[commits.Holder, commits.Amounts] = {}
-        self._costs: dict[tuple[int, str, str, str, str], Posting] = {}
+        self._costs: dict[tuple[int, str, str, str, str, str], Posting] = {}
         self._blobs: dict[str, bytes] = {}
         self._claimed: set[str] = set()
 
@@ -102,7 +90,7 @@ class MemoryJournal:
                 updated_at=commit.row.updated_at if commit.row else commit.at,
             )
         for posting in commit.postings:
-            key = (posting.hour, posting.agent, posting.version, posting.tenant, posting.model)
+            key = posting.key
             old = self._costs.get(key)
             self._costs[key] = posting if old is None else _sum(old, posting)
 
@@ -235,5 +223,5 @@ def _end(after: int, limit: int | None) -> int | None:
 
 
 def _sum(old: Posting, new: Posting) -> Posting:
-    amounts: dict[str, Any] = {name: getattr(old, name) + getattr(new, name) for name in _COUNTED}
+    amounts: dict[str, Any] = {name: getattr(old, name) + getattr(new, name) for name in COUNTED}
     return msgspec.structs.replace(old, **amounts)

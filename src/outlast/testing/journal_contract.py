@@ -42,6 +42,7 @@ from outlast.events import (
     encode,
 )
 from outlast.journal import (
+    COUNTED,
     GENESIS,
     Balance,
     Commit,
@@ -377,7 +378,8 @@ class JournalContract:
         stream = begin(journal, "a")
         epoch = journal.claim(stream)
         rows = [
-            row("a", cost_nano=5, tokens=6, turns=1),
+            row("a", cost_nano=5, in_doubt_nano=2, tokens=6, turns=1),
+            row("a", cost_nano=7, in_doubt_nano=1, tokens=7, turns=1),
             row("a", cost_nano=9, tokens=9, turns=2, phase="drafting", updated_at=AT + 5),
             row("a", status="completed", answer='"42"', version="v2", parent="p", root="q"),
         ]
@@ -459,6 +461,21 @@ class JournalContract:
         total = Posting(hour=7, agent="x", model="m", calls=3, output_tokens=30, settled_nano=300)
         assert journal.rollup() == [other, total]
 
+    def test_every_amount_of_the_roll_up_is_kept(self, journal: Journal) -> None:
+        """Each member has a sum of its own, a tool has a line of its own, and less can be said."""
+        stream = begin(journal, "a")
+        epoch = journal.claim(stream)
+        amounts = {name: number for number, name in enumerate(COUNTED, 1)}
+        lines = [Posting(hour=7, agent="x", tool=tool, **amounts) for tool in ("", "b", "b")]
+        less = Posting(hour=7, agent="x", tool="b", in_doubt_nano=-3, calls_in_doubt=-1)
+        journal.append(driven(stream, epoch, 2, postings=[*lines, less]))
+        one, two = journal.rollup()
+        assert one == lines[0]
+        twice = {name: 2 * number for name, number in amounts.items()}
+        twice["in_doubt_nano"] -= 3
+        twice["calls_in_doubt"] -= 1
+        assert two == Posting(hour=7, agent="x", tool="b", **twice)
+
     # ── the ledger ─────────────────────────────────────────────────────────────────────────────
 
     def test_a_hold_is_taken_and_settled(self, journal: Journal) -> None:
@@ -491,6 +508,43 @@ class JournalContract:
         with pytest.raises(Refused) as caught:
             journal.append(driven(stream, epoch, 4, holds=[again]))
         assert (caught.value.needed, caught.value.left, caught.value.why) == (50, 40, "limit")
+
+    def test_what_is_in_doubt_is_settled_once_somebody_knows(self, journal: Journal) -> None:
+        """A later settlement moves it from in doubt to settled, everywhere, and only once."""
+        stream = begin(journal, "a")
+        epoch = journal.claim(stream)
+        holds = [
+            Hold(call_id="c", scope="s", needed=60),
+            Hold(call_id="c", scope="t", window="day:2026-01-01", needed=60),
+            Hold(call_id="d", scope="s", needed=7),
+        ]
+        journal.append(driven(stream, epoch, 2, holds=holds))
+        doubt = Settlement(call_id="c", amount=50, in_doubt=True)
+        for seq in (3, 4):  # said twice, it is the same doubt
+            journal.append(driven(stream, epoch, seq, settlements=[doubt]))
+        assert journal.balance("s") == Balance(in_doubt=50, held=7)
+        for seq in (5, 6):
+            paid = [Settlement(call_id="c", amount=20)]
+            journal.append(driven(stream, epoch, seq, settlements=paid))
+        assert journal.balance("s") == Balance(settled=20, held=7)
+        assert journal.balance("t", window="day:2026-01-01") == Balance(settled=20)
+        again = Hold(call_id="e", scope="s", needed=73, limit=100)
+        journal.append(driven(stream, epoch, 7, holds=[again]))
+        assert journal.balance("s") == Balance(settled=20, held=80)
+
+    def test_what_is_in_doubt_may_come_to_be_less(self, journal: Journal) -> None:
+        """A settlement in doubt replaces an earlier one of the same call, also in one commit."""
+        stream = begin(journal, "a")
+        epoch = journal.claim(stream)
+        journal.append(driven(stream, epoch, 2, holds=[Hold(call_id="c", scope="s", needed=60)]))
+        doubts = [Settlement(call_id="c", amount=n, in_doubt=True) for n in (60, 40)]
+        journal.append(driven(stream, epoch, 3, settlements=doubts))
+        assert journal.balance("s") == Balance(in_doubt=40)
+        again = Hold(call_id="c", scope="s", needed=1)
+        with pytest.raises(UsageError, match="every attempt has a call id of its own"):
+            journal.append(driven(stream, epoch, 4, holds=[again]))
+        journal.append(driven(stream, epoch, 4, settlements=[Settlement(call_id="c", amount=0)]))
+        assert journal.balance("s") == Balance()
 
     def test_a_call_is_settled_once(self, journal: Journal) -> None:
         """Settling what holds nothing changes nothing."""
@@ -888,10 +942,12 @@ class JournalContract:
                 epoch,
                 2,
                 row=row("a", turns=3),
-                holds=[Hold(call_id="c", scope="s", needed=7)],
+                holds=[Hold(call_id=c, scope="s", needed=7) for c in "cd"],
                 postings=[Posting(hour=1, agent="researcher", calls=1)],
             )
         )
+        doubt = [Settlement(call_id="d", amount=7, in_doubt=True)]
+        journal.append(driven(stream, epoch, 3, settlements=doubt))
         digest = journal.put_blob(b"content")
         before = self._everything(journal, digest)
         journal.close()
@@ -900,11 +956,11 @@ class JournalContract:
             assert self._everything(journal, digest) == before
             assert journal.claim(stream) == epoch + 1
             with pytest.raises(Fenced):
-                journal.append(driven(stream, epoch, 3))
-            given = [Settlement(call_id="c", amount=2)]
-            journal.append(driven(stream, epoch + 1, 3, settlements=given))
-            assert journal.balance("s") == Balance(settled=2)
-            assert check_chain(journal.proofs(stream)) == 3
+                journal.append(driven(stream, epoch, 4))
+            given = [Settlement(call_id="c", amount=2), Settlement(call_id="d", amount=3)]
+            journal.append(driven(stream, epoch + 1, 4, settlements=given))
+            assert journal.balance("s") == Balance(settled=5)
+            assert check_chain(journal.proofs(stream)) == 4
         finally:
             journal.close()
 

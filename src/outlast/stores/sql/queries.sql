@@ -76,20 +76,21 @@ WHERE e.id > ? AND e.id < ? ORDER BY e.id LIMIT ?;
 -- upsert_run --
 -- The whole row of a run.
 INSERT INTO runs
-    (number, id, next_seq, fence, updated_at, cost_nano, tokens, turns, status, phase, agent,
-     version, created_at, wake_at, degraded, tenant, parent, root, why, answer)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    (number, id, next_seq, fence, updated_at, cost_nano, in_doubt_nano, tokens, turns, status,
+     phase, agent, version, created_at, wake_at, degraded, tenant, parent, root, why, answer)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (number) DO UPDATE SET
     next_seq = excluded.next_seq, fence = excluded.fence, updated_at = excluded.updated_at,
-    cost_nano = excluded.cost_nano, tokens = excluded.tokens, turns = excluded.turns,
-    status = excluded.status, phase = excluded.phase, agent = excluded.agent,
+    cost_nano = excluded.cost_nano, in_doubt_nano = excluded.in_doubt_nano,
+    tokens = excluded.tokens, turns = excluded.turns, status = excluded.status, phase = excluded.phase, agent = excluded.agent,
     version = excluded.version, created_at = excluded.created_at, wake_at = excluded.wake_at,
     degraded = excluded.degraded, tenant = excluded.tenant, parent = excluded.parent,
     root = excluded.root, why = excluded.why, answer = excluded.answer;
 
 -- advance_run --
 -- What changes with nearly every append, and is in no index.
-UPDATE runs SET next_seq = ?, updated_at = ?, cost_nano = ?, tokens = ?, turns = ?
+UPDATE runs SET next_seq = ?, updated_at = ?, cost_nano = ?, in_doubt_nano = ?, tokens = ?,
+       turns = ?
 WHERE number = ?;
 
 -- touch_run --
@@ -102,32 +103,32 @@ SELECT next_seq FROM runs WHERE number = ?;
 
 -- run --
 -- One run's row.
-SELECT id, agent, version, status, phase, answer, cost_nano, tokens, turns, created_at, updated_at,
-       wake_at, why, degraded, tenant, parent, root, next_seq, fence
+SELECT id, agent, version, status, phase, answer, cost_nano, in_doubt_nano, tokens, turns,
+       created_at, updated_at, wake_at, why, degraded, tenant, parent, root, next_seq, fence
 FROM runs WHERE id = ?;
 
 -- runs --
 -- Every run's row, newest first.
-SELECT id, agent, version, status, phase, answer, cost_nano, tokens, turns, created_at, updated_at,
-       wake_at, why, degraded, tenant, parent, root, next_seq, fence
+SELECT id, agent, version, status, phase, answer, cost_nano, in_doubt_nano, tokens, turns,
+       created_at, updated_at, wake_at, why, degraded, tenant, parent, root, next_seq, fence
 FROM runs ORDER BY number DESC LIMIT ?;
 
 -- runs_of_status --
 -- The rows of the runs in a status, newest first.
-SELECT id, agent, version, status, phase, answer, cost_nano, tokens, turns, created_at, updated_at,
-       wake_at, why, degraded, tenant, parent, root, next_seq, fence
+SELECT id, agent, version, status, phase, answer, cost_nano, in_doubt_nano, tokens, turns,
+       created_at, updated_at, wake_at, why, degraded, tenant, parent, root, next_seq, fence
 FROM runs WHERE status = ? ORDER BY number DESC LIMIT ?;
 
 -- runs_of_agent --
 -- The rows of an agent's runs, newest first.
-SELECT id, agent, version, status, phase, answer, cost_nano, tokens, turns, created_at, updated_at,
-       wake_at, why, degraded, tenant, parent, root, next_seq, fence
+SELECT id, agent, version, status, phase, answer, cost_nano, in_doubt_nano, tokens, turns,
+       created_at, updated_at, wake_at, why, degraded, tenant, parent, root, next_seq, fence
 FROM runs WHERE agent = ? ORDER BY number DESC LIMIT ?;
 
 -- runs_of_status_and_agent --
 -- The rows of an agent's runs in a status, newest first.
-SELECT id, agent, version, status, phase, answer, cost_nano, tokens, turns, created_at, updated_at,
-       wake_at, why, degraded, tenant, parent, root, next_seq, fence
+SELECT id, agent, version, status, phase, answer, cost_nano, in_doubt_nano, tokens, turns,
+       created_at, updated_at, wake_at, why, degraded, tenant, parent, root, next_seq, fence
 FROM runs WHERE status = ? AND agent = ? ORDER BY number DESC LIMIT ?;
 
 -- ── money ────────────────────────────────────────────────────────────────────────────────────
@@ -148,23 +149,24 @@ ON CONFLICT (scope, window, unit) DO UPDATE SET
     settled = excluded.settled, in_doubt = excluded.in_doubt, held = excluded.held;
 
 -- holds --
--- What one call holds, and where.
-SELECT scope, window, amount FROM holds WHERE call_id = ? AND unit = ?;
+-- What one call holds or is in doubt at, and where.
+SELECT scope, window, amount, in_doubt FROM holds WHERE call_id = ? AND unit = ?;
 
 -- insert_hold --
--- What one call holds of one scope.
-INSERT INTO holds (call_id, unit, scope, window, amount) VALUES (?, ?, ?, ?, ?);
+-- What one call holds of one scope, or is in doubt at.
+INSERT INTO holds (call_id, unit, scope, window, amount, in_doubt) VALUES (?, ?, ?, ?, ?, ?);
 
 -- delete_holds --
--- A call that holds nothing any more.
+-- A call that holds nothing any more, or something else.
 DELETE FROM holds WHERE call_id = ? AND unit = ?;
 
 -- post --
 -- One line of the hourly roll-up; lines with the same key are added up.
 INSERT INTO costs_hourly
-    (hour, agent, version, tenant, model, calls, calls_in_doubt, calls_failed, input_tokens,
-     cache_read_tokens, cache_write_tokens, output_tokens, settled_nano, in_doubt_nano)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    (hour, agent, version, tenant, model, tool, calls, calls_in_doubt, calls_failed, input_tokens,
+     cache_read_tokens, cache_write_tokens, output_tokens, settled_nano, in_doubt_nano,
+     search_nano, loops_nano, missed_nano, rejected_nano, lost_nano)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (hour, agent, version, tenant, model, tool) DO UPDATE SET
     calls = calls + excluded.calls,
     calls_in_doubt = calls_in_doubt + excluded.calls_in_doubt,
@@ -174,15 +176,19 @@ ON CONFLICT (hour, agent, version, tenant, model, tool) DO UPDATE SET
     cache_write_tokens = cache_write_tokens + excluded.cache_write_tokens,
     output_tokens = output_tokens + excluded.output_tokens,
     settled_nano = settled_nano + excluded.settled_nano,
-    in_doubt_nano = in_doubt_nano + excluded.in_doubt_nano;
+    in_doubt_nano = in_doubt_nano + excluded.in_doubt_nano,
+    search_nano = search_nano + excluded.search_nano,
+    loops_nano = loops_nano + excluded.loops_nano,
+    missed_nano = missed_nano + excluded.missed_nano,
+    rejected_nano = rejected_nano + excluded.rejected_nano,
+    lost_nano = lost_nano + excluded.lost_nano;
 
 -- rollup --
 -- The hourly roll-up, oldest hour first.
-SELECT hour, agent, version, tenant, model, sum(calls), sum(calls_in_doubt), sum(calls_failed),
-       sum(input_tokens), sum(cache_read_tokens), sum(cache_write_tokens), sum(output_tokens),
-       sum(settled_nano), sum(in_doubt_nano)
-FROM costs_hourly
-GROUP BY hour, agent, version, tenant, model ORDER BY hour, agent, version, tenant, model;
+SELECT hour, agent, version, tenant, model, tool, calls, calls_in_doubt, calls_failed,
+       input_tokens, cache_read_tokens, cache_write_tokens, output_tokens, settled_nano,
+       in_doubt_nano, search_nano, loops_nano, missed_nano, rejected_nano, lost_nano
+FROM costs_hourly ORDER BY hour, agent, version, tenant, model, tool;
 
 -- ── blobs ────────────────────────────────────────────────────────────────────────────────────
 
