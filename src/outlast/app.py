@@ -589,6 +589,8 @@ class Outlast:
                 raise RunEnded(run_id, status=run.status)
             if run.status in FINAL or (run.status == "completed" and not unsaid):
                 return run
+            if fenced and run.status == "stopped" and not unsaid:
+                return run  # whoever took it over has come to its end
             if run.wake_at is not None and (left_s := _left_s(run)) > 0:
                 if left_s > wait_s:
                     return run

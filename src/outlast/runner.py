@@ -123,6 +123,9 @@ CHILD: Final = "outlast-child"
 RESULTS_NS: Final = 29 * 86_400 * NS
 """How long the API keeps the results of a batch."""
 
+LOOKS_S: Final = 60.0
+"""How long a run waits at most before it looks at the clock again, which may have been set back."""
+
 QUIET_S: Final = 0.05
 """How long a flow that waits for nothing but time is listened to before it is parked."""
 
@@ -500,8 +503,7 @@ class _Leg:
                 self._tasks.add(asyncio.create_task(self._call(action), name=_task(action)))
         host.start()
         self._let_end(host)
-        naps = [action.until for action in wanted.actions if isinstance(action, Sleep)]
-        quiet = await self._something(host, min(naps) if naps else None)
+        quiet = await self._something(host, self._until(wanted.actions))
         outcomes = self._over()
         if not outcomes:
             self._let_end(host)
@@ -559,9 +561,16 @@ class _Leg:
                 outcomes.append(outcome)
         return outcomes
 
-    async def _next(self, actions: Sequence[Action]) -> list[Outcome]:
+    def _until(self, actions: Sequence[Action]) -> int | None:
+        """Return when to decide again though nothing happened; `None` is never."""
         sleeps = [action.until for action in actions if isinstance(action, Sleep)]
-        wait_s = max(0, min(sleeps) - self._runner._clock()) / NS if sleeps else None  # noqa: SLF001
+        # A clock that was set back since they were decided would make a moment last an hour.
+        latest = self._runner._clock() + int(LOOKS_S * NS)  # noqa: SLF001
+        return min(*sleeps, latest) if sleeps else None
+
+    async def _next(self, actions: Sequence[Action]) -> list[Outcome]:
+        until = self._until(actions)
+        wait_s = None if until is None else max(0, until - self._runner._clock()) / NS  # noqa: SLF001
         if not self._tasks:
             assert wait_s is not None, "nothing in flight and nothing to wait for"  # noqa: S101
             await asyncio.sleep(wait_s)
