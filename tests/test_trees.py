@@ -190,6 +190,17 @@ def test_what_a_run_had_spent_counts_when_it_gets_children() -> None:
         assert app.journal.balance("tree:r").taken == sum(run.cost_nano for run in app.runs())
 
 
+def test_the_budget_of_a_tree_holds_for_a_run_without_children() -> None:
+    """What an operator gives a tree is kept by a run that is all there is of it."""
+    with outlast.Outlast("memory://", model=ScriptedModel(spending)) as app:
+        app.set_budget("tree:r", turns=2, reason="a test")
+        run = app.run(EXPERT, "Go.", run_id="r")
+        assert (run.status, run.turns) == ("stopped", 2)
+        assert "tree budget" in run.why
+        app.set_budget("tree:r", reason="no limit any more")
+        assert app.resume("r", EXPERT).status == "completed"
+
+
 @pytest.mark.parametrize("second", [3, 8])
 def test_no_crash_widens_the_budget_of_a_tree(second: int, tmp_path: Any) -> None:
     """Wherever the process dies, and dies again, its tree is billed no more than it may use."""

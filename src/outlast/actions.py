@@ -147,8 +147,8 @@ class Short(msgspec.Struct, frozen=True):
     scope: str
     unit: str
     left: int
-    passing: bool
-    """It may fit once calls in flight are settled."""
+    held: int
+    """What more there may be once calls in flight are settled."""
 
 
 class World(msgspec.Struct, frozen=True, kw_only=True):

@@ -397,11 +397,11 @@ def _room(
 
 def _room_of(short: Short, call: budget.Next) -> int | budget.Shortage:
     """Return the room that is left in a budget beyond the run."""
+    free = short.left + short.held
     if short.unit in ("calls", "turns"):
-        return budget.Shortage(unit=short.unit, needed=1, left=short.left, passing=short.passing)
-    limit = Limits(nano=short.left) if short.unit == "nano" else Limits(tokens=short.left)
-    fits = budget.room(limit, budget.Used(), call)
-    return fits if isinstance(fits, int) else replace(fits, passing=short.passing)
+        return budget.Shortage(unit=short.unit, needed=1, left=short.left, passing=free >= 1)
+    limit = Limits(nano=free) if short.unit == "nano" else Limits(tokens=free)
+    return budget.room(limit, budget.Used(held_nano=short.held, held_tokens=short.held), call)
 
 
 def _short(ask: Conversation, scope: str, short: budget.Shortage, now: int) -> Step:

@@ -325,12 +325,14 @@ class Refused(JournalError):
         needed: int,
         left: int,
         why: Literal["limit", "held"] = "limit",
+        held: int = 0,
     ) -> None:
         self.scope = scope
         self.unit = unit
         self.needed = needed
         self.left = left
         self.why = why
+        self.held = held
         others = ", the rest is held by calls in flight" if why == "held" else ""
         super().__init__(f"{scope} has {left} {unit} left, {needed} are needed{others}")
 

@@ -290,10 +290,8 @@ class _Leg:
         self._watch = watch
         self._started = state.started
         self._spawn = spawn
-        own = (Tree(run_id, who.budget.limits),) if _has_children(who) else ()
-        self._trees = (*above, *own)
-        """The runs whose budgets cover what this one spends beside its own: those above it, and
-        itself where its children pay from it."""
+        self._above = above
+        self._tree = Tree(run_id, who.budget.limits)
         self._halted: dict[str, str] = {}
         """Why the tool calls have no outcome whose child runs were stopped, by `call_id`."""
         self._tasks: set[asyncio.Task[Outcome | None]] = set()
@@ -329,13 +327,22 @@ class _Leg:
         self._limits = self._limits_of(budgets)
         return self._limits
 
+    def _trees(self, budgets: Budgets) -> tuple[Tree, ...]:
+        """Return the runs whose budgets cover what this one spends, beside its own.
+
+        Those are the runs above it, and itself where its children pay from it, or where somebody
+        gave it a tree's budget.
+        """
+        set_for_it = (f"tree:{self._run_id}", "total") in budgets.rules
+        return (*self._above, self._tree) if set_for_it or _has_children(self._who) else self._above
+
     async def carry(self, state: RunState) -> None:
         """Let what the run has spent count in the budget of its tree, if it did not so far."""
-        if not self._trees or self._trees[-1].run_id != self._run_id or not state.spend.nano:
+        if not _has_children(self._who) or not state.spend.nano:
             return
         spent = Limits(nano=state.spend.nano, tokens=state.spend.tokens)
         journal, budgets = self._runner._journal, self._runner.budgets  # noqa: SLF001
-        if before := carried(journal, self._trees[-1], budgets, spent):
+        if before := carried(journal, self._tree, budgets, spent):
             note = NoteAdded(text="what this run had spent counts for its tree", by="outlast")
             at = self._runner._clock()  # noqa: SLF001
             counted = Commit(stream=BUDGETS, events=(note,), at=at, holds=before)
@@ -387,7 +394,7 @@ class _Leg:
                 return await self._append(wanted)
             return self._behind(wanted)
         except Refused as refused:
-            short = Short(refused.scope, refused.unit, refused.left, refused.why == "held")
+            short = Short(refused.scope, refused.unit, refused.left, refused.held)
             return Denied(short, self._runner._clock())  # noqa: SLF001
         self._watched(logs.tell, records)  # a filter of the caller's may raise
         self._tell(records)
@@ -416,7 +423,7 @@ class _Leg:
         ask = state.asks[ask_id]
         version = ask.version or self._started.version
         scopes = payers(self._started, ask.spec.agent, version, ask.spec.model)
-        return paying(budgets, scopes, self._trees)
+        return paying(budgets, scopes, self._trees(budgets))
 
     def _limits_of(self, budgets: Budgets) -> Limits | None:
         """Return what the run may use where somebody set that; `None` is what was declared."""

@@ -314,6 +314,7 @@ class Ledger:
                     needed=hold.needed,
                     left=max(0, hold.limit - taken),
                     why="held" if hold.limit - taken + held >= hold.needed else "limit",
+                    held=min(held, max(0, hold.limit - taken + held)),
                 )
         if hold.paid:
             paid = old.settled + hold.needed

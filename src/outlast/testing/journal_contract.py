@@ -557,14 +557,19 @@ class JournalContract:
         assert journal.balance("s") == Balance(settled=5)
 
     @pytest.mark.parametrize(
-        ("needed", "limit", "left", "why"),
-        [(41, 100, 40, "held"), (91, 100, 40, "limit"), (1, 50, 0, "held"), (1, 5, 0, "limit")],
+        ("needed", "limit", "left", "held", "why"),
+        [
+            (41, 100, 40, 50, "held"),
+            (91, 100, 40, 50, "limit"),
+            (1, 50, 0, 40, "held"),
+            (1, 5, 0, 0, "limit"),
+        ],
         ids=["others hold it", "spent", "nothing left", "over the limit already"],
     )
     def test_a_hold_that_does_not_fit(
-        self, journal: Journal, needed: int, limit: int, left: int, why: str
+        self, journal: Journal, needed: int, limit: int, left: int, held: int, why: str
     ) -> None:
-        """`Refused` says whether waiting for other calls would help.  10 are settled, 50 held."""
+        """`Refused` says how much waiting for others would help.  10 are settled, 50 held."""
         stream = begin(journal, "a")
         epoch = journal.claim(stream)
         first = Hold(call_id="c1", scope="s", needed=10)
@@ -584,7 +589,7 @@ class JournalContract:
             journal.append(driven(stream, epoch, 4, holds=[fits, hold]))
         refused = caught.value
         assert (refused.scope, refused.unit, refused.needed) == ("s", "nano", needed)
-        assert (refused.left, refused.why) == (left, why)
+        assert (refused.left, refused.held, refused.why) == (left, held, why)
         assert journal.balance("s") == Balance(settled=10, held=50)
         assert journal.balance("other") == Balance()
         assert len(journal.read(stream)) == 3
