@@ -24,7 +24,7 @@ from outlast.events import (
 )
 from outlast.models.script import last_text
 from outlast.models.scripted import request_key
-from outlast.prices import worst_case
+from outlast.prices import Terms, worst_case
 from outlast.testing import simulator
 
 TWENTY = [f"question {number} {'at length ' * number}" for number in range(20)]
@@ -88,7 +88,7 @@ def test_the_journal_of_a_child() -> None:
     assert accepted.batch_id == claude.batches[0].id
     assert list(claude.batches[0].results) == [accepted.custom_id]
     bound = intent.hold_tokens - intent.max_tokens
-    assert intent.hold_nano == worst_case("claude-opus-5-5", bound, 500, batch=True)
+    assert intent.hold_nano == worst_case("claude-opus-5-5", bound, 500, Terms(batch=True))
     assert 2 * intent.hold_nano == worst_case("claude-opus-5-5", bound, 500)
 
 

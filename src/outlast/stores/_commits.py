@@ -19,6 +19,7 @@ from outlast.errors import (
     InvalidInput,
     JournalDamaged,
     JournalTooNew,
+    OutlastError,
     Refused,
     RunNotFound,
     StoreError,
@@ -211,11 +212,6 @@ def check_seen(commit: Commit, head_of: Callable[[str], Head | None]) -> None:
 Account: TypeAlias = tuple[str, str, str]
 """Scope, window, unit."""
 
-Holder: TypeAlias = tuple[str, str]
-"""Call id, unit."""
-
-
-
 class Held(msgspec.Struct, frozen=True, gc=False):
     """What one call holds of one scope, or is counted at there because it is in doubt."""
 
@@ -223,8 +219,11 @@ class Held(msgspec.Struct, frozen=True, gc=False):
     in_doubt: bool = False
 
 
-Amounts: TypeAlias = dict[tuple[str, str], Held]
-"""What one call holds, by scope and window."""
+Place: TypeAlias = tuple[str, str, str]
+"""Unit, scope, window."""
+
+Amounts: TypeAlias = dict[Place, Held]
+"""What one call holds, by unit, scope and window."""
 
 
 class Ledger:
@@ -232,20 +231,27 @@ class Ledger:
 
     `account`, `holds` and `since` (the windows of one kind from one on, with what is in them) read
     what is stored.  Nothing is changed by a commit that is refused.
+
+    Attributes:
+        accounts: as they are now.
+        holds: what each call holds now, by its id; nothing where it was settled.
+        stored: the calls of which something else is stored.
+
     """
 
     def __init__(
         self,
         *,
         account: Callable[[Account], Balance],
-        holds: Callable[[Holder], Amounts],
+        holds: Callable[[str], Amounts],
         since: Callable[[Account], dict[str, Balance]],
     ) -> None:
         self._read_account = account
         self._read_holds = holds
         self._read_since = since
         self.accounts: dict[Account, Balance] = {}
-        self.holds: dict[Holder, Amounts] = {}
+        self.holds: dict[str, Amounts] = {}
+        self.stored: set[str] = set()
 
     def apply(self, commit: Commit) -> None:
         """Settle, then hold: what a call gives back may pay for the next one.
@@ -255,13 +261,17 @@ class Ledger:
             UsageError: the call holds that already.
 
         """
-        trial = Ledger(account=self._account, holds=self._holds, since=self._since)
-        for settlement in commit.settlements:
-            trial._settle(settlement)
-        for hold in commit.holds:
-            trial._hold(hold)
-        self.accounts |= trial.accounts
-        self.holds |= trial.holds
+        # Only a hold can be refused, so only then may everything have to be taken back.
+        before = (self.accounts.copy(), self.holds.copy()) if commit.holds else None
+        try:
+            for settlement in commit.settlements:
+                self._settle(settlement)
+            for hold in commit.holds:
+                self._hold(hold)
+        except OutlastError:
+            if before is not None:
+                self.accounts, self.holds = before
+            raise
 
     def _account(self, key: Account) -> Balance:
         found = self.accounts.get(key)
@@ -282,25 +292,36 @@ class Ledger:
         rolled = added(self._since((hold.scope, hold.since, hold.unit)).values())
         return rolled.taken, rolled.held
 
-    def _holds(self, key: Holder) -> Amounts:
-        found = self.holds.get(key)
-        return self._read_holds(key) if found is None else found
+    def _holds(self, call_id: str) -> Amounts:
+        found = self.holds.get(call_id)
+        if found is None:
+            found = self._read_holds(call_id)
+            if found:
+                self.stored.add(call_id)
+        return found
 
     def _settle(self, settlement: Settlement) -> None:
-        holder = (settlement.call_id, settlement.unit)
-        held_before = self._holds(holder)
-        for (scope, window), held in held_before.items():
-            account = (scope, window, settlement.unit)
-            old, amount = self._account(account), settlement.amount
+        unit, amount = settlement.unit, settlement.amount
+        before = self._holds(settlement.call_id)
+        if not before:
+            return
+        after: Amounts = {}
+        for place, held in before.items():
+            if place[0] != unit:
+                after[place] = held
+                continue
+            account = (place[1], place[2], unit)
+            old = self._account(account)
             doubted = held.amount if held.in_doubt else 0
             self.accounts[account] = Balance(
                 settled=old.settled + (0 if settlement.in_doubt else amount),
                 in_doubt=old.in_doubt - doubted + (amount if settlement.in_doubt else 0),
                 held=old.held - (held.amount - doubted),
             )
-        # What is in doubt is remembered, so that it can be settled once somebody knows.
-        doubt = Held(settlement.amount, in_doubt=True)
-        self.holds[holder] = dict.fromkeys(held_before, doubt) if settlement.in_doubt else {}
+            if settlement.in_doubt:
+                # It is remembered, so that it can be settled once somebody knows.
+                after[place] = Held(amount, in_doubt=True)
+        self.holds[settlement.call_id] = after
 
     def _hold(self, hold: Hold) -> None:
         account = (hold.scope, hold.window, hold.unit)
@@ -320,14 +341,14 @@ class Ledger:
             paid = old.settled + hold.needed
             self.accounts[account] = Balance(settled=paid, in_doubt=old.in_doubt, held=old.held)
             return
-        holder, place = (hold.call_id, hold.unit), (hold.scope, hold.window)
-        amounts = self._holds(holder)
+        place = (hold.unit, hold.scope, hold.window)
+        amounts = self._holds(hold.call_id)
         if place in amounts:
             raise UsageError(
                 f"call {hold.call_id!r} holds {hold.unit} of {hold.scope} ({hold.window}) already; "
                 "every attempt has a call id of its own"
             )
-        self.holds[holder] = {**amounts, place: Held(hold.needed)}
+        self.holds[hold.call_id] = {**amounts, place: Held(hold.needed)}
         self.accounts[account] = Balance(
             settled=old.settled, in_doubt=old.in_doubt, held=old.held + hold.needed
         )

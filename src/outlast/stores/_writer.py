@@ -23,7 +23,7 @@ BITS: Final = 24
 """An event's id is its stream's number, shifted by this, and its seq."""
 
 _MOST_HEADS: Final = 10_000
-"""Streams remembered between transactions; beyond that all are read anew."""
+"""Streams, accounts and calls remembered between transactions; beyond that all are read anew."""
 
 _LOOK_S: Final = 1.0
 """How often the writer looks whether its file is still the one that has its name."""
@@ -67,6 +67,9 @@ class Writer:
         self._url = url
         self._busy_timeout_s = busy_timeout_s
         self._heads: dict[str, commits.Head] = {}
+        self._accounts: dict[commits.Account, Balance] = {}
+        self._held: dict[str, commits.Amounts] = {}
+        """What calls of this process hold, as far as it is in the ledger."""
         self._position = 0
         self._last_number = 0
         self._data_version = -1
@@ -131,8 +134,11 @@ class Writer:
         if self._locks.someone_waits() or not self._try_begin():
             self._queue_up()
         version = self._connection.data_version()
-        if version != self._data_version or len(self._heads) > _MOST_HEADS:
+        remembered = len(self._heads) + len(self._accounts) + len(self._held)
+        if version != self._data_version or remembered > _MOST_HEADS:
             self._heads.clear()
+            self._accounts.clear()
+            self._held.clear()
             ((self._position,),) = self._rows("last_position")
             ((self._last_number,),) = self._rows("last_stream")
             self._data_version = version
@@ -206,6 +212,14 @@ class Writer:
             outcomes.append(self._add(batch, commit, entries))
         if batch.events:
             batch.write(self._executemany, self._sql)
+        if batch.ledger is not None:
+            # What is undone with the transaction is forgotten with all that is remembered.
+            self._accounts |= batch.ledger.accounts
+            for call_id, amounts in batch.ledger.holds.items():
+                if amounts:
+                    self._held[call_id] = amounts
+                else:
+                    self._held.pop(call_id, None)
         return outcomes
 
     def _add(
@@ -245,9 +259,12 @@ class Writer:
         return head.fence
 
     def _account(self, key: commits.Account) -> Balance:
-        for settled, in_doubt, held in self._rows("balance", *key):
-            return Balance(settled=settled, in_doubt=in_doubt, held=held)
-        return Balance()
+        found = self._accounts.get(key)
+        if found is None:
+            rows = self._rows("balance", *key)
+            settled, in_doubt, held = rows[0] if rows else (0, 0, 0)
+            found = self._accounts[key] = Balance(settled=settled, in_doubt=in_doubt, held=held)
+        return found
 
     def _since(self, key: commits.Account) -> dict[str, Balance]:
         scope, first, unit = key
@@ -257,12 +274,14 @@ class Writer:
             for window, settled, in_doubt, held in rows
         }
 
-    def _holds(self, key: commits.Holder) -> commits.Amounts:
-        rows = self._rows("holds", *key)
-        return {
-            (scope, window): commits.Held(amount, in_doubt=bool(in_doubt))
-            for scope, window, amount, in_doubt in rows
-        }
+    def _holds(self, call_id: str) -> commits.Amounts:
+        found = self._held.get(call_id)
+        if found is None:
+            found = {
+                (unit, scope, window): commits.Held(amount, bool(in_doubt))
+                for unit, scope, window, amount, in_doubt in self._rows("holds", call_id)
+            }
+        return found
 
 
 def _file_at(path: Path) -> tuple[int, int] | None:
@@ -338,18 +357,19 @@ class _Batch:
         self, ledger: commits.Ledger, executemany: Execute, sql: Mapping[str, str]
     ) -> None:
         accounts, holds = ledger.accounts.items(), ledger.holds.items()
-        executemany(
-            sql["set_balance"], [(*key, b.settled, b.in_doubt, b.held) for key, b in accounts]
-        )
-        executemany(sql["delete_holds"], list(ledger.holds))
-        executemany(
-            sql["insert_hold"],
-            [
-                (*call, *place, held.amount, held.in_doubt)
-                for call, amounts in holds
-                for place, held in amounts.items()
-            ],
-        )
+        if accounts:
+            executemany(
+                sql["set_balance"], [(*key, b.settled, b.in_doubt, b.held) for key, b in accounts]
+            )
+        if gone := [(call_id,) for call_id in ledger.stored if call_id in ledger.holds]:
+            executemany(sql["delete_holds"], gone)
+        rows = [
+            (call_id, *place, held.amount, held.in_doubt)
+            for call_id, amounts in holds
+            for place, held in amounts.items()
+        ]
+        if rows:
+            executemany(sql["insert_hold"], rows)
 
 
 def _cold(row: RunRow) -> commits.Row:

@@ -32,7 +32,7 @@ class MemoryJournal:
         self._all: list[Proof] = []
         self._rows: dict[str, RunRow] = {}
         self._accounts: dict[commits.Account, Balance] = {}
-        self._holds: dict[commits.Holder, commits.Amounts] = {}
+        self._holds: dict[str, commits.Amounts] = {}
         self._costs: dict[tuple[int, str, str, str, str, str], Posting] = {}
         self._blobs: dict[str, bytes] = {}
         self._claimed: set[str] = set()

@@ -150,7 +150,7 @@ ON CONFLICT (scope, window, unit) DO UPDATE SET
 
 -- holds --
 -- What one call holds or is in doubt at, and where.
-SELECT scope, window, amount, in_doubt FROM holds WHERE call_id = ? AND unit = ?;
+SELECT unit, scope, window, amount, in_doubt FROM holds WHERE call_id = ?;
 
 -- insert_hold --
 -- What one call holds of one scope, or is in doubt at.
@@ -158,7 +158,7 @@ INSERT INTO holds (call_id, unit, scope, window, amount, in_doubt) VALUES (?, ?,
 
 -- delete_holds --
 -- A call that holds nothing any more, or something else.
-DELETE FROM holds WHERE call_id = ? AND unit = ?;
+DELETE FROM holds WHERE call_id = ?;
 
 -- post --
 -- One line of the hourly roll-up; lines with the same key are added up.
