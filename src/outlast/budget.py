@@ -17,6 +17,7 @@ from outlast.events import (
     Event,
     ModelCallFailed,
     ModelCallInDoubt,
+    ModelCallReconciled,
     ModelCallStarted,
     ModelCallSucceeded,
     ToolCallStarted,
@@ -29,6 +30,7 @@ from outlast.prices import (
     affordable,
     affordable_tokens,
     exact,
+    search_fees,
     worst_case,
     worst_tokens,
 )
@@ -98,6 +100,17 @@ def _called(spend: Spend, _: ToolCallStarted) -> Spend:
     return replace(spend, tool_calls=spend.tool_calls + 1)
 
 
+def _corrected(spend: Spend, call: ModelCallReconciled) -> Spend:
+    return replace(
+        spend,
+        in_doubt_nano=spend.in_doubt_nano - call.counted_nano,
+        settled_nano=spend.settled_nano + call.cost_nano,
+        tokens=spend.tokens - call.counted_tokens + call.tokens,
+        # What was not billed was no turn.
+        turns=spend.turns - (not call.cost_nano),
+    )
+
+
 def _without(held: dict[str, tuple[int, int]], call_id: str) -> dict[str, tuple[int, int]]:
     return {key: value for key, value in held.items() if key != call_id}
 
@@ -108,6 +121,7 @@ _RULES: Final[dict[type[Event], Callable[[Spend, Any], Spend]]] = {
     ModelCallInDoubt: _doubted,
     ModelCallFailed: _given_back,
     ToolCallStarted: _called,
+    ModelCallReconciled: _corrected,
 }
 """What each event makes of the spend; every other one costs nothing."""
 
@@ -214,18 +228,48 @@ BILLED: Final = (ModelCallSucceeded, ModelCallFailed, ModelCallInDoubt)
 """The outcomes that the hourly roll-up counts."""
 
 
-def posting(  # noqa: PLR0913  (the key of a line)
-    event: Billed, at: int, *, agent: str, version: str, tenant: str, model: str
-) -> Posting:
-    """Return the line that `event`, appended at `at`, adds to the hourly cost roll-up."""
+class Payer(msgspec.Struct, frozen=True, kw_only=True):
+    """Whose calls are added up in one line of the hourly roll-up."""
+
+    agent: str
+    version: str = ""
+    tenant: str = ""
+    model: str = ""
+
+
+def place(at: int, tool: str | None, ended_at: int) -> tuple[int, str]:
+    """Return the hour and the tools under which a call is added up.
+
+    It counts when it was made, whenever its outcome is known: a crash may be found out days later.
+    What earlier versions wrote counts when it ended, and under no tool.
+
+    Args:
+        at: when it was made, in nanoseconds since the epoch.
+        tool: see `ModelCallStarted.tool`.
+        ended_at: when its outcome was written.
+
+    """
+    at = ended_at if tool is None else at
+    return at - at % HOUR_NS, tool or ""
+
+
+def line(payer: Payer, where: tuple[int, str], **amounts: int) -> Posting:
+    """Return a line of the hourly roll-up."""
+    hour, tool = where
     return Posting(
-        hour=at - at % HOUR_NS,
-        agent=agent,
-        version=version,
-        tenant=tenant,
-        model=model,
-        **_amounts(event, model),
+        hour=hour,
+        agent=payer.agent,
+        version=payer.version,
+        tenant=payer.tenant,
+        model=payer.model,
+        tool=tool,
+        **amounts,
     )
+
+
+def posting(event: Billed, payer: Payer, where: tuple[int, str]) -> Posting:
+    """Return the line that the outcome of a call adds to the hourly cost roll-up."""
+    return line(payer, where, **_amounts(event, payer.model))
 
 
 def _amounts(event: Billed, model: str) -> dict[str, int]:
@@ -235,6 +279,7 @@ def _amounts(event: Billed, model: str) -> dict[str, int]:
         return {"calls_in_doubt": 1, "in_doubt_nano": event.cost_nano}
     cost = exact(event.model or model, event.usage)
     return {
+        "search_nano": search_fees(event.usage),
         "calls": 1,
         "input_tokens": cost.input_tokens,
         "cache_read_tokens": cost.cache_read_tokens,

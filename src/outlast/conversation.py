@@ -20,7 +20,7 @@ import msgspec
 from msgspec import Raw
 from msgspec.structs import replace
 
-from outlast import caching, media
+from outlast import caching, loops, media
 from outlast.errors import JournalDamaged
 from outlast.events import (
     NULL,
@@ -37,6 +37,7 @@ from outlast.events import (
     ModelCallBatched,
     ModelCallFailed,
     ModelCallInDoubt,
+    ModelCallReconciled,
     ModelCallStarted,
     ModelCallSucceeded,
     Spec,
@@ -49,7 +50,7 @@ from outlast.events import (
 )
 from outlast.history import misfit
 from outlast.journal import Record
-from outlast.loops import Made, distinct, remembered
+from outlast.loops import Asked, Made, distinct, remembered
 from outlast.prices import input_bound
 
 _WHOLE: Final = slice(None)
@@ -225,6 +226,12 @@ class Conversation(msgspec.Struct, frozen=True):
     """The id, as JSON, of the container that server tools run in."""
     called_at: int = 0
     """When the last call was started."""
+    called_with: str | None = None
+    """The tools whose results it brought; see `ModelCallStarted.tool`."""
+    results_of: str = ""
+    """The tools whose results Claude has not replied to, sorted and joined by `+`."""
+    asked_by: Asked | None = None
+    """The last call, where it was answered."""
     cached: Cached | None = None
     """What the last reply left in the prompt cache."""
     missed: Missed | None = None
@@ -247,6 +254,8 @@ class Conversation(msgspec.Struct, frozen=True):
     """The last tool calls and what came back, in the order Claude asked."""
     nudged: tuple[str, ...] = ()
     """The tools of the loop that Claude was told of last, sorted."""
+    wasted: tuple[Asked, ...] = ()
+    """The calls of that loop that brought nothing new, and were not counted before."""
     continues: str = ""
     """The ask whose conversation goes on in this one; empty for a new conversation."""
     turns: int = 0
@@ -428,6 +437,7 @@ def _called(conversation: Conversation, event: ModelCallStarted, record: Record)
         calls=conversation.calls + 1,
         turns=conversation.turns + 1,
         called_at=record.at,
+        called_with=event.tool,
         replied=False,
     )
 
@@ -468,6 +478,10 @@ def _replied(conversation: Conversation, event: ModelCallSucceeded, _: Record) -
         missed=missed,
         spent_nano=conversation.spent_nano + event.cost_nano,
         spent_tokens=conversation.spent_tokens + event.tokens,
+        asked_by=Asked(
+            event.call_id, conversation.called_at, conversation.called_with, event.cost_nano
+        ),
+        results_of=conversation.results_of if stopped in GOES_ON else "",
         **_extras(event.extra),
     )
     if event.tokens < said_so_far.input_bound and not _summarises(event.content):
@@ -523,8 +537,12 @@ def _is_summed(usage: Raw) -> bool:
     return len(kinds) > 1 or kinds == [b'"compaction"']
 
 
-def _miss_told(conversation: Conversation, _event: CacheMissed, _: Record) -> Conversation:
-    return replace(conversation, missed=None)
+def _miss_told(conversation: Conversation, event: CacheMissed, _: Record) -> Conversation:
+    asked = conversation.asked_by
+    if asked is not None:
+        # What the cache cost is not counted again, should the call be one of a loop.
+        asked = replace(asked, nano=max(0, asked.nano - event.extra_nano))
+    return replace(conversation, missed=None, asked_by=asked)
 
 
 CUT: Final = frozenset({"max_tokens"})
@@ -622,6 +640,17 @@ def _call_lost(
     )
 
 
+def _call_corrected(
+    conversation: Conversation, event: ModelCallReconciled, _: Record
+) -> Conversation:
+    return replace(
+        conversation,
+        turns=conversation.turns - (not event.cost_nano),
+        spent_nano=conversation.spent_nano - event.counted_nano + event.cost_nano,
+        spent_tokens=conversation.spent_tokens - event.counted_tokens + event.tokens,
+    )
+
+
 def _tool_started(conversation: Conversation, event: ToolCallStarted, _: Record) -> Conversation:
     changes = {"call_id": event.call_id, "attempts": event.attempt, "effect": event.effect}
     return replace(
@@ -660,15 +689,18 @@ def _tool_answered(
         return replace(conversation, pending=pending)
     # All results in one message, in the order Claude asked, whatever order they came in.
     message = b'{"role":"user","content":[%b]}' % b",".join(results)
-    made = conversation.made
-    for call in distinct([_made(one) for one in pending]):  # asked twice in one reply is once
+    made, asked = conversation.made, conversation.asked_by
+    # What was asked twice in one reply was asked once.
+    for call in distinct([_made(one, asked) for one in pending]):
         made = remembered(made, call)
-    return _told_more(conversation, message, pending=(), made=made)
+    names = "+".join(sorted({one.name for one in pending}))
+    return _told_more(conversation, message, pending=(), made=made, results_of=names)
 
 
-def _made(one: Pending) -> Made:
+def _made(one: Pending, asked: Asked | None) -> Made:
     failed = one.result.endswith(_IS_ERROR + b"}")
-    return Made(one.name, bytes(one.arguments), _content(one.result, one.tool_use_id), failed)
+    content = _content(one.result, one.tool_use_id)
+    return Made(one.name, bytes(one.arguments), content, failed, asked)
 
 
 def _content(result: bytes, tool_use_id: str) -> bytes:
@@ -677,7 +709,13 @@ def _content(result: bytes, tool_use_id: str) -> bytes:
 
 
 def _looped(conversation: Conversation, event: LoopDetected, _: Record) -> Conversation:
-    return replace(conversation, nudged=tuple(sorted(event.calls)))
+    wasted = loops.wasted(conversation.made, len(event.calls), event.times)
+    return replace(
+        conversation,
+        nudged=tuple(sorted(event.calls)),
+        wasted=wasted,
+        made=loops.counted(conversation.made, wasted),
+    )
 
 
 def _changed(
@@ -700,6 +738,7 @@ _RULES: Final[dict[type[Event], Callable[[Conversation, Any, Record], Conversati
     ModelCallSucceeded: _replied,
     ModelCallFailed: _call_lost,
     ModelCallInDoubt: _call_lost,
+    ModelCallReconciled: _call_corrected,
     CacheMissed: _miss_told,
     TokensCounted: _counted,
     ToolCallStarted: _tool_started,

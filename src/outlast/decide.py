@@ -310,6 +310,7 @@ def _call_step(  # noqa: PLR0913, PLR0917  (everything a call depends on)
         attempt=ask.failures + 1,
         batch=batch,
         prices=version(ask.spec.model),
+        tool=ask.results_of,
     )
     return Step((intent,), (_call(ask, intent),), last=len(state.asks) == 1)
 

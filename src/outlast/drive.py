@@ -30,11 +30,12 @@ from outlast.wants import NOTHING, Wants
 
 
 class Append(msgspec.Struct, frozen=True, kw_only=True):
-    """Make `events` durable at `expected_seq`; afterwards the run is `state`."""
+    """Make `events` durable at `expected_seq`; what was `before` is `state` afterwards."""
 
     events: tuple[AnyEvent, ...]
     expected_seq: int
     at: int
+    before: RunState
     state: RunState
 
 
@@ -127,7 +128,11 @@ def drive(  # noqa: PLR0913  (all but two are keywords)
         plan = _plan(state, who, outcomes, world, _Place(stream, epoch, now))
         if plan.events:
             sent = yield Append(
-                events=plan.events, expected_seq=state.next_seq, at=now, state=plan.state
+                events=plan.events,
+                expected_seq=state.next_seq,
+                at=now,
+                before=state,
+                state=plan.state,
             )
             if isinstance(sent, Behind):
                 # What was paid for is kept, and everything decided from it is decided again in

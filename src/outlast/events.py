@@ -442,6 +442,9 @@ class ModelCallStarted(
     """It goes through the Message Batches API, and what it holds is at the prices of that."""
     prices: str = ""
     """Whose prices they are: the release of genai-prices, or `declared:` and a hash of them."""
+    tool: str | None = None
+    """The tools whose results the request brings, sorted, as in `fetch+search`; empty where it
+    brings none, and `None` where an earlier version wrote it."""
 
 
 class ModelCallBatched(
@@ -582,6 +585,30 @@ class ModelCallInDoubt(
     request_id: str = ""
 
 
+class ModelCallReconciled(
+    Event,
+    frozen=True,
+    kw_only=True,
+    omit_defaults=True,
+    gc=False,
+    tag="model_call_reconciled",
+):
+    """Somebody found out what a call in doubt really cost.  An outside event."""
+
+    kept: ClassVar[tuple[str, ...]] = ("call_id", "cost_nano", "counted_nano", "tokens")
+
+    ask_id: str
+    call_id: str
+    cost_nano: int
+    """What it is counted at from now on; 0 is a call that was not billed."""
+    tokens: int
+    counted_nano: int
+    """What it was counted at while it was in doubt."""
+    counted_tokens: int
+    by: str = ""
+    reason: str = ""
+
+
 # ── calls of tools ──────────────────────────────────────────────────────────────────────────────
 
 
@@ -702,6 +729,7 @@ AnyEvent: TypeAlias = (
     | ModelCallSucceeded
     | ModelCallFailed
     | ModelCallInDoubt
+    | ModelCallReconciled
     | CacheMissed
     | TokensCounted
     | ToolCallStarted
@@ -724,7 +752,7 @@ Outcome: TypeAlias = (
 )
 """What an action can come to."""
 
-OUTSIDE: Final[tuple[type[Event], ...]] = (NoteAdded,)
+OUTSIDE: Final[tuple[type[Event], ...]] = (NoteAdded, ModelCallReconciled)
 """Events that others than the run's driver may append, at any time."""
 
 _ENCODER: Final = msgspec.json.Encoder()

@@ -17,6 +17,7 @@ from hashlib import sha256
 from typing import Any, Final
 
 import msgspec
+from msgspec.structs import replace
 
 PERIODS: Final = 5
 """How many different calls a loop may go through."""
@@ -31,6 +32,17 @@ KEPT: Final = PERIODS * STOP
 """How many calls have to be remembered."""
 
 
+class Asked(msgspec.Struct, frozen=True, gc=False):
+    """The model call that asked for tools: when it was made, what it brought, and its cost."""
+
+    call_id: str
+    at: int
+    tool: str | None
+    """See `ModelCallStarted.tool`."""
+    nano: int
+    """Nano-dollars, without what is counted as wasted for another reason."""
+
+
 class Made(msgspec.Struct, frozen=True, gc=False):
     """A tool call and what came back, as bytes."""
 
@@ -38,6 +50,8 @@ class Made(msgspec.Struct, frozen=True, gc=False):
     arguments: bytes
     result: bytes
     failed: bool
+    asked: Asked | None = None
+    """Who asked for it; `None` once that call is counted as wasted."""
 
 
 class Loop(msgspec.Struct, frozen=True):
@@ -78,6 +92,26 @@ def found(made: Sequence[Made]) -> Loop | None:
     if errors[-1] is not None and (times := _times(errors, 1)) >= NUDGE:
         return Loop((made[-1].tool,), times, error=True)
     return None
+
+
+def wasted(made: Sequence[Made], period: int, times: int) -> tuple[Asked, ...]:
+    """Return the model calls whose every tool call is of a round that only repeats the first one.
+
+    Args:
+        made: the last calls, the loop at their end.
+        period: how many calls a round has.
+        times: how often it came in a row.
+
+    """
+    new = len(made) - (times - 1) * period
+    useful = {call.asked for call in made[: max(0, new)]}
+    repeated = {call.asked: None for call in made[max(0, new) :]}
+    return tuple(asked for asked in repeated if asked is not None and asked not in useful)
+
+
+def counted(made: Sequence[Made], calls: Sequence[Asked]) -> tuple[Made, ...]:
+    """Return the calls, of which those that `calls` asked for are counted as wasted."""
+    return tuple(replace(one, asked=None) if one.asked in calls else one for one in made)
 
 
 def _may_repeat(made: Sequence[Made]) -> bool:

@@ -248,6 +248,14 @@ def billed_as(asked: str, replied: str) -> str:
     return asked if there and there[1] == _undated(replied) else replied
 
 
+def search_fees(raw: bytes | msgspec.Raw) -> int:
+    """Return what the web searches of a call cost, in nano-dollars: a part of its exact cost."""
+    if b'"web_search_requests":' not in bytes(raw):
+        return 0
+    used = usage(raw).server_tool_use
+    return 0 if used is None else (used.web_search_requests or 0) * WEB_SEARCH_NANO
+
+
 def _settling(model: str, speed: str, *, batch: bool) -> Rates:
     """Return the prices to settle at: the standard ones where a batch has none, as they are dearer.
 

@@ -34,7 +34,7 @@ from outlast.actions import (
 from outlast.agent import Agent
 from outlast.batching import Batches, Place
 from outlast.blocks import encoded
-from outlast.budget import BILLED, Limits, posting
+from outlast.budget import BILLED, Limits, Payer, line, place, posting
 from outlast.caching import marked
 from outlast.calls import call_step, call_tool, finished_step, printable, words
 from outlast.conversation import Conversation, blocks, evolve, opened
@@ -63,8 +63,9 @@ from outlast.errors import (
 from outlast.events import (
     OUTSIDE,
     UNBILLED,
-    AnyEvent,
+    CacheMissed,
     FailureKind,
+    LoopDetected,
     MessageReceived,
     ModelCallBatched,
     ModelCallFailed,
@@ -786,7 +787,7 @@ def commit_of(wanted: Append, started: RunStarted, *, run_id: str, epoch: int) -
         expected_seq=wanted.expected_seq,
         epoch=epoch,
         row=row(wanted.state, run_id),
-        postings=postings(started, wanted.state, wanted.events, wanted.at),
+        postings=postings(started, wanted),
     )
 
 
@@ -1003,21 +1004,34 @@ def _seconds(value: object) -> float | None:
     return min(max(0.0, float(value)), LONGEST_S)
 
 
-def postings(
-    started: RunStarted, state: RunState, events: Sequence[AnyEvent], at: int
-) -> tuple[Posting, ...]:
+def postings(started: RunStarted, wanted: Append) -> tuple[Posting, ...]:
     """Return the lines that the events of one append add to the hourly cost roll-up."""
-    lines = []
-    for event in events:
-        if isinstance(event, BILLED):
-            ask = state.asks[event.ask_id]
-            line = posting(
-                event,
-                at,
-                agent=ask.spec.agent,
-                version=ask.version or started.version,
-                tenant=started.tenant,
-                model=ask.spec.model,
-            )
-            lines.append(line)
+    lines: list[Posting] = []
+    for event in wanted.events:
+        if not isinstance(event, (*BILLED, CacheMissed, LoopDetected)):
+            continue
+        after = wanted.state.asks[event.ask_id]
+        payer = payer_of(started, after)
+        if isinstance(event, LoopDetected):
+            for call in after.wasted:
+                where = place(call.at, call.tool, wanted.at)
+                lines.append(line(payer, where, loops_nano=call.nano))
+            continue
+        # As it was when the call was made: the next one may be in the same append.
+        ask = wanted.before.asks[event.ask_id]
+        where = place(ask.called_at, ask.called_with, wanted.at)
+        if isinstance(event, CacheMissed):
+            lines.append(line(payer, where, missed_nano=event.extra_nano))
+        else:
+            lines.append(posting(event, payer, where))
     return tuple(lines)
+
+
+def payer_of(started: RunStarted, ask: Conversation) -> Payer:
+    """Return whose calls the calls of an ask are."""
+    return Payer(
+        agent=ask.spec.agent,
+        version=ask.version or started.version,
+        tenant=started.tenant,
+        model=ask.spec.model,
+    )

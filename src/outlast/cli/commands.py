@@ -14,7 +14,7 @@ from typer.core import TyperGroup
 
 from outlast.cli import exits
 from outlast.cli.options import DEFAULT_STORE, AsJson, Attach, RunId, Store, Wait
-from outlast.errors import OutlastError
+from outlast.errors import OutlastError, UsageError
 
 # Each command imports what it does when it is called: `outlast --help` reads this page alone.
 # ruff: noqa: PLC0415, FBT002  (as above; typer makes flags of booleans)
@@ -249,16 +249,35 @@ def note(
 
 
 @app.command()
-def costs(
+def costs(  # noqa: PLR0913, PLR0917  (the options of a command)
     by: Annotated[
-        str, typer.Option("--by", metavar="WHAT", help="month, day, agent, version, tenant, model.")
+        str,
+        typer.Option(
+            "--by", metavar="WHAT", help="month, day, agent, version, tenant, model, tool, run."
+        ),
     ] = "month",
     chart: Annotated[bool, typer.Option("--chart", help="Draw bars, too.")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV, for spreadsheets.")] = False,
+    reconcile: Annotated[
+        str | None,
+        typer.Option("--reconcile", metavar="FILE", help="Compare with Anthropic's cost report."),
+    ] = None,
+    apply: Annotated[
+        bool, typer.Option("--apply", help="Correct the calls in doubt by the report.")
+    ] = False,
+    reason: Annotated[
+        str, typer.Option("--reason", metavar="TEXT", help="Why, with --apply; for the journal.")
+    ] = "",
     store: Store = DEFAULT_STORE,
     as_json: AsJson = False,
 ) -> int:
-    """Show what was spent."""
+    """Show what was spent, or compare it with what was billed."""
+    if reconcile is not None or apply or reason:
+        from outlast.cli.reconcile import reconcile_costs
+
+        if chart or as_csv or by != "month":
+            raise UsageError("--reconcile is by day and model; leave --by, --chart and --csv out")
+        return reconcile_costs(store, reconcile, applies=apply, reason=reason, as_json=as_json)
     from outlast.cli.costs import show_costs
 
     return show_costs(store, by=by, chart=chart, as_csv=as_csv, as_json=as_json)

@@ -16,7 +16,7 @@ from outlast.cli.screen import Screen, columns, screen
 from outlast.cli.stores import opened, row_of
 from outlast.cli.story import STATUS_TONES
 from outlast.cli.words import Part
-from outlast.events import NULL, ChildStarted, MessageReceived, RunStarted
+from outlast.events import NULL, ChildStarted, MessageReceived, ModelCallReconciled, RunStarted
 from outlast.journal import Journal, Record, RunRow, run_stream
 from outlast.phases import ENDS, Phases
 
@@ -76,8 +76,15 @@ def _more(row: RunRow, records: Sequence[Record]) -> dict[str, Any]:
         "tags": started.tags,
         "input": given if started.kind == "flow" else first,
         "phases": _phases(row, records),
-        "in_doubt": [shape for record in records if (shape := shapes.doubt_shape(record))],
+        "in_doubt": _doubts(records),
     }
+
+
+def _doubts(records: Sequence[Record]) -> list[dict[str, Any]]:
+    """Return the calls in doubt; of those that were reconciled, nobody doubts any more."""
+    known = {r.event.call_id for r in records if isinstance(r.event, ModelCallReconciled)}
+    found = (shape for record in records if (shape := shapes.doubt_shape(record)))
+    return [shape for shape in found if shape["call_id"] not in known]
 
 
 # ── phases and children ─────────────────────────────────────────────────────────────────────────

@@ -27,6 +27,7 @@ from outlast.events import (
     ModelCallBatched,
     ModelCallFailed,
     ModelCallInDoubt,
+    ModelCallReconciled,
     ModelCallStarted,
     ModelCallSucceeded,
     NoteAdded,
@@ -181,6 +182,8 @@ class Reader:
                 return _model_failed(event)
             case ModelCallInDoubt() as event:
                 return _model_in_doubt(event)
+            case ModelCallReconciled() as event:
+                return _model_reconciled(event)
             case TokensCounted() as event:
                 return _tokens_counted(event)
             case ModelCallBatched() as event:
@@ -333,6 +336,16 @@ def _model_in_doubt(event: ModelCallInDoubt) -> list[Part]:
         (", counted as ", ""),
         (words.money(event.cost_nano), "money"),
         (f": {trouble(event)}", ""),
+    ]
+
+
+def _model_reconciled(event: ModelCallReconciled) -> list[Part]:
+    why = f"  {words.line(event.reason, 200)}" if event.reason else ""
+    return [
+        (f"{words.line(event.call_id, 80)} was in doubt, and cost ", ""),
+        (words.money(event.cost_nano), "money"),
+        (f" of {words.money(event.counted_nano)}", ""),
+        (why, "quiet"),
     ]
 
 

@@ -465,13 +465,13 @@ class JournalContract:
         """Each member has a sum of its own, a tool has a line of its own, and less can be said."""
         stream = begin(journal, "a")
         epoch = journal.claim(stream)
-        amounts = {name: number for number, name in enumerate(COUNTED, 1)}
+        amounts: dict[str, Any] = {name: number for number, name in enumerate(COUNTED, 1)}
         lines = [Posting(hour=7, agent="x", tool=tool, **amounts) for tool in ("", "b", "b")]
         less = Posting(hour=7, agent="x", tool="b", in_doubt_nano=-3, calls_in_doubt=-1)
         journal.append(driven(stream, epoch, 2, postings=[*lines, less]))
         one, two = journal.rollup()
         assert one == lines[0]
-        twice = {name: 2 * number for name, number in amounts.items()}
+        twice: dict[str, Any] = {name: 2 * number for name, number in amounts.items()}
         twice["in_doubt_nano"] -= 3
         twice["calls_in_doubt"] -= 1
         assert two == Posting(hour=7, agent="x", tool="b", **twice)
