@@ -67,7 +67,7 @@ def shares(amount: int, counted: Sequence[int]) -> list[int]:
     rest, whole = amount, sum(counted)
     found: list[int] = []
     for one in counted:
-        share = rest * one // whole if whole else 0
+        share = (2 * rest * one + whole) // (2 * whole) if whole else 0  # to the nearest
         found.append(share)
         rest, whole = rest - share, whole - one
     return found

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
+from decimal import ROUND_CEILING as UP
 from decimal import Decimal, InvalidOperation
 from typing import Annotated, Final
 
@@ -116,7 +117,7 @@ def read_report(content: bytes, ours: Iterable[str] = ()) -> Report:
             name = _name(result, names, f"line {number} of {day}")
             sums[name] = sums.get(name, Decimal(0)) + _nano(result, f"line {number} of {day}")
         # Of what is smaller than a nano-dollar nobody keeps books; it is rounded against us.
-        days[day] = {name: -int(-amount // 1) for name, amount in sums.items()}
+        days[day] = {name: int(amount.to_integral_value(UP)) for name, amount in sums.items()}
     return Report(days)
 
 
