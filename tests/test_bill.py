@@ -158,9 +158,7 @@ def test_every_day_and_model_is_compared() -> None:
         (10**15, 10**15 + 10**13 - 1, 0, 0.9999999999999, False),
     ],
 )
-def test_what_is_flagged(
-    billed: int, settled: int, doubt: int, percent: float, flagged: bool
-) -> None:
+def test_what_is_flagged(billed, settled, doubt, percent, flagged):
     """One percent of the bill, more or less, is too much."""
     one = Line(day="d", model="m", billed_nano=billed, settled_nano=settled, in_doubt_nano=doubt)
     assert (one.drift_percent, one.flagged) == (percent, flagged)

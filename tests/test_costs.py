@@ -380,7 +380,9 @@ def test_a_budget_is_set_and_shown_and_taken_away(store: str) -> None:
     (shown,) = json.loads(typed("budget", "show", "--json", "--store", store).stdout)
     assert (shown["scope"], shown["limit_usd"]) == ("fleet", "2")
     (cost,) = json.loads(typed("costs", "--json", "--store", store).stdout)
-    assert shown["amounts"]["nano"]["settled"] == cost["cost_nano"], "what was spent before counts"
+    used = shown["amounts"]["nano"]
+    assert (used["settled"], used["in_doubt"]) == (cost["settled_nano"], cost["in_doubt_nano"])
+    assert used["settled"] > 0 < used["in_doubt"], "what was spent before counts"
     table = typed("budget", "show", "--store", store).stdout
     assert "fleet" in table
     assert "$2.00" in table

@@ -13,20 +13,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cli.console import finished, process, typed
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
 import outlast
+from cli.console import finished, process, typed
 from outlast.agent import Budget
 from outlast.cli import exits
+from outlast.doubts import doubts
 from outlast.errors import Busy
 from outlast.events import ModelCallReconciled, NoteAdded
-from outlast.journal import Commit, Journal, run_stream
+from outlast.journal import Balance, Commit, Journal, run_stream
 from outlast.models.script import Fault, any_of, faulty, once, say, tool_use, turn_number
 from outlast.models.scripted import ScriptedModel
-from outlast.reconciliation import Corrected, apply, doubts, shares
+from outlast.reconciliation import Corrected, apply, shares
 from outlast.state import fold, row
 from outlast.stores import open_store
 from outlast.testing.simulation import World, run
@@ -105,7 +106,7 @@ def played(url: str, runs: int = 4) -> tuple[outlast.Outlast, ScriptedModel]:
     """Run several runs side by side, whose calls the budgets of three accounts hold."""
     model = ScriptedModel(CUT)
     app = timed(outlast.Outlast(url, model=model))
-    app.set_budget("fleet", usd=100, tokens=10**9, calls=1_000, reason="a test")
+    app.set_budget("fleet", usd=100, tokens=10**9, calls=1_000, turns=1_000, reason="a test")
     app.set_budget("fleet", usd=100, window="day", reason="a test")
     app.set_budget("tenant:acme", usd=100, window="month", reason="a test")
 
@@ -220,7 +221,8 @@ def test_what_they_cost_is_between_nothing_and_what_they_counted(
         unbilled = sum(one.cost_nano == 0 for one in mended)
         assert app.get("r0").turns == 5 - unbilled, "what was not billed was no turn"
         assert all((one.tokens == 0) == (one.cost_nano == 0) for one in mended)
-        assert app.journal.balance("fleet", unit="calls").settled == 5 - unbilled
+        assert app.journal.balance("fleet", unit="calls") == Balance(settled=5)
+        assert app.journal.balance("fleet", unit="turns") == Balance(settled=5 - unbilled)
         whole = total(costs(app.journal.rollup(), "month"))
         assert (whole.calls, whole.calls_failed, whole.calls_in_doubt) == (
             *(5 - unbilled, unbilled, 0),
@@ -246,7 +248,7 @@ def test_models_are_corrected_apart() -> None:
     with timed(outlast.Outlast("memory://", model=model)) as app:
         for name in (OPUS, "claude-haiku-5-5"):
             app.run(spender(model=name), "Go.", run_id=name)
-        bill = {name: 0 for name in (OPUS, "claude-haiku-5-5")}
+        bill = dict.fromkeys((OPUS, "claude-haiku-5-5"), 0)
         for charge in model.bill:
             bill[charge.model] += charge.nano_usd
         applied(app.journal, read_report(billed(bill)))
@@ -268,6 +270,25 @@ def test_a_run_that_was_stopped_by_doubt_goes_on() -> None:
         assert app.get("r").status == "stopped"
         ended = app.resume("r", tight)
         assert (ended.status, ended.cost_nano) == ("completed", model.billed_nano)
+
+
+@pytest.mark.parametrize("scope", ["fleet", "tenant:acme", f"model:{OPUS}", "tree:r0"])
+def test_a_budget_that_is_set_later_knows_what_is_in_doubt(scope: str, url: str) -> None:
+    """What was in doubt before counts in it as such, until it is corrected like the rest."""
+    model = ScriptedModel(CUT)
+    with timed(outlast.Outlast(url, model=model)) as app:
+        app.run(spender(), "Go.", run_id="r0", tenant="acme")
+        (one,) = app.runs()
+        app.set_budget(scope, usd=1, tokens=10**9, calls=99, reason="late")
+        balance = app.journal.balance(scope)
+        assert (balance.settled + balance.in_doubt, balance.held) == (one.cost_nano, 0)
+        tokens = app.journal.balance(scope, unit="tokens")
+        assert tokens.taken == one.tokens
+        assert app.journal.balance(scope, unit="calls").taken == 5
+        applied(app.journal, read_report(billed({OPUS: model.billed_nano})))
+        assert app.journal.balance(scope) == Balance(settled=model.billed_nano)
+        assert app.journal.balance(scope, unit="tokens").in_doubt == 0
+        assert app.journal.balance(scope, unit="calls") == Balance(settled=5)
 
 
 class Died(Exception):
@@ -490,7 +511,7 @@ def test_people_are_told_what_differs(filled: tuple[str, int, Path]) -> None:
 
 def test_a_report_of_a_day_that_is_not_over(filled: tuple[str, int, Path]) -> None:
     """Such a day is compared; its calls stay in doubt, and that is said."""
-    store, bill, path = filled
+    store, _, path = filled
     os.utime(path, ns=(NOON, NOON))
     code, told = reconciled(store, path, "--apply")
     assert (code, told["unfinished"], told["corrected"]["calls"]) == (exits.FAILED, [DAY], 0)

@@ -97,7 +97,8 @@ class Hold(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A precondition: `needed` of `unit` must fit into `scope`, and is then held for `call_id`.
 
     `limit` is the whole amount of the scope in `window`; `None` only records.  Settled, in doubt
-    and held amounts count against it.  What is `paid` is settled at once and never held.
+    and held amounts count against it.  What is `paid` is settled at once and never held; what is
+    `in_doubt` is so at once, until its call is settled.
     """
 
     call_id: str
@@ -110,6 +111,7 @@ class Hold(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The first window whose amounts count, too, in the order of their names: for windows that roll
     on, and so are made of many; empty for `window` alone."""
     paid: bool = False
+    in_doubt: bool = False
 
 
 class Settlement(msgspec.Struct, frozen=True, kw_only=True, gc=False):

@@ -17,7 +17,8 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import msgspec
 from msgspec.structs import replace
 
-from outlast.budget import BILLED, HOUR_NS, Limits
+from outlast.budget import BILLED, HOUR_NS, Limits, Payer
+from outlast.doubts import Doubt, doubts
 from outlast.errors import UsageError
 from outlast.events import (
     AnyEvent,
@@ -381,43 +382,87 @@ def set_budget(journal: Journal, event: BudgetSet, *, at: int) -> None:
 
     """
     check_window(event.scope, event.window)
+    zone(event.tz)
     if event.scope.partition(":")[0] == "run" and (event.notify or not event.binding):
         raise UsageError(f"{event.scope} has only a budget that binds; watch tree:… instead")
     if event.scope.partition(":")[0] == "tree" and not event.binding:
         raise UsageError(f"{event.scope}: what a tree may use is binding; leave that out")
     rule = Rule(scope=event.scope, window=event.window, tz=event.tz)
     before = [
-        Hold(
-            call_id=f"before {event.scope} {window} {at}",
-            scope=event.scope,
-            window=window,
-            unit=unit,
-            needed=amount,
-            paid=True,
-        )
-        for (window, unit), amount in _spent(journal, event.scope, rule, at).items()
-        if amount and not journal.balance(event.scope, window=window, unit=unit).taken
+        hold
+        for hold in _before(journal, rule, at)
+        if not journal.balance(hold.scope, window=hold.window, unit=hold.unit).taken
     ]
     journal.append(Commit(stream=STREAM, events=(event,), at=at, holds=before))
 
 
+def _before(journal: Journal, rule: Rule, at: int) -> Iterator[Hold]:
+    """Yield what a scope has spent in the windows that count at a time, as accounts keep it."""
+    spent = _spent(journal, rule.scope, rule, at)
+    for doubt, window in _doubted(journal, rule, at):
+        # Each for itself, so that it can be settled once somebody knows what it cost.
+        amounts = {"nano": doubt.nano, "tokens": doubt.tokens, "calls": 1, "turns": 1}
+        for unit, amount in amounts.items():
+            if rule.scope.startswith("tree:"):
+                spent[window, unit] -= amount  # the rows of runs do not tell the two apart
+            if amount:
+                yield Hold(
+                    call_id=doubt.holder,
+                    scope=rule.scope,
+                    window=window,
+                    unit=unit,
+                    needed=amount,
+                    in_doubt=True,
+                )
+    for (window, unit), amount in spent.items():
+        if amount > 0:
+            yield Hold(
+                call_id=f"before {rule.scope} {window} {at}",
+                scope=rule.scope,
+                window=window,
+                unit=unit,
+                needed=amount,
+                paid=True,
+            )
+
+
+def _doubted(journal: Journal, rule: Rule, at: int) -> Iterator[tuple[Doubt, str]]:
+    """Yield the calls in doubt of a scope, each with its window, where that counts at a time."""
+    whole = rule.scope.partition(":")[0] in WHOLE
+    tree = _within(journal, rule.scope.removeprefix("tree:")) if whole else set()
+    for doubt in () if rule.scope.startswith("run:") else doubts(journal):
+        window = _window(rule, doubt.where[0], at)
+        pays = doubt.run_id in tree if whole else rule.scope in _scopes(doubt.payer)
+        if window and pays:
+            yield doubt, window
+
+
 def _spent(journal: Journal, scope: str, rule: Rule, at: int) -> dict[tuple[str, str], int]:
-    """Return what a scope has spent, by window and unit, in the windows that count at a time."""
+    """Return what a scope has settled, by window and unit, in the windows that count at a time.
+
+    Of a tree it is what its runs have spent, with what is in doubt.
+    """
     if scope.startswith("tree:"):
         return _spent_by_tree(journal, scope.removeprefix("tree:"))
-    first, present = since(rule, at), window_key(rule, at)
     total: dict[tuple[str, str], int] = {}
     for line in journal.rollup() if not scope.startswith("run:") else ():
-        # A line is of a whole hour: where a window rolls on, all of it counts as of its end.
-        window = window_key(rule, line.hour + HOUR_NS - 1 if first else line.hour)
-        counts = first <= window if first else window == present
-        if counts and scope in _scopes(line):
+        window = _window(rule, line.hour, at)
+        if window and scope in _scopes(line):
             for unit, amount in _amounts(line).items():
                 total[window, unit] = total.get((window, unit), 0) + amount
     return total
 
 
-def _scopes(line: Posting) -> set[str]:
+def _window(rule: Rule, hour: int, at: int) -> str:
+    """Return the window that an hour of the roll-up is in; empty where that does not count."""
+    first = since(rule, at)
+    # A line is of a whole hour: where a window rolls on, all of it counts as of its end.
+    window = window_key(rule, hour + HOUR_NS - 1 if first else hour)
+    counts = first <= window if first else window == window_key(rule, at)
+    return window if counts else ""
+
+
+def _scopes(line: Posting | Payer) -> set[str]:
     return {
         "fleet",
         f"tenant:{line.tenant}",
@@ -429,23 +474,29 @@ def _scopes(line: Posting) -> set[str]:
 
 def _amounts(line: Posting) -> dict[str, int]:
     prompt = line.input_tokens + line.cache_read_tokens + line.cache_write_tokens
-    turns = line.calls + line.calls_in_doubt
     return {
-        "nano": line.settled_nano + line.in_doubt_nano,
+        "nano": line.settled_nano,
         "tokens": prompt + line.output_tokens,
-        "calls": turns + line.calls_failed,
-        "turns": turns,
+        "calls": line.calls + line.calls_failed,
+        "turns": line.calls,
     }
 
 
-def _spent_by_tree(journal: Journal, root: str) -> dict[tuple[str, str], int]:
-    """Return what a run and all below it have spent, by the rows of the runs."""
+def _within(journal: Journal, root: str) -> set[str]:
+    """Return a run and all below it."""
     rows = journal.runs()
     within, found = {root}, 0
     while len(within) != found:
         found = len(within)
         within |= {row.id for row in rows if row.parent in within}
-    spent = [(row.cost_nano, row.tokens, row.turns) for row in rows if row.id in within]
+    return within
+
+
+def _spent_by_tree(journal: Journal, root: str) -> dict[tuple[str, str], int]:
+    """Return what a run and all below it have spent, by the rows of the runs."""
+    within = _within(journal, root)
+    rows = [row for row in journal.runs() if row.id in within]
+    spent = [(row.cost_nano, row.tokens, row.turns) for row in rows]
     nano, tokens, turns = map(sum, zip((0, 0, 0), *spent, strict=True))
     return {
         ("total", "nano"): nano,

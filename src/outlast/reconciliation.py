@@ -12,40 +12,22 @@ and comes to the same amounts.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from typing import Any, Final
 
 import msgspec
 
-from outlast.budget import Payer, line, place
+from outlast.budget import line
+from outlast.doubts import Doubt, doubts, of_run
 from outlast.errors import Conflict
-from outlast.events import ModelCallInDoubt, ModelCallReconciled, ModelCallStarted, NoteAdded
+from outlast.events import ModelCallReconciled, NoteAdded
 from outlast.journal import Commit, Journal, Posting, Record, Settlement, run_stream
-from outlast.runner import payer_of
 from outlast.state import RunState, fold, row
 from outlast.views.bill import Line, Report, canonical, compared, day_of, unfinished
 
 STREAM: Final = "~costs"
 """Where it is written down that corrections were made; who holds it makes them."""
-
-
-class Doubt(msgspec.Struct, frozen=True, kw_only=True):
-    """A call in doubt, and under what it is added up."""
-
-    run_id: str
-    ask_id: str
-    call_id: str
-    seq: int
-    nano: int
-    tokens: int
-    payer: Payer
-    where: tuple[int, str]
-
-    @property
-    def of(self) -> tuple[str, str]:
-        """The day and the model that it is billed under."""
-        return day_of(self.where[0]), canonical(self.payer.model)
 
 
 class Corrected(msgspec.Struct, frozen=True, kw_only=True):
@@ -91,7 +73,7 @@ def apply(  # noqa: PLR0913  (all but two are keywords)
 
     """
     closed = sorted(set(report.days).difference(unfinished(report, exported_at)))
-    count = sum(doubt.of[0] in closed for doubt in doubts(journal))
+    count = sum(_line(doubt)[0] in closed for doubt in doubts(journal))
     if not count:
         return Corrected()
     told = f"{count} calls in doubt are corrected by the bill of {closed[0]} to {closed[-1]}"
@@ -107,7 +89,7 @@ def apply(  # noqa: PLR0913  (all but two are keywords)
 
 def _apply(journal: Journal, bill: Iterable[Line], **said: Any) -> Corrected:
     beyond = {(one.day, one.model): one.beyond_nano for one in bill}
-    plan = _planned([doubt for doubt in doubts(journal) if doubt.of in beyond], beyond)
+    plan = _planned([doubt for doubt in doubts(journal) if _line(doubt) in beyond], beyond)
     calls = counted = cost = 0
     for run_id, of_one in groupby(plan, key=lambda planned: planned[0].run_id):
         books = _Books(journal, run_id)
@@ -123,7 +105,7 @@ def _planned(
     """Return what each call cost, always in the same order."""
     lines: dict[tuple[str, str], list[Doubt]] = {}
     for doubt in sorted(found, key=_place):
-        lines.setdefault(doubt.of, []).append(doubt)
+        lines.setdefault(_line(doubt), []).append(doubt)
     plan: list[tuple[Doubt, int]] = []
     for of, listed in lines.items():
         counted = [doubt.nano for doubt in listed]
@@ -136,37 +118,9 @@ def _place(doubt: Doubt) -> tuple[str, int]:
     return doubt.run_id, doubt.seq
 
 
-def doubts(journal: Journal) -> Iterator[Doubt]:
-    """Yield every call in doubt."""
-    for run in journal.runs():
-        if run.in_doubt_nano:
-            yield from of_run(run.id, journal.read(run_stream(run.id)))
-
-
-def of_run(run_id: str, records: Sequence[Record]) -> list[Doubt]:
-    """Return the calls of a run that are in doubt."""
-    state = fold(records)
-    assert state.started is not None, "a run without its first event"  # noqa: S101
-    intents: dict[str, tuple[int, str | None]] = {}
-    found: dict[str, Doubt] = {}
-    for record in records:
-        event = record.event
-        if isinstance(event, ModelCallStarted):
-            intents[event.call_id] = record.at, event.tool
-        elif isinstance(event, ModelCallInDoubt):
-            found[event.call_id] = Doubt(
-                run_id=run_id,
-                ask_id=event.ask_id,
-                call_id=event.call_id,
-                seq=record.seq,
-                nano=event.cost_nano,
-                tokens=event.tokens,
-                payer=payer_of(state.started, state.asks[event.ask_id]),
-                where=place(*intents[event.call_id], record.at),
-            )
-        elif isinstance(event, ModelCallReconciled):
-            found.pop(event.call_id, None)
-    return list(found.values())
+def _line(doubt: Doubt) -> tuple[str, str]:
+    """Return the day and the model that a call is billed under."""
+    return day_of(doubt.where[0]), canonical(doubt.payer.model)
 
 
 class _Books:
@@ -211,7 +165,8 @@ class _Books:
 def _commit(state: RunState, doubt: Doubt, event: ModelCallReconciled, now: int) -> Commit:
     stream = run_stream(doubt.run_id)
     record = Record(stream, state.next_seq, 0, now, 0, event)
-    amounts = {"nano": event.cost_nano, "tokens": event.tokens, "calls": int(event.cost_nano > 0)}
+    billed = int(event.cost_nano > 0)
+    amounts = {"nano": event.cost_nano, "tokens": event.tokens, "calls": 1, "turns": billed}
     return Commit(
         stream=stream,
         events=(event,),
@@ -219,7 +174,7 @@ def _commit(state: RunState, doubt: Doubt, event: ModelCallReconciled, now: int)
         expected_seq=state.next_seq,
         row=row(fold((record,), state), doubt.run_id),
         settlements=[
-            Settlement(call_id=f"{doubt.run_id}/{doubt.call_id}", unit=unit, amount=amount)
+            Settlement(call_id=doubt.holder, unit=unit, amount=amount)
             for unit, amount in amounts.items()
         ],
         postings=(_posting(doubt, event),),

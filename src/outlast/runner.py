@@ -34,10 +34,11 @@ from outlast.actions import (
 from outlast.agent import Agent
 from outlast.batching import Batches, Place
 from outlast.blocks import encoded
-from outlast.budget import BILLED, Limits, Payer, line, place, posting
+from outlast.budget import BILLED, Limits, line, place, posting
 from outlast.caching import marked
 from outlast.calls import call_step, call_tool, finished_step, printable, words
 from outlast.conversation import Conversation, blocks, evolve, opened
+from outlast.doubts import payer_of
 from outlast.drive import (
     Append,
     Appended,
@@ -1025,13 +1026,3 @@ def postings(started: RunStarted, wanted: Append) -> tuple[Posting, ...]:
         else:
             lines.append(posting(event, payer, where))
     return tuple(lines)
-
-
-def payer_of(started: RunStarted, ask: Conversation) -> Payer:
-    """Return whose calls the calls of an ask are."""
-    return Payer(
-        agent=ask.spec.agent,
-        version=ask.version or started.version,
-        tenant=started.tenant,
-        model=ask.spec.model,
-    )

@@ -22,10 +22,12 @@ from conftest import SOAK
 from outlast.events import (
     AnyEvent,
     AskFailed,
+    BudgetPassed,
     BudgetSet,
     CacheMissed,
     ChildStarted,
     LoopDetected,
+    ModelCallReconciled,
     NoteAdded,
     PhaseEntered,
     RunParked,
@@ -45,7 +47,7 @@ HERE = Path(__file__).parent
 UNKNOWN = "may or may not have happened"
 
 ELSEWHERE = (
-    *(NoteAdded, BudgetSet),  # from outside
+    *(NoteAdded, BudgetSet, BudgetPassed, ModelCallReconciled),  # from outside
     *(CacheMissed, TokensCounted, LoopDetected),  # of runs that are not played here
     *(PhaseEntered, StepStarted, StepFinished, ChildStarted, RunParked, RunWoken, AskFailed),
 )

@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 import outlast
-from outlast.events import NoteAdded, encode
+from outlast.events import BudgetPassed, NoteAdded, encode
 from outlast.journal import Commit, Journal, run_stream
 from outlast.models.script import (
     Fault,
@@ -31,10 +31,12 @@ from outlast.models.script import (
     turn_number,
 )
 from outlast.models.scripted import ScriptedModel
+from outlast.reconciliation import apply
 from outlast.starting import begin
 from outlast.state import RunState, fold
 from outlast.stores import open_store
 from outlast.testing.simulation import World, run
+from outlast.views.bill import Report, day_of
 
 HERE = Path(__file__).parent
 MODEL = "claude-haiku-5-5"
@@ -156,7 +158,20 @@ def make(journal: Journal) -> None:
         lambda request, attempt: say({"type": "tool_use", "name": "look", "input": {"word": "a"}})
     )
     run(again, journal, agent(None), "Look for ever.", run_id="loop")
+    corrected(journal)
+    passed = BudgetPassed(scope="fleet", window="total", unit="nano", percent=50, spent=5, limit=10)
+    journal.append(Commit(stream="~budgets", events=(passed,), at=2))
     begin(journal, "queued", agent(None), "Later.", tenant="acme", tags={"a": "ä"}, at=1, nonce="n")
+
+
+def corrected(journal: Journal) -> None:
+    """Play a run whose call in doubt turns out to have been billed, for a part."""
+    cut_once = faulty(say_so, once(1, Fault(kind="cut", after_events=4)))
+    world = World(cut_once)
+    world.now -= 10 * 86_400 * 10**9
+    run(world, journal, agent(None), "Say so.", run_id="corrected")
+    bill = Report({day_of(world.now): {MODEL: 60_000}})
+    apply(journal, bill, exported_at=2**62, now=world.now, by="ann", reason="the bill of März")
 
 
 def say_so(request: dict[str, Any], attempt: int) -> Turn:

@@ -14,8 +14,10 @@ from conftest import SOAK
 from outlast.events import (
     AnyEvent,
     AskFailed,
+    BudgetPassed,
     BudgetSet,
     ChildStarted,
+    ModelCallReconciled,
     NoteAdded,
     PhaseEntered,
     RunParked,
@@ -29,7 +31,9 @@ ELSEWHERE = frozenset(
     # of people, of operators, and of flows, which have histories of their own in tests/flows
     {
         NoteAdded,
+        BudgetPassed,
         BudgetSet,
+        ModelCallReconciled,
         PhaseEntered,
         StepStarted,
         StepFinished,

@@ -348,9 +348,12 @@ class Ledger:
                 f"call {hold.call_id!r} holds {hold.unit} of {hold.scope} ({hold.window}) already; "
                 "every attempt has a call id of its own"
             )
-        self.holds[hold.call_id] = {**amounts, place: Held(hold.needed)}
+        self.holds[hold.call_id] = {**amounts, place: Held(hold.needed, in_doubt=hold.in_doubt)}
+        doubted = hold.needed if hold.in_doubt else 0
         self.accounts[account] = Balance(
-            settled=old.settled, in_doubt=old.in_doubt, held=old.held + hold.needed
+            settled=old.settled,
+            in_doubt=old.in_doubt + doubted,
+            held=old.held + hold.needed - doubted,
         )
 
 

@@ -532,6 +532,17 @@ class JournalContract:
         journal.append(driven(stream, epoch, 7, holds=[again]))
         assert journal.balance("s") == Balance(settled=20, held=80)
 
+    def test_a_hold_may_be_in_doubt_at_once(self, journal: Journal) -> None:
+        """What was in doubt before an account was opened is entered there as it is."""
+        stream = begin(journal, "a")
+        epoch = journal.claim(stream)
+        holds = [Hold(call_id=c, scope="s", needed=6, in_doubt=c == "c") for c in "cd"]
+        journal.append(driven(stream, epoch, 2, holds=holds))
+        assert journal.balance("s") == Balance(in_doubt=6, held=6)
+        paid = [Settlement(call_id=c, amount=2) for c in "cd"]
+        journal.append(driven(stream, epoch, 3, settlements=paid))
+        assert journal.balance("s") == Balance(settled=4)
+
     def test_what_is_in_doubt_may_come_to_be_less(self, journal: Journal) -> None:
         """A settlement in doubt replaces an earlier one of the same call, also in one commit."""
         stream = begin(journal, "a")

@@ -1,0 +1,75 @@
+"""Calls in doubt: what they are counted at, and under what they are added up."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import msgspec
+
+from outlast.budget import Payer, place
+from outlast.conversation import Conversation
+from outlast.events import ModelCallInDoubt, ModelCallReconciled, ModelCallStarted, RunStarted
+from outlast.journal import Journal, Record, run_stream
+from outlast.state import fold
+
+
+class Doubt(msgspec.Struct, frozen=True, kw_only=True):
+    """A call in doubt."""
+
+    run_id: str
+    ask_id: str
+    call_id: str
+    seq: int
+    nano: int
+    tokens: int
+    payer: Payer
+    where: tuple[int, str]
+    """See `budget.place`."""
+
+    @property
+    def holder(self) -> str:
+        """What the call is named in the ledger."""
+        return f"{self.run_id}/{self.call_id}"
+
+
+def doubts(journal: Journal) -> Iterator[Doubt]:
+    """Yield every call in doubt of a store."""
+    for run in journal.runs():
+        if run.in_doubt_nano:
+            yield from of_run(run.id, journal.read(run_stream(run.id)))
+
+
+def of_run(run_id: str, records: Sequence[Record]) -> list[Doubt]:
+    """Return the calls of a run that are in doubt, by its journal."""
+    state = fold(records)
+    assert state.started is not None, "a run without its first event"  # noqa: S101
+    intents: dict[str, tuple[int, str | None]] = {}
+    found: dict[str, Doubt] = {}
+    for record in records:
+        event = record.event
+        if isinstance(event, ModelCallStarted):
+            intents[event.call_id] = record.at, event.tool
+        elif isinstance(event, ModelCallInDoubt):
+            found[event.call_id] = Doubt(
+                run_id=run_id,
+                ask_id=event.ask_id,
+                call_id=event.call_id,
+                seq=record.seq,
+                nano=event.cost_nano,
+                tokens=event.tokens,
+                payer=payer_of(state.started, state.asks[event.ask_id]),
+                where=place(*intents[event.call_id], record.at),
+            )
+        elif isinstance(event, ModelCallReconciled):
+            del found[event.call_id]
+    return list(found.values())
+
+
+def payer_of(started: RunStarted, ask: Conversation) -> Payer:
+    """Return whose calls the calls of an ask are."""
+    return Payer(
+        agent=ask.spec.agent,
+        version=ask.version or started.version,
+        tenant=started.tenant,
+        model=ask.spec.model,
+    )
