@@ -241,6 +241,15 @@ def test_only_whole_replies_are_wasted() -> None:
     model, journal = played(script, [search, fetch])
     assert summed(journal).loops_nano == sum(charge.nano_usd for charge in model.bill[1:3])
 
+    def crossing(request: dict[str, Any], attempt: int) -> Any:
+        a, b = (tool_use("search", {"word": word}) for word in "ab")
+        said = {1: [a], 2: [b, a], 3: [b, a], 4: [b]}
+        return say(*said.get(turn_number(request), ["Done."]))
+
+    model, journal = played(crossing, [search])
+    wasted = sum(charge.nano_usd for charge in model.bill[2:4])
+    assert summed(journal).loops_nano == wasted, "the second reply asked for b, which was new"
+
 
 def test_no_crash_changes_what_a_loop_cost() -> None:
     """Wherever the process dies, the same calls are wasted, and each is counted once."""

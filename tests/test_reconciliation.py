@@ -370,13 +370,19 @@ class Meddled:
 
 
 def test_a_run_that_grows_meanwhile_is_read_again() -> None:
-    """A note that comes in between changes nothing but the place of the correction."""
-    journal, bill = simulated()
-    note = Commit(stream="run:r0", events=(NoteAdded(text="Hello."),), at=FAR)
-    meddled = Meddled(journal, lambda: void(journal.append(note)))
-    applied(meddled, read_report(billed({OPUS: bill})))  # type: ignore[arg-type]
-    assert sum(row.cost_nano for row in journal.runs()) == bill
-    assert len(corrections(journal)) == 6
+    """A correction of a run that its driver has gone on with is computed anew."""
+    journal, world = open_store("memory://"), World(CUT)
+    world.now = NOON
+    state, _ = run(world, journal, spender(budget=Budget(turns=2)), "Go.")
+    assert state.status == "stopped"
+    meddled = Meddled(journal, lambda: void(run(world, journal, spender(), "Go.")))
+    done = applied(meddled, Report({DAY: {OPUS: 10**12}}))  # type: ignore[arg-type]
+    assert done.calls == 1
+    (one,) = journal.runs()
+    assert one.status == "completed"
+    said = row(fold(journal.read("run:r")), "r")
+    assert replace(said, next_seq=one.next_seq, fence=one.fence) == one
+    assert total(costs(journal.rollup(), "month")).nano == one.cost_nano
 
 
 def void(_: object) -> None:
