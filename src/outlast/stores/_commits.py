@@ -212,6 +212,7 @@ def check_seen(commit: Commit, head_of: Callable[[str], Head | None]) -> None:
 Account: TypeAlias = tuple[str, str, str]
 """Scope, window, unit."""
 
+
 class Held(msgspec.Struct, frozen=True, gc=False):
     """What one call holds of one scope, or is counted at there because it is in doubt."""
 
