@@ -42,6 +42,7 @@ from outlast.state import fold
 from outlast.stores import open_store
 from outlast.testing import simulator
 from outlast.testing.simulation import canonical
+from outlast.views.costs import GROUPS, costs, total
 
 HERE = Path(__file__).parent
 UNKNOWN = "may or may not have happened"
@@ -211,8 +212,10 @@ def check(scene: Scene, uninterrupted: Scene, kills: int) -> None:
     journal = open_store(scene.store)
     records = journal.read(run_stream("r"))
     row = journal.run("r")
+    whole = [total(costs(journal.rollup(), by)) for by in GROUPS]
     journal.close()
     assert row is not None
+    assert {(one.nano, one.in_doubt_nano) for one in whole} == {(row.cost_nano, row.in_doubt_nano)}
     assert row.cost_nano == fold(records).spend.nano == ended["nano"]
 
 
