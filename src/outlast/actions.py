@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from typing import Any, Final, TypeAlias
 
@@ -162,6 +162,8 @@ class World(msgspec.Struct, frozen=True, kw_only=True):
     """The run itself, after which its children are called."""
     limits: Limits | None = None
     """What the run may use, where somebody set that; otherwise what was declared counts."""
+    factors: Mapping[str, int] = {}
+    """By how much the bounds of each model's prompts are multiplied in every run, in percent."""
     short: tuple[Short, ...] = ()
     """The budgets of others that the last append did not fit into."""
     alone: bool = False

@@ -27,6 +27,7 @@ from outlast.events import (
     AskAnswered,
     AskFailed,
     AskStarted,
+    BoundExceeded,
     CacheMissed,
     Effect,
     Event,
@@ -51,7 +52,7 @@ from outlast.events import (
 from outlast.history import misfit
 from outlast.journal import Record
 from outlast.loops import Asked, Made, distinct, remembered
-from outlast.prices import input_bound
+from outlast.prices import FRAMING_TOKENS, input_bound, usage
 
 _WHOLE: Final = slice(None)
 
@@ -194,6 +195,18 @@ class Missed(msgspec.Struct, frozen=True, gc=False):
     idle_ns: int
 
 
+class Exceeded(msgspec.Struct, frozen=True, gc=False):
+    """A call whose prompt was longer than its bound, or that cost more than was held for it."""
+
+    call_id: str
+    plain: int
+    """The bound in tokens as the bytes give it, before any factor."""
+    bound: int
+    """The bound that was held."""
+    actual: int
+    over_nano: int
+
+
 class Conversation(msgspec.Struct, frozen=True):
     """One ask: what was said, what is in flight, and what is still to be done."""
 
@@ -236,6 +249,8 @@ class Conversation(msgspec.Struct, frozen=True):
     """What the last reply left in the prompt cache."""
     missed: Missed | None = None
     """What the last reply should have found there, until somebody was told."""
+    exceeded: Exceeded | None = None
+    """What the last call used beyond what was held for it, until somebody was told."""
     attached: tuple[int, ...] = ()
     """The messages whose images and documents are blobs."""
     uncounted: bool = False
@@ -458,6 +473,7 @@ def _replied(conversation: Conversation, event: ModelCallSucceeded, _: Record) -
     said = blocks(event.content) if stopped in _READ else []
     uses = [block for block in said if block.type == "tool_use"] if stopped == "tool_use" else []
     cached, missed = _cache(conversation, event)
+    exceeded = _excess(conversation, event)
     if _summarises(event.content):
         # The summary stands for everything before it, and has to be the first message.
         conversation, cached = _emptied(conversation), None
@@ -476,6 +492,7 @@ def _replied(conversation: Conversation, event: ModelCallSucceeded, _: Record) -
         cuts=conversation.cuts + 1 if cut else 0,
         cached=cached,
         missed=missed,
+        exceeded=exceeded,
         spent_nano=conversation.spent_nano + event.cost_nano,
         spent_tokens=conversation.spent_tokens + event.tokens,
         asked_by=Asked(
@@ -484,8 +501,10 @@ def _replied(conversation: Conversation, event: ModelCallSucceeded, _: Record) -
         results_of=conversation.results_of if stopped in GOES_ON else "",
         **_extras(event.extra),
     )
-    if event.tokens < said_so_far.input_bound and not _summarises(event.content):
-        # What was metered, the reply included, is all that the next prompt has before it.
+    metered = event.tokens < said_so_far.input_bound or _is_beyond(conversation, event)
+    if metered and not _summarises(event.content):
+        # What was metered, the reply included, is all that the next prompt has before it, also
+        # where it is more than the bytes said it could be.
         return replace(said_so_far, input_bound=event.tokens)
     return said_so_far
 
@@ -518,6 +537,48 @@ def _cache(
     return after, missed
 
 
+def _excess(conversation: Conversation, event: ModelCallSucceeded) -> Exceeded | None:
+    """Return what a call used beyond what its intent held, `None` where that was enough."""
+    call = conversation.call
+    if call is None:
+        return None
+    bound = call.hold_tokens - call.max_tokens
+    if event.tokens <= bound and event.cost_nano <= call.hold_nano:
+        return None  # nearly every reply, and without reading its usage
+    # Of several prompts the longest counts, and all of them against all that was held.
+    actual = max(_longest_prompt(event.usage), event.tokens - call.max_tokens)
+    if actual <= bound and event.cost_nano <= call.hold_nano:
+        return None
+    return Exceeded(
+        call_id=event.call_id,
+        plain=conversation.input_bound + FRAMING_TOKENS,
+        bound=bound,
+        actual=actual,
+        over_nano=max(0, event.cost_nano - call.hold_nano),
+    )
+
+
+def _is_beyond(conversation: Conversation, event: ModelCallSucceeded) -> bool:
+    """Return whether a prompt was longer than its bytes allow, whatever factor it was held with."""
+    plain = conversation.input_bound + FRAMING_TOKENS
+    return event.tokens > plain and _longest_prompt(event.usage) > plain
+
+
+def _longest_prompt(raw: Raw) -> int:
+    longest, used = 0, usage(raw)
+    for part in used.iterations or (used,):
+        told = part.cache_creation
+        split = (
+            (told.ephemeral_5m_input_tokens or 0) + (told.ephemeral_1h_input_tokens or 0)
+            if told is not None
+            else 0
+        )
+        written = max(split, part.cache_creation_input_tokens or 0)
+        prompt = part.input_tokens + (part.cache_read_input_tokens or 0) + written
+        longest = max(longest, prompt)
+    return longest
+
+
 class _Iteration(msgspec.Struct, gc=False):
     type: Raw = NULL
 
@@ -543,6 +604,10 @@ def _miss_told(conversation: Conversation, event: CacheMissed, _: Record) -> Con
         # What the cache cost is not counted again, should the call be one of a loop.
         asked = replace(asked, nano=max(0, asked.nano - event.extra_nano))
     return replace(conversation, missed=None, asked_by=asked)
+
+
+def _excess_told(conversation: Conversation, _event: BoundExceeded, _: Record) -> Conversation:
+    return replace(conversation, exceeded=None)
 
 
 CUT: Final = frozenset({"max_tokens"})
@@ -740,6 +805,7 @@ _RULES: Final[dict[type[Event], Callable[[Conversation, Any, Record], Conversati
     ModelCallInDoubt: _call_lost,
     ModelCallReconciled: _call_corrected,
     CacheMissed: _miss_told,
+    BoundExceeded: _excess_told,
     TokensCounted: _counted,
     ToolCallStarted: _tool_started,
     ToolCallSucceeded: _tool_succeeded,

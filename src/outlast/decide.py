@@ -6,6 +6,7 @@ that follows from it share one commit.
 
 | the run knows | the next step |
 |---|---|
+| a call that used more than was held for it | written down; later calls hold more |
 | a prompt that the cache did not answer, as it should | written down, with why and what it cost |
 | a model call in a batch that was accepted | its reply is fetched, whoever sent the batch |
 | a model call in flight that nobody waits for | in doubt, charged in full; asked again |
@@ -57,6 +58,7 @@ from outlast.conversation import (
     CUT,
     GOES_ON,
     Conversation,
+    Exceeded,
     Failure,
     Missed,
     Pending,
@@ -71,6 +73,7 @@ from outlast.events import (
     NULL,
     RETRYABLE,
     AskAnswered,
+    BoundExceeded,
     BudgetRefused,
     CacheMissed,
     ChildStarted,
@@ -153,6 +156,8 @@ def decide(state: RunState, agent: Agent, now: int, world: World) -> Step:
         return REST
     if world.halted:
         return stopped_child(world.halted[0]) if not world.in_flight else WAIT
+    if step := exceeded_step(state):
+        return step
     actions: tuple[Action, ...] = ()
     waiting = False
     for ask in state.asks.values():
@@ -247,6 +252,34 @@ def lost_call(call: ModelCallStarted) -> Step:
     )
 
 
+def exceeded_step(state: RunState) -> Step | None:
+    """Write down the call that used more than was held for it, where there is one."""
+    for ask in state.asks.values():
+        if ask.exceeded is not None:
+            return Step((_exceeded(ask, ask.exceeded),))
+    return None
+
+
+def _exceeded(ask: Conversation, over: Exceeded) -> BoundExceeded:
+    # Money that was short is turned into the tokens of a prompt that would have brought it.
+    tier = rates(ask.spec.model).tier(over.bound)
+    needed = max(over.actual, over.bound - (-over.over_nano // tier.dearest_input))
+    return BoundExceeded(
+        ask_id=ask.ask_id,
+        call_id=over.call_id,
+        bound_tokens=over.bound,
+        actual_tokens=over.actual,
+        over_nano=over.over_nano,
+        percent=-(-100 * needed // over.plain),
+    )
+
+
+def _input_bound(state: RunState, ask: Conversation, world: World) -> int:
+    """Return how many tokens the next prompt of an ask can have at most."""
+    percent = max(100, world.factors.get(ask.spec.model, 100), *state.factors.values())
+    return -(-(ask.input_bound + FRAMING_TOKENS) * percent // 100)
+
+
 def _missed(ask: Conversation, missed: Missed) -> Step:
     """Write down that the prompt cache did not answer, why, and what that cost."""
     lost = missed.cached.tokens - missed.read
@@ -297,7 +330,7 @@ def _call_step(  # noqa: PLR0913, PLR0917  (everything a call depends on)
     room = _room(state, agent, ask, world, shared)
     if not isinstance(room, int):
         return _short(ask, *room, now)
-    max_tokens, bound = room, ask.input_bound + FRAMING_TOKENS
+    max_tokens, bound = room, _input_bound(state, ask, world)
     batch = is_batch(state)
     terms = terms_of(ask.spec.parameters, batch=batch)
     intent = ModelCallStarted(
@@ -372,7 +405,7 @@ def _room(
     """Return how many output tokens the next call may have, or in what scope there is no room."""
     call = budget.Next(
         model=ask.spec.model,
-        input_bound=ask.input_bound + FRAMING_TOKENS,
+        input_bound=_input_bound(state, ask, world),
         most=ask.spec.max_tokens,
         least=min(agent.least_tokens, ask.spec.max_tokens),
         terms=terms_of(ask.spec.parameters, batch=is_batch(state)),

@@ -26,6 +26,7 @@ from outlast.decide import (
     CAUTION,
     REPEATS,
     ask_step,
+    exceeded_step,
     failed,
     lost_call,
     may_go_on,
@@ -60,6 +61,8 @@ def decide_flow(  # noqa: PLR0911  (the rows of the table)
     if state.finished and not may_go_on(state, world.limits or flow.budget.limits):
         return REST
     wanted = world.wants
+    if wanted is not wants.NOTHING and (step := exceeded_step(state)):
+        return step
     for call_id in state.spend.held if wanted is not wants.NOTHING else ():
         if call_id not in world.in_flight:
             # Nobody waits for it, and perhaps nobody asks for it any more.  But before the function

@@ -10,7 +10,7 @@ product can be killed at every point without a process.
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from typing import Any, TypeAlias
 
 import msgspec
@@ -68,6 +68,8 @@ class Relimited(msgspec.Struct, frozen=True):
 
     limits: Limits | None
     now: int
+    factors: Mapping[str, int] = {}
+    """By how much bounds are multiplied now; see `World.factors`."""
 
 
 class Outcomes(msgspec.Struct, frozen=True):
@@ -94,6 +96,7 @@ def drive(  # noqa: PLR0913  (all but two are keywords)
     epoch: int,
     now: int,
     limits: Limits | None = None,
+    factors: Mapping[str, int] | None = None,
     redact: Redact = same,
 ) -> Loop:
     """Drive a run to rest and return its state.
@@ -105,6 +108,7 @@ def drive(  # noqa: PLR0913  (all but two are keywords)
         epoch: this driver's epoch.
         now: nanoseconds since the epoch, UTC.
         limits: what the run may use, where somebody set that.
+        factors: by how much bounds are multiplied in every run; see `World.factors`.
         redact: what a text goes through that the decisions have of the user's code.
 
     """
@@ -120,6 +124,7 @@ def drive(  # noqa: PLR0913  (all but two are keywords)
             wants=wants,
             run_id=run_id,
             limits=limits,
+            factors=factors or {},
             short=short,
             alone=alone,
             halted=halted,
@@ -148,7 +153,7 @@ def drive(  # noqa: PLR0913  (all but two are keywords)
                     short = (*short, sent.short)
                 continue
             if isinstance(sent, Relimited):
-                limits, now = sent.limits, sent.now
+                limits, factors, now = sent.limits, sent.factors, sent.now
                 continue
             short, alone = (), False
             state = plan.state

@@ -320,6 +320,20 @@ class BudgetPassed(
     limit: int
 
 
+class BoundRaised(
+    Event, frozen=True, kw_only=True, omit_defaults=True, gc=False, tag="bound_raised"
+):
+    """A run found the bound of a model's prompts too low.  It stands in the stream `~budgets`."""
+
+    kept: ClassVar[tuple[str, ...]] = ("model", "percent")
+
+    model: str
+    percent: int
+    """By how much every bound of that model is multiplied from now on, in whole percent."""
+    run_id: str = ""
+    """The run that found it."""
+
+
 class RunFinished(
     Event, frozen=True, kw_only=True, omit_defaults=True, gc=False, tag="run_finished"
 ):
@@ -523,6 +537,38 @@ class CacheMissed(
     """What the missing tokens cost more than reading them, in nano-dollars."""
 
 
+class BoundExceeded(
+    Event, frozen=True, kw_only=True, omit_defaults=True, gc=False, tag="bound_exceeded"
+):
+    """A call was longer than its prompt could be by its bytes, or cost more than was held for it.
+
+    From then on every call of the run holds more, and so does every call of that model in every
+    run: see `BoundRaised`.
+    """
+
+    kept: ClassVar[tuple[str, ...]] = (
+        "call_id",
+        "bound_tokens",
+        "actual_tokens",
+        "over_nano",
+        "percent",
+    )
+
+    ask_id: str
+    call_id: str
+    bound_tokens: int
+    """What the prompt could have at most, as it was held."""
+    actual_tokens: int
+    """What the API metered of the prompt.
+
+    Where it read several prompts, the longest, or what all tokens were beyond `max_tokens`.
+    """
+    over_nano: int
+    """What the call cost beyond what was held for it, in nano-dollars; 0 where that sufficed."""
+    percent: int
+    """By how much a bound has to be multiplied for this call to be within it, in whole percent."""
+
+
 class TokensCounted(
     Event, frozen=True, kw_only=True, omit_defaults=True, gc=False, tag="tokens_counted"
 ):
@@ -711,6 +757,7 @@ AnyEvent: TypeAlias = (
     | BudgetRefused
     | BudgetSet
     | BudgetPassed
+    | BoundRaised
     | RunFinished
     | PhaseEntered
     | StepStarted
@@ -731,6 +778,7 @@ AnyEvent: TypeAlias = (
     | ModelCallInDoubt
     | ModelCallReconciled
     | CacheMissed
+    | BoundExceeded
     | TokensCounted
     | ToolCallStarted
     | ToolCallSucceeded

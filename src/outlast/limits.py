@@ -22,6 +22,7 @@ from outlast.doubts import Doubt, doubts
 from outlast.errors import UsageError
 from outlast.events import (
     AnyEvent,
+    BoundRaised,
     BudgetPassed,
     BudgetSet,
     ModelCallInDoubt,
@@ -95,6 +96,8 @@ class Budgets(msgspec.Struct, frozen=True):
     """How far the stream was read."""
     passed: frozenset[tuple[str, str, str, int]] = frozenset()
     """What was told of, by scope, account, unit and percent."""
+    factors: Mapping[str, int] = {}
+    """By how much bounds of prompts are multiplied, in whole percent, by model."""
 
 
 def evolve(budgets: Budgets, record: Record) -> Budgets:
@@ -103,6 +106,9 @@ def evolve(budgets: Budgets, record: Record) -> Budgets:
     if isinstance(event, BudgetPassed):
         told = (event.scope, event.window, event.unit, event.percent)
         return replace(budgets, seq=record.seq, passed=budgets.passed | {told})
+    if isinstance(event, BoundRaised):
+        percent = max(event.percent, budgets.factors.get(event.model, 100))
+        return replace(budgets, seq=record.seq, factors={**budgets.factors, event.model: percent})
     if not isinstance(event, BudgetSet):
         return replace(budgets, seq=record.seq)
     key = (event.scope, event.window)
@@ -120,7 +126,8 @@ def evolve(budgets: Budgets, record: Record) -> Budgets:
     )
     # Another amount is passed anew.
     passed = frozenset(told for told in budgets.passed if told[0] != event.scope)
-    return Budgets(rules | ({key: rule} if rule.amounts else {}), record.seq, passed)
+    rules |= {key: rule} if rule.amounts else {}
+    return replace(budgets, rules=rules, seq=record.seq, passed=passed)
 
 
 def fold(records: Iterable[Record], budgets: Budgets) -> Budgets:
@@ -128,6 +135,15 @@ def fold(records: Iterable[Record], budgets: Budgets) -> Budgets:
     for record in records:
         budgets = evolve(budgets, record)
     return budgets
+
+
+def raised(budgets: Budgets, found: Mapping[str, int], run_id: str) -> tuple[BoundRaised, ...]:
+    """Return what a run has to tell the fleet of the factors that it found."""
+    return tuple(
+        BoundRaised(model=model, percent=percent, run_id=run_id)
+        for model, percent in found.items()
+        if percent > budgets.factors.get(model, 100)
+    )
 
 
 def window_key(rule: Rule, at: int) -> str:

@@ -15,6 +15,7 @@ from contextvars import ContextVar
 from typing import Final, NamedTuple
 
 from outlast.events import (
+    BoundExceeded,
     BudgetPassed,
     Event,
     ModelCallFailed,
@@ -37,7 +38,10 @@ NOTABLE: Final[tuple[type[Event], ...]] = (
 )
 """Events that are logged at `INFO`; every other one is logged at `DEBUG`."""
 
-ALARMS: Final[dict[type[Event], int]] = {BudgetPassed: logging.WARNING}
+ALARMS: Final[dict[type[Event], int]] = {
+    BudgetPassed: logging.WARNING,
+    BoundExceeded: logging.ERROR,
+}
 """Events that somebody should look at, and at what level they are logged."""
 
 _LOGGER: Final = logging.getLogger("outlast")

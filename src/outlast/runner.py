@@ -10,7 +10,7 @@ import asyncio
 import math
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final, Protocol, TypeAlias, TypeVar, get_args
 
@@ -64,6 +64,7 @@ from outlast.errors import (
 from outlast.events import (
     OUTSIDE,
     UNBILLED,
+    BoundExceeded,
     CacheMissed,
     FailureKind,
     LoopDetected,
@@ -95,6 +96,7 @@ from outlast.limits import (
     passed,
     payers,
     paying,
+    raised,
     settled,
 )
 from outlast.limits import STREAM as BUDGETS
@@ -222,6 +224,9 @@ class Runner:
         """
         stream = run_stream(run_id)
         state = fold(self._journal.read(stream))
+        budgets = self.read_budgets()
+        if state.factors:  # its process may have died before it told the others
+            budgets = await self.raise_bounds(run_id, state)
         self._live += 1
         leg = _Leg(self, run_id, who, epoch, watch, state, check, spawn or self._spawn, above)
         loop = drive(
@@ -230,7 +235,8 @@ class Runner:
             stream=stream,
             epoch=epoch,
             now=self._clock(),
-            limits=leg.limits(self.read_budgets()),
+            limits=leg.limits(budgets),
+            factors=budgets.factors,
             redact=self._redact,
         )
         try:
@@ -246,6 +252,12 @@ class Runner:
         news = self._journal.read(BUDGETS, after=self.budgets.seq)
         self.budgets = fold_budgets(news, self.budgets)
         return self.budgets
+
+    async def raise_bounds(self, run_id: str, state: RunState) -> Budgets:
+        """Tell every run of the bounds that this one found too low, and return all budgets."""
+        if told := raised(self.read_budgets(), state.factors, run_id):
+            await self.commit(Commit(stream=BUDGETS, events=told, at=self._clock()))
+        return self.read_budgets()
 
     async def count(self, request: Request) -> int:
         """Let the model count the tokens of a request's input.
@@ -298,6 +310,8 @@ class _Leg:
         """Why the tool calls have no outcome whose child runs were stopped, by `call_id`."""
         self._tasks: set[asyncio.Task[Outcome | None]] = set()
         self._limits: Limits | None = None
+        self._factors: Mapping[str, int] = {}
+        """By how much the loop multiplies bounds because of what other runs found."""
         self._accounts = False
         """Whether calls of this leg may hold something of the budgets of others."""
         self._notifies = False
@@ -326,7 +340,7 @@ class _Leg:
 
     def limits(self, budgets: Budgets) -> Limits | None:
         """Return what the run may use where somebody set that, and go by it from now on."""
-        self._limits = self._limits_of(budgets)
+        self._limits, self._factors = self._limits_of(budgets), budgets.factors
         return self._limits
 
     def _trees(self, budgets: Budgets) -> tuple[Tree, ...]:
@@ -384,9 +398,9 @@ class _Leg:
         commit = commit_of(wanted, self._started, run_id=self._run_id, epoch=self._epoch)
         intents = [event for event in commit.events if isinstance(event, ModelCallStarted)]
         budgets = self._runner.budgets
-        if (limits := self._limits_of(budgets)) != self._limits:
-            self._limits = limits
-            return Relimited(limits, self._runner._clock())  # noqa: SLF001
+        if self._limits_of(budgets) != self._limits or budgets.factors != self._factors:
+            now = self._runner._clock()  # noqa: SLF001
+            return Relimited(self.limits(budgets), now, budgets.factors)
         commit = self._accounted(commit, intents, budgets, wanted.state)
         try:
             records = await self._runner.commit(commit)
@@ -400,6 +414,8 @@ class _Leg:
             return Denied(short, self._runner._clock())  # noqa: SLF001
         self._watched(logs.tell, records)  # a filter of the caller's may raise
         self._tell(records)
+        if any(isinstance(event, BoundExceeded) for event in commit.events):
+            await self._runner.raise_bounds(self._run_id, wanted.state)
         if self._notifies:
             await self._notify(commit, wanted.state)
         if self._host is not None:

@@ -15,6 +15,7 @@ from outlast.conversation import Conversation
 from outlast.events import (
     AskAnswered,
     AskStarted,
+    BoundExceeded,
     ChildStarted,
     Event,
     NoteAdded,
@@ -42,6 +43,11 @@ class RunState(msgspec.Struct, frozen=True):
     spend: Spend = Spend()
     steps: Steps = Steps()
     phases: Phases = Phases()
+    factors: dict[str, int] = {}
+    """By how much bounds of prompts are multiplied, in whole percent, by the model that showed it.
+
+    The greatest of them holds for every call of the run.
+    """
     status: str = "queued"
     why: str = ""
     answer: Raw | None = None
@@ -135,6 +141,14 @@ def _entered(state: RunState, _: PhaseEntered, record: Record) -> RunState:
     return replace(state, phases=phases.evolve(state.phases, record), status="running", why="")
 
 
+def _exceeded(state: RunState, event: BoundExceeded, record: Record) -> RunState:
+    ask = conversation.evolve(state.asks[event.ask_id], record)
+    asks = {**state.asks, event.ask_id: ask}
+    model = ask.spec.model
+    factors = {**state.factors, model: max(event.percent, state.factors.get(model, 100))}
+    return _stretched(replace(state, factors=factors), asks, state.spend, record.epoch, record)
+
+
 def _finished(state: RunState, event: RunFinished, record: Record) -> RunState:
     asks = {key: conversation.rested(ask) for key, ask in state.asks.items()}
     is_flow = state.started is not None and state.started.kind == "flow"
@@ -157,6 +171,7 @@ _RULES: Final[dict[type[Event], Callable[[RunState, Any, Record], RunState]]] = 
     RunStarted: _started,
     AskStarted: _ask_started,
     AskAnswered: _answered,
+    BoundExceeded: _exceeded,
     RunFinished: _finished,
     PhaseEntered: _entered,
     StepStarted: _stepped,

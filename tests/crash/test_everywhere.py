@@ -14,6 +14,7 @@ import outlast
 from outlast.events import (
     AnyEvent,
     AskFailed,
+    BoundRaised,
     BudgetPassed,
     BudgetSet,
     ChildStarted,
@@ -259,11 +260,13 @@ def test_no_event_type_is_left_out(uninterrupted: Played) -> None:
     run(shown, open_store("memory://"), agent(Effects()), [outlast.Document(b"%PDF-1.7"), "Read."])
     looping = World(lambda request, attempt: say(tool_use("look_up", {"word": "a"})))
     run(looping, open_store("memory://"), agent(Effects()), QUESTION)
-    worlds = uninterrupted.world, lost.world, stopped, cut, idle, shown, looping
+    longer = World(lambda request, attempt: say("Long.", usage={"input_tokens": 9_999}))
+    run(longer, open_store("memory://"), agent(Effects()), QUESTION)
+    worlds = uninterrupted.world, lost.world, stopped, cut, idle, shown, looping, longer
     emitted = {name for world in worlds for name in world.emitted}
     known = {tag(event) for event in get_args(AnyEvent)}
     # Notes, budgets and bills come from outside: see test_two_drivers, test_limits and
     # test_reconciliation; flows have tests/flows.
     flows = (PhaseEntered, StepStarted, StepFinished, ChildStarted, RunParked, RunWoken, AskFailed)
-    outside = (NoteAdded, BudgetSet, BudgetPassed, ModelCallReconciled)
+    outside = (NoteAdded, BudgetSet, BudgetPassed, BoundRaised, ModelCallReconciled)
     assert known - emitted == set(map(tag, (*outside, *flows)))

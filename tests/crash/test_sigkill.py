@@ -22,6 +22,8 @@ from conftest import SOAK
 from outlast.events import (
     AnyEvent,
     AskFailed,
+    BoundExceeded,
+    BoundRaised,
     BudgetPassed,
     BudgetSet,
     CacheMissed,
@@ -48,8 +50,8 @@ HERE = Path(__file__).parent
 UNKNOWN = "may or may not have happened"
 
 ELSEWHERE = (
-    *(NoteAdded, BudgetSet, BudgetPassed, ModelCallReconciled),  # from outside
-    *(CacheMissed, TokensCounted, LoopDetected),  # of runs that are not played here
+    *(NoteAdded, BudgetSet, BudgetPassed, BoundRaised, ModelCallReconciled),  # from outside
+    *(CacheMissed, BoundExceeded, TokensCounted, LoopDetected),  # of runs that are not played here
     *(PhaseEntered, StepStarted, StepFinished, ChildStarted, RunParked, RunWoken, AskFailed),
 )
 """Events that other tests of crashes meet: of flows, for one, see tests/flows."""

@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 import outlast
-from outlast.events import BudgetPassed, NoteAdded, encode
+from outlast.events import BoundRaised, BudgetPassed, NoteAdded, encode
 from outlast.journal import Commit, Journal, run_stream
 from outlast.models.script import (
     Fault,
@@ -161,6 +161,10 @@ def make(journal: Journal) -> None:
     corrected(journal)
     passed = BudgetPassed(scope="fleet", window="total", unit="nano", percent=50, spent=5, limit=10)
     journal.append(Commit(stream="~budgets", events=(passed,), at=2))
+    longer = World(lambda request, attempt: say("So long.", usage={"input_tokens": 9_999}))
+    run(longer, journal, agent(None), "How long is it?", run_id="longer")
+    raised = BoundRaised(model="claude-haiku-5-5", percent=600, run_id="longer")
+    journal.append(Commit(stream="~budgets", events=(raised,), at=3))
     begin(journal, "queued", agent(None), "Later.", tenant="acme", tags={"a": "ä"}, at=1, nonce="n")
 
 

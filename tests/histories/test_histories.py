@@ -14,6 +14,8 @@ from conftest import SOAK
 from outlast.events import (
     AnyEvent,
     AskFailed,
+    BoundExceeded,
+    BoundRaised,
     BudgetPassed,
     BudgetSet,
     ChildStarted,
@@ -28,10 +30,13 @@ from outlast.events import (
 )
 
 ELSEWHERE = frozenset(
-    # of people, of operators, and of flows, which have histories of their own in tests/flows
+    # of people, of operators, of what must not happen, and of flows, which have histories of their
+    # own in tests/flows
     {
         NoteAdded,
         BudgetPassed,
+        BoundExceeded,
+        BoundRaised,
         BudgetSet,
         ModelCallReconciled,
         PhaseEntered,

@@ -20,7 +20,7 @@ def set_budget(store: str, scope: str, *, notify: str, as_json: bool, **given: A
     given["notify"] = _percents(notify) or ([] if given["binding"] else [100])
     with opened(store, create=True) as journal:
         Outlast(journal).set_budget(scope, **given)
-        rules = _rules(journal)
+        rules = _rules(_budgets(journal))
         if as_json:
             listed = [_shape(journal, rule) for rule in rules if rule.scope == scope]
             sys.stdout.write(shapes.encode(listed).decode() + "\n")
@@ -46,11 +46,16 @@ def _percents(notify: str) -> list[int]:
 def show_budgets(store: str, *, as_json: bool) -> int:
     """Print every budget and what is used of it, and return the exit code."""
     with opened(store) as journal:
-        shown = [_shape(journal, rule) for rule in _rules(journal)]
+        budgets = _budgets(journal)
+        shown = [_shape(journal, rule) for rule in _rules(budgets)]
     if as_json:
-        sys.stdout.write(shapes.encode(shown).decode() + "\n")
+        sys.stdout.write(shapes.encode([*shown, *_factors(budgets)]).decode() + "\n")
         return exits.DONE
     on = screen()
+    for factor in _factors(budgets):
+        more = words.times(factor["bound_percent"])
+        told = f" calls hold {more} their bound: prompts were longer than their bytes allow."
+        on.line((factor["scope"], "strong"), (told, "bad"))
     if not shown:
         on.line((f"No budget is set in {store}; agents have those they declare.", ""))
         on.line(("Next: outlast budget set fleet --usd 100 --window month --reason …", "quiet"))
@@ -90,9 +95,19 @@ def _notes(rule: dict[str, Any], used: float) -> str:
     return ", ".join([*notes, *([f"past {told[-1]}"] if told else [])])
 
 
-def _rules(journal: Journal) -> list[Rule]:
-    rules = fold(journal.read(STREAM), Budgets()).rules
-    return [rules[key] for key in sorted(rules)]
+def _budgets(journal: Journal) -> Budgets:
+    return fold(journal.read(STREAM), Budgets())
+
+
+def _rules(budgets: Budgets) -> list[Rule]:
+    return [budgets.rules[key] for key in sorted(budgets.rules)]
+
+
+def _factors(budgets: Budgets) -> list[dict[str, Any]]:
+    return [
+        {"scope": f"model:{model}", "bound_percent": percent}
+        for model, percent in sorted(budgets.factors.items())
+    ]
 
 
 def _shape(journal: Journal, rule: Rule) -> dict[str, Any]:

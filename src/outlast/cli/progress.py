@@ -18,6 +18,7 @@ from outlast.events import (
     AskAnswered,
     AskFailed,
     AskStarted,
+    BoundExceeded,
     BudgetRefused,
     CacheMissed,
     ChildStarted,
@@ -140,6 +141,8 @@ class Progress:
                 self._mark("?", "doubt", of + told, cost)
             case CacheMissed():
                 self._mark("○", "doubt", words.plain(self.reader.tell(record)), [])
+            case BoundExceeded():
+                self._mark("!", "bad", words.plain(self.reader.tell(record)), [])
             case ToolCallSucceeded() as event:
                 took = words.duration(event.latency_ms * 1_000_000)
                 right = [(f"{_size(event)}  ", ""), (f"{took:>6}", "quiet")]

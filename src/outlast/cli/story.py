@@ -16,6 +16,8 @@ from outlast.events import (
     AskAnswered,
     AskFailed,
     AskStarted,
+    BoundExceeded,
+    BoundRaised,
     BudgetPassed,
     BudgetRefused,
     BudgetSet,
@@ -206,6 +208,11 @@ class Reader:
                 spent, limit = (budget.amount(event.unit, n) for n in (event.spent, event.limit))
                 told = f"{event.scope}: {event.percent} % are spent, {spent} of {limit}"
                 return [(told, "doubt"), (f" ({event.window})", "quiet")]
+            case BoundRaised() as event:
+                told = f"calls of {event.model} hold {words.times(event.percent)} their bound"
+                return [(f"{told} from now on", "doubt"), (f", as {event.run_id} found", "quiet")]
+            case BoundExceeded() as event:
+                return _bound_exceeded(event)
             case LoopDetected() as event:
                 round_ = " → ".join(event.calls)
                 told = "the run is stopped" if event.stops else "Claude is told"
@@ -400,6 +407,16 @@ def _cache_missed(event: CacheMissed) -> list[Part]:
         (f"{words.count(lost, 'token')} sent again in full", "doubt"),
         (f": {_MISSED.get(event.reason, event.reason)} (idle {words.duration(event.idle_ns)})", ""),
         (f"  {words.money(event.extra_nano)} more", "quiet"),
+    ]
+
+
+def _bound_exceeded(event: BoundExceeded) -> list[Part]:
+    told = f"{event.actual_tokens:,} tokens of a prompt that {event.bound_tokens:,} were held for"
+    over = [(f", {words.money(event.over_nano)} beyond what was held", "")]
+    return [
+        (told, "bad"),
+        *(over if event.over_nano else []),
+        (f"; later calls hold {words.times(event.percent)} their bound", ""),
     ]
 
 

@@ -17,6 +17,11 @@ Part: TypeAlias = tuple[str, str]
 TONES: Final = ("good", "bad", "doubt", "quiet", "strong", "money", "live")
 
 
+def times(percent: int) -> str:
+    """Return a factor of whole percent: `1.5 times`."""
+    return f"{percent / 100:g} times"
+
+
 def money(nano: int) -> str:
     """Return nano-dollars as dollars: to the cent from $10 up, to a hundredth of a cent below."""
     if 0 < nano < 50_000:
