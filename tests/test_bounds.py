@@ -15,13 +15,18 @@ from typing import Any
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 import outlast
 from cli.console import documents, typed
 from outlast.agent import Budget
 from outlast.events import BoundExceeded, BoundRaised, ModelCallStarted, ModelCallSucceeded
+from outlast.journal import Record
+from outlast.limits import Budgets
+from outlast.limits import fold as fold_budgets
 from outlast.models.script import say, tool_use, turn_number
 from outlast.models.scripted import Charge, ScriptedModel
+from outlast.state import fold
 from outlast.stores import open_store
 from outlast.testing.simulation import World
 from outlast.testing.simulation import run as simulate
@@ -199,7 +204,11 @@ def test_another_process_holds_more_at_once(tmp_path: Path) -> None:
     """An application that has read all budgets reads what another process has found since."""
     url = f"sqlite:///{tmp_path}/a.db"
     scripts = [honest]
-    model = ScriptedModel(lambda request, attempt: scripts[-1](request, attempt))
+
+    def latest(request: dict[str, Any], attempt: int) -> Any:
+        return scripts[-1](request, attempt)
+
+    model = ScriptedModel(latest)
     with outlast.Outlast(url, model=model) as app:
         app.run(asker(), LONG, run_id="before")
         assert victim(url, "live") == 0
@@ -324,3 +333,26 @@ def test_a_budget_is_kept_by_what_calls_hold_from_then_on() -> None:
         assert run.status == "stopped"
         assert overdrawn(model.bill, app.journal, "r") == [1]
         assert sum(line.nano_usd for line in model.bill) <= 5 * 10**8
+
+
+def test_a_run_tells_the_others_once(url: str) -> None:
+    """A run that is resumed after it told what it found says nothing more."""
+    with outlast.Outlast(url, model=ScriptedModel(longer)) as app:
+        assert app.run(asker(budget=Budget(turns=2)), LONG, run_id="r").status == "stopped"
+        app.set_budget("run:r", calls=9, reason="a test")
+        assert app.run(asker(budget=Budget(turns=2)), LONG, run_id="r").status == "completed"
+        assert len(fleet(app.journal)) == 1
+
+
+def test_a_factor_is_never_lowered() -> None:
+    """Whatever comes later, and in whatever order, the greatest factor holds."""
+    raised = [BoundRaised(model=OPUS, percent=percent) for percent in (150, 300, 200)]
+    records = [Record("~budgets", at, at, at, 0, event) for at, event in enumerate(raised, 1)]
+    assert fold_budgets(records, Budgets()).factors == {OPUS: 300}
+    with outlast.Outlast("memory://", model=ScriptedModel(longer)) as app:
+        app.run(asker(), LONG, run_id="r")
+        state = fold(app.journal.read("run:r"))
+        (event,) = told(app.journal)
+    less = replace(event, percent=101)
+    later = Record("run:r", state.next_seq, 1, 1, 1, less)
+    assert fold([later], state).factors == {OPUS: event.percent}
