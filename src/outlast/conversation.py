@@ -52,7 +52,7 @@ from outlast.events import (
 from outlast.history import misfit
 from outlast.journal import Record
 from outlast.loops import Asked, Made, distinct, remembered
-from outlast.prices import FRAMING_TOKENS, input_bound, usage
+from outlast.prices import FRAMING_TOKENS, bound_within, input_bound, terms_of, usage
 
 _WHOLE: Final = slice(None)
 
@@ -542,11 +542,14 @@ def _excess(conversation: Conversation, event: ModelCallSucceeded) -> Exceeded |
     call = conversation.call
     if call is None:
         return None
-    bound = call.hold_tokens - call.max_tokens
+    terms = terms_of(conversation.spec.parameters)
+    bound = bound_within(call.hold_tokens, call.max_tokens, terms)
     if event.tokens <= bound and event.cost_nano <= call.hold_nano:
         return None  # nearly every reply, and without reading its usage
-    # Of several prompts the longest counts, and all of them against all that was held.
-    actual = max(_longest_prompt(event.usage), event.tokens - call.max_tokens)
+    # Of several prompts the longest counts, without what was written in the passes before it, and
+    # all of them count against all that was held.
+    longest = _longest_prompt(event.usage) - (terms.passes - 1) * call.max_tokens
+    actual = max(longest, bound_within(event.tokens, call.max_tokens, terms))
     if actual <= bound and event.cost_nano <= call.hold_nano:
         return None
     return Exceeded(

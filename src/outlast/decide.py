@@ -262,8 +262,9 @@ def exceeded_step(state: RunState) -> Step | None:
 
 def _exceeded(ask: Conversation, over: Exceeded) -> BoundExceeded:
     # Money that was short is turned into the tokens of a prompt that would have brought it.
-    tier = rates(ask.spec.model).tier(over.bound)
-    needed = max(over.actual, over.bound - (-over.over_nano // tier.dearest_input))
+    model, terms = ask.spec.model, terms_of(ask.spec.parameters)
+    more = worst_case(model, over.bound + 1_000, 0, terms) - worst_case(model, over.bound, 0, terms)
+    needed = max(over.actual, over.bound - (-1_000 * over.over_nano // more))
     return BoundExceeded(
         ask_id=ask.ask_id,
         call_id=over.call_id,

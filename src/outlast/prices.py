@@ -309,6 +309,11 @@ def worst_tokens(input_tokens_bound: int, max_tokens: int, terms: Terms = PLAIN)
     return terms.passes * input_tokens_bound + (2 * terms.passes - 1) * max_tokens
 
 
+def bound_within(tokens: int, max_tokens: int, terms: Terms = PLAIN) -> int:
+    """Return the bound of a prompt of which `tokens` are the `worst_tokens`; rounded up."""
+    return -(-(tokens - (2 * terms.passes - 1) * max_tokens) // terms.passes)
+
+
 def affordable_tokens(input_tokens_bound: int, tokens: int, terms: Terms = PLAIN) -> int:
     """Return the most output tokens of a call whose `worst_tokens` are within `tokens`."""
     return (tokens - terms.passes * input_tokens_bound) // (2 * terms.passes - 1)
