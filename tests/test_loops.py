@@ -97,6 +97,80 @@ def test_no_honest_work_is_a_loop(portion: int) -> None:
             assert found(kept(calls[:end])) is None, f"seed {seed}, call {end}"
 
 
+def respelled(call: Made, dice: random.Random) -> Made:
+    """Return a call as Claude might write it another time."""
+    given = msgspec.json.decode(call.arguments)
+    spelled = {
+        name: dice.choice([value.upper(), f" {value} ", value.replace(" ", "  ")])
+        if isinstance(value, str)
+        else dice.choice([value, float(value)])
+        for name, value in sorted(given.items(), key=lambda _: dice.random())
+    }
+    return Made(call.tool, msgspec.json.encode(spelled), call.result, call.failed)
+
+
+def looping(seed: int) -> tuple[list[Made], list[Made]]:
+    """Return honest work, and the round of a loop that follows it."""
+    dice = random.Random(seed)  # noqa: S311  (a test)
+    period = dice.randint(1, 5)
+    tools = [dice.choice("abc") for _ in range(period)]
+    one = [
+        made(tool, {"n": dice.randint(1, 3), "q": "AI grants"}, f"r{dice.randint(1, 3)}")
+        for tool in tools
+    ]
+    return honest(seed) if dice.random() < 0.7 else [], one
+
+
+@pytest.mark.parametrize("portion", range(3))
+def test_every_loop_is_stopped_by_its_fifth_round(portion: int) -> None:
+    """Whatever came before, and however its arguments are spelled; and not after two rounds."""
+    for seed in range(portion * 100, portion * 100 + 100):
+        before, one = looping(seed)
+        dice = random.Random(-seed)  # noqa: S311  (a test)
+        five = [respelled(call, dice) for _ in range(STOP) for call in one]
+        loops = [found(kept(before + five[:end])) for end in range(1, len(five) + 1)]
+        assert any(loop is not None and loop.times >= STOP for loop in loops), f"seed {seed}"
+        third = loops[NUDGE * len(one) - 1]
+        assert third is not None, f"seed {seed}"
+        if len({(call.tool, call.arguments, call.result) for call in one}) == len(one):
+            assert all(loop is None for loop in loops[: 2 * len(one)]), f"seed {seed}"
+
+
+def near(seed: int) -> list[Made]:
+    """Return polling or paging that stands still for up to four calls or rounds, and goes on."""
+    dice = random.Random(seed)  # noqa: S311  (a test)
+    kind = dice.choice(["poll", "poll two", "page", "page again", "fail"])
+    calls: list[Made] = []
+    for n in range(dice.randint(8, 30)):
+        still = dice.randint(1, STOP - 1)
+        match kind:
+            case "poll":  # nothing new for a while, and then there is
+                calls += [made("status", {"job": 1}, f"{n} % done")] * still
+            case "poll two":
+                both = [made("status", {"job": job}, f"{n} % done") for job in (1, 2)]
+                calls += both * still
+            case "page":  # a page that is asked for again, as after a timeout
+                calls += [made("search", {"page": n}, "[]")] * still
+            case "page again":  # several lists, page by page, all of them empty
+                calls += [made("search", {"list": at, "page": n}, "[]") for at in range(still)]
+            case _:  # an error that is mended before its fifth time
+                calls += [made("save", {"n": n}, "no such table", failed=True)] * still
+                calls.append(made("save", {"n": n}, f"saved {n}"))
+    return calls
+
+
+@pytest.mark.parametrize("portion", range(3))
+def test_no_near_miss_is_stopped(portion: int) -> None:
+    """Of 300 traces that stand still for up to four rounds, none is ever taken for a fifth."""
+    hinted = 0
+    for seed in range(portion * 100, portion * 100 + 100):
+        calls = near(seed)
+        loops = [found(kept(calls[:end])) for end in range(1, len(calls) + 1)]
+        assert all(loop is None or loop.times < STOP for loop in loops), f"seed {seed}"
+        hinted += any(loops)
+    assert hinted > 30, "they come near enough that Claude is told"
+
+
 # ── runs ────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -144,6 +218,43 @@ def test_claude_is_told_and_then_the_run_is_stopped() -> None:
     assert (stop.calls, stop.times, stop.stops) == (["status"], 5, True)
     (told,) = (event for event in events if isinstance(event, FeedbackGiven))
     assert b"You have called status 3 times in a row" in bytes(told.content)
+    assert len(model.calls) == STOP
+
+
+@pytest.mark.parametrize("period", [1, 2, 3, 4, 5])
+@pytest.mark.parametrize("beside", [False, True], ids=["in turn", "beside each other"])
+def test_a_run_is_stopped_after_five_rounds(period: int, beside: bool) -> None:  # noqa: FBT001
+    """A round of one to five calls, one by one or in one reply, and spelled otherwise each time."""
+    spellings = [lambda n: n, float]
+
+    def script(request: dict[str, Any], attempt: int) -> Any:
+        turn = turn_number(request)
+        if beside:
+            jobs = [spellings[turn % 2](job) for job in range(period)]
+            return say(*(tool_use("status", {"job": job}) for job in jobs))
+        spell = spellings[(turn - 1) // period % 2]
+        return say(tool_use("status", {"job": spell((turn - 1) % period)}))
+
+    run, events, model = played(script, budget=outlast.Budget(turns=40))
+    assert run.status == "stopped"
+    stop = [event for event in events if isinstance(event, LoopDetected)][-1]
+    assert (stop.calls, stop.times, stop.stops) == (["status"] * period, STOP, True)
+    assert len(model.calls) == STOP * (1 if beside else period)
+
+
+def test_a_run_is_stopped_at_the_fifth_error_of_a_kind() -> None:
+    """Whatever the tool was called with: the third time Claude is told, the fifth it is over."""
+
+    def script(request: dict[str, Any], attempt: int) -> Any:
+        return say(tool_use("broken", {"job": turn_number(request)}))
+
+    run, events, model = played(script)
+    assert run.status == "stopped"
+    loops = [event for event in events if isinstance(event, LoopDetected)]
+    assert [(each.times, each.error, each.stops) for each in loops] == [
+        (NUDGE, True, False),
+        (STOP, True, True),
+    ]
     assert len(model.calls) == STOP
 
 
