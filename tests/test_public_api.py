@@ -162,6 +162,7 @@ EXAMPLES: dict[str, Any] = {
     "Refused": ((), {"scope": "run:r", "unit": "nano", "needed": 2, "left": 1, "why": "held"}),
     "JournalTooNew": (("run:r",), {"version": 2, "ours": 1}),
     "JournalDamaged": (("run:r",), {"seq": 3, "why": "a record is missing"}),
+    "BatchNotFetched": (("msgbatch_1", outlast.ModelFailure("auth", "no key")), {}),
     "ModelFailure": ((KIND, "the stream ended"), {"status": 200, "retry_after_s": 1.5}),
 }
 """How to make each error that takes more than a sentence."""

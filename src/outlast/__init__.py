@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from outlast.content import Document, File, Image
     from outlast.errors import (
         AskFailed,
+        BatchNotFetched,
         BudgetTooSmall,
         FlowChanged,
         IllegalPhase,
@@ -47,6 +48,7 @@ __all__ = [
     "Agent",
     "AskFailed",
     "AsyncStream",
+    "BatchNotFetched",
     "Budget",
     "BudgetTooSmall",
     "Document",

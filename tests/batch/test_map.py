@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
@@ -14,7 +15,9 @@ import pytest
 import outlast
 from batch.mapped import TESTS, Told, agent, full, mapping, over_http, quick, scripted
 from batch.scripts import ROWS, lead, script, sending
+from outlast.errors import ModelFailure
 from outlast.events import (
+    FailureKind,
     ModelCallBatched,
     ModelCallFailed,
     ModelCallInDoubt,
@@ -23,7 +26,7 @@ from outlast.events import (
     RunStarted,
 )
 from outlast.models.script import last_text
-from outlast.models.scripted import request_key
+from outlast.models.scripted import ScriptedModel, request_key
 from outlast.prices import Terms, worst_case
 from outlast.testing import simulator
 
@@ -340,3 +343,96 @@ def test_refused_before_anything_begins(who: Any, client: Any, told: str) -> Non
     assert [run.id for run in app.runs()] == ["r"]
     assert claude.calls == []
     app.close()
+
+
+# ── legs that end, and results that cannot be had ───────────────────────────────────────────────
+
+
+DAY_NS = 86_400 * 10**9
+
+
+class Locked(ScriptedModel):
+    """A Claude that does not let anybody see a batch for a while."""
+
+    kind: FailureKind | None = "auth"
+
+    def __init__(self, script: Any) -> None:
+        super().__init__(script)
+        self.polled = asyncio.Event()
+
+    async def batch_ended(self, batch_id: str) -> bool:
+        self.polled.set()
+        if self.kind is not None:
+            raise ModelFailure(self.kind, "not yours")
+        return await super().batch_ended(batch_id)
+
+
+def test_results_that_cannot_be_fetched_are_not_paid_twice() -> None:
+    """A key that is refused leaves every run where it is; with another one they go on."""
+    model = Locked(lead)
+    app = quick(outlast.Outlast("memory://", model=model))
+    flow = mapping(agent(), batch=True)
+    with pytest.raises(outlast.BatchNotFetched, match="mend that, and go on") as failed:
+        app.run(flow, ["a", "b"], run_id="r")
+    assert failed.value.batch_id == model.batches[0].id
+    assert {run.status for run in app.runs()} == {"running"}
+    model.kind = None
+    assert app.run(flow, ["a", "b"], run_id="r").answer == ["re: a", "re: b"]
+    assert (len(model.batches), len(model.bill)) == (1, 2)
+    assert Told(app).cost_nano == model.billed_nano
+
+
+def test_a_batch_that_the_api_has_forgotten_is_in_doubt() -> None:
+    """When results are gone for good, after 29 days, their calls are charged and made again."""
+    model = Locked(lead)
+    model.kind = "not_found"
+    ahead = 0
+    app = quick(outlast.Outlast("memory://", model=model))
+    app._own._clock = lambda: time.time_ns() + ahead
+    flow = mapping(agent(), batch=True)
+    with pytest.raises(outlast.BatchNotFetched):
+        app.run(flow, ["a"], run_id="r")
+    ahead = 28 * DAY_NS
+    with pytest.raises(outlast.BatchNotFetched):
+        app.run(flow, ["a"], run_id="r")
+    assert Told(app).events(ModelCallInDoubt) == []
+    ahead = 29 * DAY_NS
+    with pytest.raises(outlast.BatchNotFetched):  # the second batch, which is as far away
+        app.run(flow, ["a"], run_id="r")
+    (doubted,) = Told(app).events(ModelCallInDoubt)
+    assert doubted.cost_nano >= model.bill[0].nano_usd
+    model.kind = None
+    assert app.run(flow, ["a"], run_id="r").answer == ["re: a"]
+    assert Told(app).cost_nano >= model.billed_nano
+
+
+def test_a_leg_that_is_cancelled_leaves_the_batch_running() -> None:
+    """Whoever is told to stop sends nothing again: the next leg fetches what was sent."""
+    model = Locked(lead)
+    model.kind = "unavailable"
+    app = quick(outlast.Outlast("memory://", model=model))
+    flow = mapping(agent(), batch=True)
+
+    async def legs() -> outlast.Run:
+        first = asyncio.ensure_future(app.arun(flow, ["a", "b"], run_id="r"))
+        await model.polled.wait()
+        first.cancel()
+        await asyncio.wait([first])
+        model.kind = None
+        return await app.arun(flow, ["a", "b"], run_id="r")
+
+    assert asyncio.run(legs()).answer == ["re: a", "re: b"]
+    assert (len(model.batches), len(model.bill)) == (1, 2)
+    assert Told(app).cost_nano == model.billed_nano
+
+
+def test_a_child_stays_batched_whatever_the_flow_says_then() -> None:
+    """What was begun in a batch goes on so, though the flow was changed meanwhile."""
+    model = Locked(lead)
+    app = quick(outlast.Outlast("memory://", model=model))
+    with pytest.raises(outlast.BatchNotFetched):
+        app.run(mapping(agent(), batch=True), ["use a"], run_id="r")
+    model.kind = None
+    run = app.run(mapping(agent(), batch=False), ["use a"], run_id="r")
+    assert run.answer == ["found use a 2"]
+    assert [charge.usage["service_tier"] for charge in model.bill] == ["batch"] * 3

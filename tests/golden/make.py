@@ -165,6 +165,8 @@ def make(journal: Journal) -> None:
     run(longer, journal, agent(None), "How long is it?", run_id="longer")
     raised = BoundRaised(model="claude-haiku-5-5", percent=600, run_id="longer")
     journal.append(Commit(stream="~budgets", events=(raised,), at=3))
+    cheap = World(lambda request, attempt: say("Half of it."))
+    run(cheap, journal, agent(None), "What does it cost?", run_id="batched", batch=True)
     begin(journal, "queued", agent(None), "Later.", tenant="acme", tags={"a": "ä"}, at=1, nonce="n")
 
 

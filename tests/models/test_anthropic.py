@@ -856,7 +856,8 @@ def test_unbilled_and_retryable_are_kinds():
     in_doubt = RETRYABLE - UNBILLED
     assert in_doubt == {"unavailable", "cut", "timeout", "malformed", "crash"}
     transient = RETRYABLE & UNBILLED
-    assert transient == {"rate_limited", "overloaded", "unreachable"}
+    of_batches = {"errored", "canceled", "expired"}
+    assert transient == {"rate_limited", "overloaded", "unreachable", *of_batches}
 
 
 NOW = 1_800_000_000.0
