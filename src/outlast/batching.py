@@ -25,6 +25,9 @@ from outlast.models.batches import MOST, MOST_BYTES, custom_id
 GROWTH: Final = 1.5
 """How much longer than before it is waited after each poll."""
 
+LONGEST_S: Final = 3_600.0
+"""The longest that the API is believed which asks to wait with the next poll."""
+
 KEPT: Final = 4
 """Of how many batches results are kept that nobody asked for yet."""
 
@@ -270,7 +273,7 @@ class _Desk:
                 failures += 1
                 if failure.kind not in RETRYABLE or failures >= pace.failures:
                     raise
-                wait_s = max(wait_s, failure.retry_after_s or 0.0)
+                wait_s = max(wait_s, min(failure.retry_after_s or 0.0, LONGEST_S))
 
 
 class _Poll:

@@ -29,6 +29,7 @@ from outlast.events import (
     CacheMissed,
     ChildStarted,
     LoopDetected,
+    ModelCallBatched,
     ModelCallReconciled,
     NoteAdded,
     PhaseEntered,
@@ -52,6 +53,7 @@ UNKNOWN = "may or may not have happened"
 ELSEWHERE = (
     *(NoteAdded, BudgetSet, BudgetPassed, BoundRaised, ModelCallReconciled),  # from outside
     *(CacheMissed, BoundExceeded, TokensCounted, LoopDetected),  # of runs that are not played here
+    ModelCallBatched,  # of batches, see tests/batch
     *(PhaseEntered, StepStarted, StepFinished, ChildStarted, RunParked, RunWoken, AskFailed),
 )
 """Events that other tests of crashes meet: of flows, for one, see tests/flows."""
