@@ -223,6 +223,42 @@ def test_who_does_not_wait_is_told_who_drives(url: str) -> None:
         assert app.resume("r", AGENT).status == "completed"
 
 
+class TakingOver:
+    """A journal whose driver takes runs over from others, who may still live."""
+
+    def __init__(self, journal: Any) -> None:
+        self._journal = journal
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._journal, name)
+
+    def claim(self, stream: str, *, force: bool = False) -> int:
+        return self._journal.claim(stream, force=True)
+
+
+def test_who_lost_a_run_hears_at_once_that_it_was_stopped() -> None:
+    """A driver that was taken over waits for the other one's end, and no longer."""
+    small = agent(look, budget=outlast.Budget(turns=1))
+    asked, goes_on = asyncio.Event(), asyncio.Event()
+
+    async def slow(_: Request) -> Reply:
+        asked.set()
+        await goes_on.wait()
+        return reply(ANSWER)
+
+    async def main() -> None:
+        journal = open_store("memory://")
+        first = outlast.Outlast(journal, model=Answers(slow))
+        second = outlast.Outlast(TakingOver(journal), model=ScriptedModel(echo))  # type: ignore[arg-type]
+        task = asyncio.create_task(first.arun(small, "Go.", run_id="r", wait_s=10_000))
+        await asyncio.wait_for(asked.wait(), PATIENCE_S)
+        assert (await second.arun(small, "Go.", run_id="r")).status == "stopped"
+        goes_on.set()
+        assert (await asyncio.wait_for(task, PATIENCE_S)).status == "stopped"
+
+    asyncio.run(main())
+
+
 # ── stopping and going on ─────────────────────────────────────────────────────────────────────
 
 

@@ -26,7 +26,7 @@ from outlast.journal import Commit
 from outlast.models import Model, Part, Reply, Request
 from outlast.models.script import Fault, Turn, faulty, once, say, tool_use
 from outlast.models.scripted import ScriptedModel
-from outlast.runner import Runner, Watch
+from outlast.runner import LOOKS_S, Runner, Watch
 from outlast.starting import begin
 from outlast.state import RunState, fold
 from outlast.stores.memory import MemoryJournal
@@ -82,6 +82,30 @@ def drive(
 def events(journal: MemoryJournal, *types: type) -> list[Any]:
     """Return the events of these types in the journal of the run."""
     return [r.event for r in journal.read(STREAM) if isinstance(r.event, types)]
+
+
+class SetBack(MemoryJournal):
+    """A journal during whose append of a failure the clock is set back by an hour."""
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__("memory://")
+        self.clock = clock
+
+    def append(self, commit: Commit) -> Any:
+        if any(isinstance(event, ModelCallFailed) for event in commit.events):
+            self.clock.now -= 3_600 * NS
+        return super().append(commit)
+
+    async def aappend(self, commit: Commit) -> Any:
+        return self.append(commit)
+
+
+def test_a_clock_that_is_set_back_keeps_no_run_waiting(clock: Clock) -> None:
+    """What is decided to be waited for a moment lasts no hour, whatever happens to the clock."""
+    claude = ScriptedModel(faulty(lambda r, a: say("Yes."), once(1, status(529))))
+    assert drive(claude, clock, journal=SetBack(clock)).answer is not None
+    assert len(claude.calls) == 2
+    assert sum(clock.waits) <= LOOKS_S
 
 
 # ── failures that may pass ────────────────────────────────────────────────────────────────────

@@ -37,7 +37,7 @@ A message says what happened, with the values, and what to do next; the values a
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from msgspec import Raw
@@ -315,25 +315,18 @@ class Busy(JournalError):
 
 
 class Refused(JournalError):
-    """A precondition of the append does not hold; nothing of it was written."""
+    """A precondition of the append does not hold; nothing of it was written.
 
-    def __init__(
-        self,
-        *,
-        scope: str,
-        unit: str,
-        needed: int,
-        left: int,
-        why: Literal["limit", "held"] = "limit",
-        held: int = 0,
-    ) -> None:
+    Beside what is `left` of the scope, so much is `held` by calls in flight, and may come back.
+    """
+
+    def __init__(self, *, scope: str, unit: str, needed: int, left: int, held: int = 0) -> None:
         self.scope = scope
         self.unit = unit
         self.needed = needed
         self.left = left
-        self.why = why
         self.held = held
-        others = ", the rest is held by calls in flight" if why == "held" else ""
+        others = ", the rest is held by calls in flight" if left + held >= needed else ""
         super().__init__(f"{scope} has {left} {unit} left, {needed} are needed{others}")
 
 

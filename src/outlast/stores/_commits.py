@@ -335,7 +335,6 @@ class Ledger:
                     unit=hold.unit,
                     needed=hold.needed,
                     left=max(0, hold.limit - taken),
-                    why="held" if hold.limit - taken + held >= hold.needed else "limit",
                     held=min(held, max(0, hold.limit - taken + held)),
                 )
         if hold.paid:
