@@ -64,6 +64,7 @@ class _Judge:
     def verdict(self) -> Verdict:
         self._budgets()
         self._runs()
+        self._refusals()
         self._views()
         self._contents()
         return self.found
@@ -151,6 +152,24 @@ class _Judge:
         began = sum(isinstance(record.event, ModelCallStarted) for record in records)
         ended = sum(isinstance(record.event, OUTCOMES) for record in records)
         self._check(began == ended, f"{told}: {began} calls, {ended} outcomes")
+
+    # ── nobody was refused too early ────────────────────────────────────────────────────────────
+
+    def _refusals(self) -> None:
+        """See that what was refused fits at the end still less, when nothing is held any more."""
+        plans = {plan.scope: plan for plan in self.scenario.budgets if plan.window != ROLLING}
+        for name, records in self.records.items():
+            for record in records:
+                event = record.event
+                if isinstance(event, BudgetRefused) and (plan := plans.get(event.scope)):
+                    account = account_of(plan, record.at)
+                    balance = self.journal.balance(plan.scope, window=account, unit=event.unit)
+                    limit = getattr(plan, event.unit)
+                    self._check(
+                        limit is None or limit - balance.taken < event.needed,
+                        f"run {name} was refused {event.needed:,} {event.unit} of {event.scope}, "
+                        f"of which {account} has used {balance.taken:,} of {limit:,} at the end",
+                    )
 
     # ── the views ───────────────────────────────────────────────────────────────────────────────
 

@@ -66,7 +66,9 @@ class RunPlan:
     """Whether Claude uses all of `max_tokens`, and writes all of the prompt to the cache."""
     children: int = 0
     flow: bool = False
-    """Whether it is a flow that maps the agent over its children."""
+    """Whether it is a flow, which lets the agent answer several questions at once."""
+    maps: bool = True
+    """Whether each of them is a run of its own."""
     flow_usd: float | None = None
     """How many first calls of the agent fit into the budget of the flow."""
 
@@ -170,6 +172,7 @@ def _run(dice: random.Random, run_id: str) -> RunPlan:
         dear=dice.random() < 0.4,
         children=dice.randint(2, 3) if flow else int(agent == "a0" and dice.random() < 0.2),
         flow=flow,
+        maps=dice.random() < 0.5,
         flow_usd=dice.choice((None, 1 + 6 * dice.random())),
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from scenarios import AgentPlan, RunPlan, Scenario
@@ -50,14 +51,19 @@ def agents_of(scenario: Scenario) -> dict[str, outlast.Agent]:
 def flow_of(
     scenario: Scenario, plan: RunPlan, agents: dict[str, outlast.Agent]
 ) -> outlast.Flow[..., Any]:
-    """Return the flow of a run: it maps an agent over what it is given."""
+    """Return the flow of a run: it lets an agent answer what it is given, side by side."""
     agent, usd = agents[plan.agent], _usd(scenario.agent(plan.agent), plan.flow_usd)
 
     @outlast.flow(budget=outlast.Budget(usd=usd))
     async def mapping(run: outlast.Run, questions: list[str]) -> list[str]:
         return list(await run.map(agent, questions, at_once=2))
 
-    return mapping
+    @outlast.flow(budget=outlast.Budget(usd=usd))
+    async def asking(run: outlast.Run, questions: list[str]) -> list[str]:
+        asks = [run.ask(agent, question, name=f"q{n}") for n, question in enumerate(questions)]
+        return list(await asyncio.gather(*asks))
+
+    return mapping if plan.maps else asking
 
 
 def declared_of(scenario: Scenario) -> dict[str, Limits]:
