@@ -12,6 +12,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import apsw
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -22,7 +23,7 @@ from cli.console import finished, process, typed
 from outlast.agent import Budget
 from outlast.cli import exits
 from outlast.doubts import doubts
-from outlast.errors import Busy
+from outlast.errors import Busy, JournalDamaged
 from outlast.events import ModelCallReconciled, NoteAdded
 from outlast.journal import Balance, Commit, Journal, run_stream
 from outlast.models.script import Fault, any_of, faulty, once, say, tool_use, turn_number
@@ -289,6 +290,21 @@ def test_a_budget_that_is_set_later_knows_what_is_in_doubt(scope: str, url: str)
         assert app.journal.balance(scope) == Balance(settled=model.billed_nano)
         assert app.journal.balance(scope, unit="tokens").in_doubt == 0
         assert app.journal.balance(scope, unit="calls") == Balance(settled=5)
+
+
+def test_a_budget_can_be_set_beside_a_run_that_cannot_be_read(tmp_path: Path) -> None:
+    """What such a run has in doubt counts as spent, and no correction passes it over."""
+    app, model = played(f"sqlite:///{tmp_path}/a.db", runs=1)
+    with app:
+        spent = app.runs()[0].cost_nano
+        other = apsw.Connection(f"{tmp_path}/a.db")
+        other.execute("UPDATE event_bodies SET body = x'7b' WHERE stream = 'run:r0' AND seq = 2")
+        other.close()
+        app.set_budget(f"agent:{app.runs()[0].agent}", usd=1, reason="late")
+        balance = app.journal.balance(f"agent:{app.runs()[0].agent}")
+        assert balance == Balance(settled=spent)
+        with pytest.raises(JournalDamaged):
+            applied(app.journal, read_report(billed({OPUS: model.billed_nano})))
 
 
 class Died(Exception):

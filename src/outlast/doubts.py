@@ -8,6 +8,7 @@ import msgspec
 
 from outlast.budget import Payer, place
 from outlast.conversation import Conversation
+from outlast.errors import JournalDamaged, JournalTooNew
 from outlast.events import ModelCallInDoubt, ModelCallReconciled, ModelCallStarted, RunStarted
 from outlast.journal import Journal, Record, run_stream
 from outlast.state import fold
@@ -32,11 +33,22 @@ class Doubt(msgspec.Struct, frozen=True, kw_only=True):
         return f"{self.run_id}/{self.call_id}"
 
 
-def doubts(journal: Journal) -> Iterator[Doubt]:
-    """Yield every call in doubt of a store."""
+def doubts(journal: Journal, *, readable: bool = False) -> Iterator[Doubt]:
+    """Yield every call in doubt of a store, or those of runs that are `readable`.
+
+    Raises:
+        JournalDamaged, JournalTooNew: a run is not.
+
+    """
     for run in journal.runs():
         if run.in_doubt_nano:
-            yield from of_run(run.id, journal.read(run_stream(run.id)))
+            try:
+                found = of_run(run.id, journal.read(run_stream(run.id)))
+            except (JournalDamaged, JournalTooNew):
+                if not readable:
+                    raise
+                continue
+            yield from found
 
 
 def of_run(run_id: str, records: Sequence[Record]) -> list[Doubt]:

@@ -419,8 +419,9 @@ def _before(journal: Journal, rule: Rule, at: int) -> Iterator[Hold]:
         # Each for itself, so that it can be settled once somebody knows what it cost.
         amounts = {"nano": doubt.nano, "tokens": doubt.tokens, "calls": 1, "turns": 1}
         for unit, amount in amounts.items():
-            if rule.scope.startswith("tree:"):
-                spent[window, unit] -= amount  # the rows of runs do not tell the two apart
+            if unit != "tokens" or rule.scope.startswith("tree:"):
+                # The roll-up has no tokens of what is in doubt; everything else is in `spent`.
+                spent[window, unit] = spent.get((window, unit), 0) - amount
             if amount:
                 yield Hold(
                     call_id=doubt.holder,
@@ -446,7 +447,7 @@ def _doubted(journal: Journal, rule: Rule, at: int) -> Iterator[tuple[Doubt, str
     """Yield the calls in doubt of a scope, each with its window, where that counts at a time."""
     whole = rule.scope.partition(":")[0] in WHOLE
     tree = _within(journal, rule.scope.removeprefix("tree:")) if whole else set()
-    for doubt in () if rule.scope.startswith("run:") else doubts(journal):
+    for doubt in () if rule.scope.startswith("run:") else doubts(journal, readable=True):
         window = _window(rule, doubt.where[0], at)
         pays = doubt.run_id in tree if whole else rule.scope in _scopes(doubt.payer)
         if window and pays:
@@ -454,10 +455,7 @@ def _doubted(journal: Journal, rule: Rule, at: int) -> Iterator[tuple[Doubt, str
 
 
 def _spent(journal: Journal, scope: str, rule: Rule, at: int) -> dict[tuple[str, str], int]:
-    """Return what a scope has settled, by window and unit, in the windows that count at a time.
-
-    Of a tree it is what its runs have spent, with what is in doubt.
-    """
+    """Return what a scope has spent, by window and unit, in the windows that count at a time."""
     if scope.startswith("tree:"):
         return _spent_by_tree(journal, scope.removeprefix("tree:"))
     total: dict[tuple[str, str], int] = {}
@@ -490,11 +488,12 @@ def _scopes(line: Posting | Payer) -> set[str]:
 
 def _amounts(line: Posting) -> dict[str, int]:
     prompt = line.input_tokens + line.cache_read_tokens + line.cache_write_tokens
+    turns = line.calls + line.calls_in_doubt
     return {
-        "nano": line.settled_nano,
+        "nano": line.settled_nano + line.in_doubt_nano,
         "tokens": prompt + line.output_tokens,
-        "calls": line.calls + line.calls_failed,
-        "turns": line.calls,
+        "calls": turns + line.calls_failed,
+        "turns": turns,
     }
 
 
