@@ -271,6 +271,16 @@ def test_residency_is_not_held_where_the_request_excludes_it():
     assert prices.exact("claude-opus-5-5", told, anywhere).nano == 13_200
 
 
+@pytest.mark.parametrize(("cache", "dearest"), [("", 4_000), ("5m", 5_000), ("1h", 8_000)])
+def test_only_what_a_request_asks_of_the_cache_is_held(cache, dearest):
+    """A prompt that is kept for 5 minutes is not written for an hour, nor one that is not kept."""
+    terms = Terms(geo="global", cache=cache)
+    assert prices.worst_case("claude-opus-5-5", 1000, 0, terms) == 1000 * dearest
+    unsaid = counted(cache_creation_input_tokens=3)
+    price = 5_000 if cache == "5m" else 8_000
+    assert prices.exact("claude-opus-5-5", unsaid, terms).nano == 3 * price
+
+
 def test_a_tier_that_nobody_priced_is_refused():
     """A service tier nobody has heard of is not taken for the standard one."""
     with pytest.raises(UnknownModel, match="service tier 'turbo'"):

@@ -11,10 +11,10 @@ from outlast.errors import InvalidAgent, UnknownModel
 from outlast.events import BudgetRefused, ToolCallStarted
 from outlast.models.script import say, tool_use, turn_number
 from outlast.models.scripted import ScriptedModel
-from outlast.prices import worst_case
+from outlast.prices import Terms, worst_case
 
 OPUS, HAIKU = "claude-opus-5-5", "claude-haiku-5-5"
-TURN = worst_case(OPUS, 1_000_000, 8192)
+TURN = worst_case(OPUS, 1_000_000, 8192, Terms(cache="5m"))
 
 
 @outlast.tool(effect="read")

@@ -248,7 +248,7 @@ class Agent:
 
     @cached_property
     def _terms(self) -> Terms:
-        return terms_of(msgspec.json.encode(self.parameters))
+        return terms_of(msgspec.json.encode(self.parameters), cache=self.cache or "")
 
     @cached_property
     def least_tokens(self) -> int:

@@ -542,7 +542,7 @@ def _excess(conversation: Conversation, event: ModelCallSucceeded) -> Exceeded |
     call = conversation.call
     if call is None:
         return None
-    terms = terms_of(conversation.spec.parameters)
+    terms = terms_of(conversation.spec.parameters, cache=conversation.spec.cache)
     bound = bound_within(call.hold_tokens, call.max_tokens, terms)
     if event.tokens <= bound and event.cost_nano <= call.hold_nano:
         return None  # nearly every reply, and without reading its usage

@@ -88,7 +88,7 @@ from outlast.events import (
     ToolCallStarted,
     ToolFailureKind,
 )
-from outlast.prices import FRAMING_TOKENS, rates, terms_of, version, worst_case, worst_tokens
+from outlast.prices import FRAMING_TOKENS, Terms, rates, terms_of, version, worst_case, worst_tokens
 from outlast.redaction import redacted
 from outlast.state import RunState
 from outlast.tools import InvalidArguments, Tool
@@ -230,7 +230,7 @@ def _unheard(ask: Conversation, call: ModelCallStarted) -> Step:
         hold_nano=call.hold_nano,
         hold_tokens=call.hold_tokens,
         called_at=ask.called_at,
-        terms=terms_of(ask.spec.parameters, batch=True),
+        terms=_terms(ask, batch=True),
     )
     return Step(actions=(fetch,))
 
@@ -256,13 +256,13 @@ def exceeded_step(state: RunState) -> Step | None:
     """Write down the call that used more than was held for it, where there is one."""
     for ask in state.asks.values():
         if ask.exceeded is not None:
-            return Step((_exceeded(ask, ask.exceeded),))
+            return Step((_exceeded(ask, ask.exceeded, batch=is_batch(state)),))
     return None
 
 
-def _exceeded(ask: Conversation, over: Exceeded) -> BoundExceeded:
+def _exceeded(ask: Conversation, over: Exceeded, *, batch: bool) -> BoundExceeded:
     # Money that was short is turned into the tokens of a prompt that would have brought it.
-    model, terms = ask.spec.model, terms_of(ask.spec.parameters)
+    model, terms = ask.spec.model, _terms(ask, batch=batch)
     more = worst_case(model, over.bound + 1_000, 0, terms) - worst_case(model, over.bound, 0, terms)
     needed = max(over.actual, over.bound - (-1_000 * over.over_nano // more))
     return BoundExceeded(
@@ -333,7 +333,7 @@ def _call_step(  # noqa: PLR0913, PLR0917  (everything a call depends on)
         return _short(ask, *room, now)
     max_tokens, bound = room, _input_bound(state, ask, world)
     batch = is_batch(state)
-    terms = terms_of(ask.spec.parameters, batch=batch)
+    terms = _terms(ask, batch=batch)
     intent = ModelCallStarted(
         ask_id=ask.ask_id,
         call_id=f"{ask.ask_id}.m{ask.calls + 1}",
@@ -354,6 +354,10 @@ def is_batch(state: RunState) -> bool:
     return state.started is not None and state.started.batch
 
 
+def _terms(ask: Conversation, *, batch: bool = False) -> Terms:
+    return terms_of(ask.spec.parameters, cache=ask.spec.cache, batch=batch)
+
+
 def _call(ask: Conversation, intent: ModelCallStarted) -> CallModel:
     return CallModel(
         ask_id=ask.ask_id,
@@ -368,7 +372,7 @@ def _call(ask: Conversation, intent: ModelCallStarted) -> CallModel:
         cache=ask.spec.cache,
         breakpoints=breakpoints(ask),
         attached=ask.attached,
-        terms=terms_of(ask.spec.parameters, batch=intent.batch),
+        terms=_terms(ask, batch=intent.batch),
         batch=intent.batch,
     )
 
@@ -409,7 +413,7 @@ def _room(
         input_bound=_input_bound(state, ask, world),
         most=ask.spec.max_tokens,
         least=min(agent.least_tokens, ask.spec.max_tokens),
-        terms=terms_of(ask.spec.parameters, batch=is_batch(state)),
+        terms=_terms(ask, batch=is_batch(state)),
     )
     # The asks of a flow pay from the flow's budget, and each from its own agent's.
     own = budget.Used(turns=ask.turns, tokens=ask.spent_tokens, nano=ask.spent_nano)

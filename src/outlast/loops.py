@@ -77,7 +77,8 @@ def distinct(calls: Sequence[Made]) -> list[Made]:
     seen: dict[bytes, Made] = {}
     for call in calls:
         seen.setdefault(_seen(call.tool, call.arguments, call.result), call)
-    return [*seen.values()]
+    # In whatever order Claude asks for the same, it is the same round.
+    return [seen[key] for key in sorted(seen)]
 
 
 def found(made: Sequence[Made]) -> Loop | None:

@@ -69,6 +69,8 @@ class Terms(msgspec.Struct, frozen=True):
     """How often the prompt may be read: compaction, and each model to fall back to, reads again."""
     others: tuple[str, ...] = ()
     """Models that may answer instead."""
+    cache: str = "1h"
+    """For how long the prompt is to be kept in the cache: `5m`, `1h`, or empty for not at all."""
 
 
 PLAIN: Final = Terms()
@@ -84,10 +86,12 @@ class Tier(msgspec.Struct, frozen=True, gc=False):
     cache_write_5m: int
     cache_write_1h: int
 
-    @property
-    def dearest_input(self) -> int:
-        """The most that a token of the prompt can cost."""
-        return max(self.input, self.cache_read, self.cache_write_5m, self.cache_write_1h)
+    def dearest_input(self, cache: str) -> int:
+        """Return the most that a token of a prompt can cost that is kept in the cache so long."""
+        dearest = max(self.input, self.cache_read)
+        if cache:
+            dearest = max(dearest, self.cache_write_5m)
+        return max(dearest, self.cache_write_1h) if cache not in ("", "5m") else dearest
 
 
 class Rates(msgspec.Struct, frozen=True, gc=False):
@@ -202,7 +206,7 @@ def _exact(model: str, used: Usage, terms: Terms) -> Cost:
     is_resident = _is_resident(used, terms)
     fixed = resident = fresh = read = written = output = 0  # money in halves of nano-dollars
     for part in used.iterations or (used,):
-        parts = _writes(part)
+        parts = _writes(part, terms.cache)
         hits = part.cache_read_input_tokens or 0
         total = part.input_tokens + hits + parts[0] + parts[1]
         billed = billed_as(model, part.model or model)
@@ -275,9 +279,9 @@ def worst_case(model: str, input_tokens_bound: int, max_tokens: int, terms: Term
     """Return the most that one call can cost, in nano-dollars.
 
     Every token of the prompt is taken at the dearest price it can have (fresh, or written to the
-    cache for an hour), beyond a cliff where the bound reaches it, and under US residency, which a
-    workspace may have by default, unless `terms` say `global`.  Where the prompt is read again,
-    what the pass before wrote is part of it.  Fees of server tools are not in it.
+    cache for as long as `terms` say), beyond a cliff where the bound reaches it, and under US
+    residency, which a workspace may have by default, unless `terms` say `global`.  Where the prompt
+    is read again, what the pass before wrote is part of it.  Fees of server tools are not in it.
 
     Raises:
         UnknownModel: the model, or that speed of it, or batches of it, have no price.
@@ -330,7 +334,7 @@ def _steps(model: str, terms: Terms) -> tuple[tuple[tuple[int, int, int], ...], 
         steps.append(
             (
                 above,
-                max(-(-tier.dearest_input // per) for tier, per in tiers),
+                max(-(-tier.dearest_input(terms.cache) // per) for tier, per in tiers),
                 max(-(-tier.output // per) for tier, per in tiers),
             )
         )
@@ -371,20 +375,25 @@ class _Parameters(msgspec.Struct):
     fallbacks: list[_Fallback] | None = None
 
 
-def terms_of(parameters: bytes | msgspec.Raw, *, batch: bool = False) -> Terms:
+def terms_of(parameters: bytes | msgspec.Raw, *, cache: str = "1h", batch: bool = False) -> Terms:
     """Return what the members of a request, as JSON, say of its price.
+
+    Args:
+        parameters: the members.
+        cache: for how long the prompt is to be kept in the cache.
+        batch: whether it is one of a batch.
 
     Raises:
         msgspec.DecodeError: a member is not what the API takes.
 
     """
-    return _terms_of(bytes(parameters), batch)
+    return _terms_of(bytes(parameters), cache, batch)
 
 
 @lru_cache(maxsize=256)
-def _terms_of(parameters: bytes, batch: bool) -> Terms:  # noqa: FBT001  (a key of the cache)
+def _terms_of(parameters: bytes, cache: str, batch: bool) -> Terms:  # noqa: FBT001  (a key)
     if parameters == b"{}":
-        return Terms(batch=True) if batch else PLAIN
+        return Terms(batch=batch, cache=cache)
     said = msgspec.json.decode(parameters, type=_Parameters)
     edits = said.context_management.edits if said.context_management else []
     others = tuple(one.model for one in said.fallbacks or () if one.model)
@@ -395,6 +404,7 @@ def _terms_of(parameters: bytes, batch: bool) -> Terms:  # noqa: FBT001  (a key 
         batch=batch,
         passes=(2 if compacts else 1) * (1 + len(others)),
         others=others,
+        cache=cache,
     )
 
 
@@ -669,15 +679,20 @@ def _at(price: _Price, above: int) -> Decimal:
 
 
 def _nano(dollars_per_million: Decimal) -> int:
-    return -int(-dollars_per_million * 1000 // 1)
+    whole = int(dollars_per_million * 1000)
+    return whole + (whole < dollars_per_million * 1000)
 
 
-def _writes(part: _Iteration) -> tuple[int, int]:
-    """Return the tokens written to the cache for 5 minutes, and those for longer or unsaid."""
+def _writes(part: _Iteration, cache: str) -> tuple[int, int]:
+    """Return the tokens written to the cache for 5 minutes, and for an hour.
+
+    What is not said counts as what was asked for.
+    """
     told = part.cache_creation
     short = (told.ephemeral_5m_input_tokens or 0) if told is not None else 0
     long = (told.ephemeral_1h_input_tokens or 0) if told is not None else 0
-    return short, max(long, (part.cache_creation_input_tokens or 0) - short)
+    unsaid = max(0, (part.cache_creation_input_tokens or 0) - short - long)
+    return (short + unsaid, long) if cache == "5m" else (short, long + unsaid)
 
 
 def _longest(text: str, at_least: int) -> int:

@@ -93,7 +93,7 @@ def check_affordable(agent: Agent, content: Raw, *, batch: bool = False) -> None
     if limits.nano is None or ask.uncounted:
         return  # pages are counted when the run is driven
     bound = ask.input_bound + FRAMING_TOKENS
-    terms = terms_of(agent.spec().parameters, batch=batch)
+    terms = terms_of(agent.spec().parameters, cache=agent.cache or "", batch=batch)
     needed = worst_case(agent.model, bound, agent.least_tokens, terms)
     if needed > limits.nano:
         smallest = -(-needed // 100_000)  # in tenths of a thousandth of a dollar

@@ -91,8 +91,10 @@ def test_the_journal_of_a_child() -> None:
     assert accepted.batch_id == claude.batches[0].id
     assert list(claude.batches[0].results) == [accepted.custom_id]
     bound = intent.hold_tokens - intent.max_tokens
-    assert intent.hold_nano == worst_case("claude-opus-5-5", bound, 500, Terms(batch=True))
-    assert 2 * intent.hold_nano == worst_case("claude-opus-5-5", bound, 500)
+    assert intent.hold_nano == worst_case(
+        "claude-opus-5-5", bound, 500, Terms(batch=True, cache="5m")
+    )
+    assert 2 * intent.hold_nano == worst_case("claude-opus-5-5", bound, 500, Terms(cache="5m"))
 
 
 # ── each row of results ─────────────────────────────────────────────────────────────────────────
