@@ -266,8 +266,8 @@ def test_no_event_type_is_left_out(uninterrupted: Played) -> None:
     worlds = uninterrupted.world, lost.world, stopped, cut, idle, shown, looping, longer
     emitted = {name for world in worlds for name in world.emitted}
     known = {tag(event) for event in get_args(AnyEvent)}
-    # Batches have tests/batch; notes, budgets and bills come from outside: see test_two_drivers, test_limits and
-    # test_reconciliation; flows have tests/flows.
+    # Batches have tests/batch; notes, budgets and bills come from outside: see test_two_drivers,
+    # test_limits and test_reconciliation; flows have tests/flows.
     flows = (PhaseEntered, StepStarted, StepFinished, ChildStarted, RunParked, RunWoken, AskFailed)
     outside = (
         NoteAdded,
