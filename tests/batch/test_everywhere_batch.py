@@ -26,8 +26,8 @@ INPUTS = ["one", "use two", "use three"]
 
 
 @outlast.tool(effect="idempotent")
-def keep(word: str, context: outlast.ToolContext) -> str:
-    """Keep a word."""
+async def keep(word: str, context: outlast.ToolContext) -> str:
+    """Keep a word; not in a thread, for which the clock would not wait."""
     World.now.act(f"keep {word}", context.idempotency_key)
     return f"kept {word}"
 
