@@ -26,7 +26,7 @@ LAST = 84
 @pytest.mark.timeout(600 if SOAK else 120)
 def test_killed(tmp_path: Path) -> None:
     """Whenever its process is killed, a map ends as it would have, and costs no more than told."""
-    every = 1 if SOAK else 9
+    every = 1 if SOAK else 14
     with simulator.start("batch.scripts:script", path=[TESTS]) as claude:
         subprocess.run(
             [sys.executable, str(VICTIM), str(tmp_path), claude.url, "1", str(LAST), str(every)],
