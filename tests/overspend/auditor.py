@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 from zoneinfo import ZoneInfo
 
-from scenarios import HOUR_NS, ROLLING, ROLLING_H, BudgetPlan, Scenario
+from scenarios import HOUR_NS, ROLLING, ROLLING_H, UNITS, BudgetPlan, Scenario
 from spenders import agents_of, declared_of
 from stage import Billed, Outcome
 
@@ -23,8 +23,6 @@ from outlast.events import (
 from outlast.journal import Journal, Record, RunRow
 from outlast.stores import open_store
 from outlast.views.costs import costs, total
-
-UNITS: Final = ("nano", "tokens", "calls", "turns")
 
 
 @dataclass
@@ -81,6 +79,7 @@ class _Judge:
             for unit in UNITS:
                 limit = getattr(plan, unit)
                 if limit is not None:
+                    limit = max(limit, self.outcome.taken.get((plan.scope, unit), 0))
                     for window, stretch in stretches(plan, lines):
                         self._limit(f"{plan.scope} {window}", unit, summed(stretch, unit), limit)
                     for window, stretch in accounts(plan, lines):
@@ -162,14 +161,23 @@ class _Judge:
             for record in records:
                 event = record.event
                 if isinstance(event, BudgetRefused) and (plan := plans.get(event.scope)):
-                    account = account_of(plan, record.at)
-                    balance = self.journal.balance(plan.scope, window=account, unit=event.unit)
-                    limit = getattr(plan, event.unit)
                     self._check(
-                        limit is None or limit - balance.taken < event.needed,
+                        self._used_up(plan, event, record.at),
                         f"run {name} was refused {event.needed:,} {event.unit} of {event.scope}, "
-                        f"of which {account} has used {balance.taken:,} of {limit:,} at the end",
+                        f"which is there at the end: {plan}",
                     )
+
+    def _used_up(self, plan: BudgetPlan, event: BudgetRefused, at: int) -> bool:
+        limit = getattr(plan, event.unit)
+        if limit is None:
+            return True  # it is that which the first run of a tree declares
+        # The clock may have jumped to another day between the attempt and its refusal.
+        near = {account_of(plan, at + hours * HOUR_NS) for hours in range(-2, 3)}
+        taken = [
+            self.journal.balance(plan.scope, window=account, unit=event.unit).taken
+            for account in near
+        ]
+        return limit - max(taken) < event.needed
 
     # ── the views ───────────────────────────────────────────────────────────────────────────────
 
@@ -228,6 +236,7 @@ class _Judge:
         found["kills"] = len(self.outcome.kills)
         found["jumps of a clock"] = self.outcome.jumps
         found["not begun"] = len(self.outcome.too_small)
+        found["tightened"] = len(self.outcome.taken) // len(UNITS)
         found["taken over"] = sum(len(worker.takes_over) for worker in self.scenario.workers)
         for where in self.outcome.kills:
             found[f"killed {where}"] += 1

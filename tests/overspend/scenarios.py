@@ -24,6 +24,8 @@ MODELS: Final = (
     *("claude-haiku-4-5", "claude-opus-4-8"),
 )
 TENANTS: Final = ("t0", "t1", "t2")
+UNITS: Final = ("nano", "tokens", "calls", "turns")
+"""What is limited."""
 ROLLING_H: Final = 2
 """Hours of the window that rolls on: clocks that jump are within it, and at its edges."""
 ROLLING: Final = f"{ROLLING_H}h"
@@ -98,6 +100,13 @@ class BudgetPlan:
     tokens: int | None = None
     calls: int | None = None
     turns: int | None = None
+    tightened: bool = False
+    """Whether it is much wider until the runs are under way."""
+
+    def amounts(self, *, times: int = 1) -> dict[str, int | None]:
+        """Return its limits by unit, or so many times of them."""
+        limits = {unit: getattr(self, unit) for unit in UNITS}
+        return {unit: limit and limit * times for unit, limit in limits.items()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -248,4 +257,5 @@ def _budget(
         tokens=max(1, int(tokens * share)) if "tokens" in units else None,
         calls=max(1, int(calls * share)) if "calls" in units else None,
         turns=max(1, int(calls * share)) if "turns" in units else None,
+        tightened=window == "total" and kind != "run" and dice.random() < 0.3,
     )

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from scenarios import RUNS, WORKERS, Scenario, WorkerPlan, drawn
+from scenarios import RUNS, UNITS, WORKERS, BudgetPlan, Scenario, WorkerPlan, drawn
 
 from outlast.events import BudgetSet
 from outlast.limits import set_budget
@@ -25,6 +25,10 @@ from outlast.testing import simulator
 from outlast.testing.simulator.state import BILL, REQUESTS
 
 HERE = Path(__file__).parent
+
+UNDER_WAY_S = 0.4
+"""After so many seconds budgets are tightened; nothing is judged by what has happened until then.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +58,8 @@ class Outcome:
     requests: int
     kills: list[str]
     jumps: int
+    taken: dict[tuple[str, str], int] = field(default_factory=dict)
+    """What was taken of a budget, by scope and unit, when it was tightened."""
     too_small: set[str] = field(default_factory=set)
 
 
@@ -129,6 +135,7 @@ class Stage:
         home.mkdir()
         store = f"sqlite:///{home}/s.db"
         self._set_budgets(scenario, store)
+        taken: dict[tuple[str, str], int] = {}
         began = time.monotonic_ns()
         common = {
             "seed": seed,
@@ -139,18 +146,20 @@ class Stage:
             "began": began,
         }
         with ThreadPoolExecutor(len(self.workers)) as pool:
-            list(
-                pool.map(
-                    lambda number: self._live(number, scenario.workers[number], home, common),
-                    range(len(self.workers)),
-                )
+            lives = pool.map(
+                lambda number: self._live(number, scenario.workers[number], home, common),
+                range(len(self.workers)),
             )
+            if any(plan.tightened for plan in scenario.budgets):
+                time.sleep(UNDER_WAY_S)
+                taken = self._tighten(scenario, store)
+            list(lives)
         # Whoever was left by all its drivers is driven to rest by one more.
         left = self._unfinished(scenario, store)
         if left:
             last = WorkerPlan(drives=tuple(left), takes_over=(), dies_at=())
             self._live(0, last, home, common | {"last": True})
-        return self._outcome(scenario, store, home)
+        return self._outcome(scenario, store, home, taken)
 
     def _live(self, number: int, plan: WorkerPlan, home: Path, common: dict[str, Any]) -> None:
         for life, dies_at in enumerate((*plan.dies_at, 0)):
@@ -169,18 +178,21 @@ class Stage:
     def _set_budgets(self, scenario: Scenario, store: str) -> None:
         journal = open_store(store, synchronous="OFF")
         for plan in scenario.budgets:
-            event = BudgetSet(
-                scope=plan.scope,
-                window=plan.window,
-                tz=plan.tz,
-                nano=plan.nano,
-                tokens=plan.tokens,
-                calls=plan.calls,
-                turns=plan.turns,
-                reason="a scenario",
-            )
-            set_budget(journal, event, at=scenario.begins_at)
+            wide = plan.amounts(times=1_000 if plan.tightened else 1)
+            set_budget(journal, _set(plan, wide), at=scenario.begins_at)
         journal.close()
+
+    def _tighten(self, scenario: Scenario, store: str) -> dict[tuple[str, str], int]:
+        """Set what was wide until now, and return what was taken of it then, and may be more."""
+        taken = {}
+        journal = open_store(store, synchronous="OFF")
+        for plan in scenario.budgets:
+            if plan.tightened:
+                set_budget(journal, _set(plan, plan.amounts()), at=scenario.begins_at)
+                for unit in UNITS:
+                    taken[plan.scope, unit] = journal.balance(plan.scope, unit=unit).taken
+        journal.close()
+        return taken
 
     def _unfinished(self, scenario: Scenario, store: str) -> list[str]:
         journal = open_store(store, synchronous="OFF")
@@ -189,7 +201,9 @@ class Stage:
         ends = ("completed", "stopped", "failed")
         return [run.id for run in scenario.runs if rows.get(run.id) not in ends]
 
-    def _outcome(self, scenario: Scenario, store: str, home: Path) -> Outcome:
+    def _outcome(
+        self, scenario: Scenario, store: str, home: Path, taken: dict[tuple[str, str], int]
+    ) -> Outcome:
         requests = {
             (line["key"], line["attempt"]): line for line in self._news(REQUESTS) if line["attempt"]
         }
@@ -203,6 +217,7 @@ class Stage:
             requests=len(requests),
             kills=[line for path in home.glob("kills-*") for line in path.read_text().splitlines()],
             jumps=sum(one["jumps"] for one in ended),
+            taken=taken,
             too_small={run for one in ended for run in one["too_small"]},
         )
 
@@ -212,6 +227,12 @@ class Stage:
             whole = file.read()
         self.read[name] += len(whole)
         return [msgspec.json.decode(line) for line in whole.splitlines()]
+
+
+def _set(plan: BudgetPlan, amounts: dict[str, int | None]) -> BudgetSet:
+    return BudgetSet(
+        scope=plan.scope, window=plan.window, tz=plan.tz, reason="a scenario", **amounts
+    )
 
 
 def _billed(line: dict[str, Any], request: dict[str, Any]) -> Billed:

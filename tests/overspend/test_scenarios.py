@@ -28,7 +28,14 @@ CONTAINED = (
     *("failed: rate_limited", "failed: overloaded"),
     *("in doubt: unavailable", "in doubt: cut", "in doubt: malformed"),
     *("refused by run", "refused by fleet", "refused by tenant", "refused by agent"),
-    *("refused by model", "refused by tree", "taken over", "jumps of a clock", "children"),
+    *(
+        "refused by model",
+        "refused by tree",
+        "tightened",
+        "taken over",
+        "jumps of a clock",
+        "children",
+    ),
 )
 """What a portion must contain, or the generator is too friendly."""
 
