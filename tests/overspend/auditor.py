@@ -186,17 +186,15 @@ class _Judge:
         lines = self.journal.rollup()
         months: dict[str, Counter[str]] = {}
         for records in self.records.values():
+            began: dict[str, str] = {}  # a call counts when it was made
             for record in records:
-                month = f"{datetime.fromtimestamp(record.at // 10**9, UTC):%Y-%m}"
-                event, sums = record.event, months.setdefault(month, Counter())
-                if isinstance(event, ModelCallSucceeded):
-                    sums["settled_nano"] += event.cost_nano
-                    sums["calls"] += 1
-                elif isinstance(event, ModelCallInDoubt):
-                    sums["in_doubt_nano"] += event.cost_nano
-                    sums["calls_in_doubt"] += 1
-                elif isinstance(event, ModelCallFailed):
-                    sums["calls_failed"] += 1
+                event = record.event
+                if isinstance(event, ModelCallStarted):
+                    began[event.call_id] = month_of(record.at)
+                elif isinstance(event, OUTCOMES):
+                    sums = months.setdefault(began[event.call_id], Counter())
+                    for name, amount in amounts_of(event).items():
+                        sums[name] += amount
         view = {cost.name: cost for cost in costs(lines, "month")}
         for month, sums in months.items():
             for name in (
@@ -213,6 +211,7 @@ class _Judge:
         spent = sum(row.cost_nano for row in self.rows.values())
         shown = total(view.values()).nano
         self._check(shown == spent, f"all months: the view has {shown:,}, the runs {spent:,}")
+        self._by_name(lines, "month", lambda line: month_of(line.began_at))
         self._by_name(lines, "agent", lambda line: line.agent)
         self._by_name(lines, "tenant", lambda line: line.tenant)
         self._by_name(lines, "model", lambda line: line.model)
@@ -257,6 +256,20 @@ class _Judge:
 
 
 OUTCOMES: Final = (ModelCallSucceeded, ModelCallFailed, ModelCallInDoubt)
+
+
+def amounts_of(event: Any) -> dict[str, int]:
+    """Return what an outcome adds to the month view."""
+    if isinstance(event, ModelCallFailed):
+        return {"calls_failed": 1}
+    if isinstance(event, ModelCallInDoubt):
+        return {"calls_in_doubt": 1, "in_doubt_nano": event.cost_nano}
+    return {"calls": 1, "settled_nano": event.cost_nano}
+
+
+def month_of(at: int) -> str:
+    """Return the month of a time, UTC."""
+    return f"{datetime.fromtimestamp(at // 10**9, UTC):%Y-%m}"
 
 
 def pays(line: Billed, scope: str) -> bool:

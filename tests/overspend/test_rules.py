@@ -19,11 +19,11 @@ OPUS = "claude-opus-5-5"
 BILLED = Fault(kind="status", status=500, billed=True)
 
 
-def spender(name: str, *tools: Any, nano: int | None = None) -> outlast.Agent:
+def spender(name: str, *tools: Any, nano: int | None = None, model: str = OPUS) -> outlast.Agent:
     """Return an agent every call of which costs nearly what is held for it."""
     return outlast.Agent(
         name,
-        model=OPUS,
+        model=model,
         tools=tools,
         cache="1h",
         max_tokens=500,
@@ -63,14 +63,6 @@ class Scene:
         return model.billed_nano
 
 
-def alone(app: outlast.Outlast, nano: int) -> None:
-    """Ask twice from the agent's own budget: it says more, and the conversation goes on."""
-    agent = spender("one", nano=nano)
-    app.run(agent, "Go.", run_id="r")
-    if app.get("r").status == "completed":
-        app.send("r", "Go.", agent=agent)
-
-
 def for_a_tenant(app: outlast.Outlast, nano: int) -> None:
     """Let two runs at once pay from a tenant's budget, and from a wide one."""
     app.set_budget("fleet", usd=1_000, reason="wide")
@@ -81,6 +73,13 @@ def for_a_tenant(app: outlast.Outlast, nano: int) -> None:
         await asyncio.gather(*runs)
 
     asyncio.run(both())
+
+
+def one_after_the_other(app: outlast.Outlast, nano: int) -> None:
+    """Let two models be asked once each: what a model cost before tells nothing of the other."""
+    app.set_budget("tenant:acme", usd=f"{nano / 10**9:.9f}", reason="tight")
+    for model in ("claude-haiku-5-5", OPUS):
+        app.run(spender("one", model=model), "Go.", tenant="acme")
 
 
 def retrying(app: outlast.Outlast, nano: int) -> None:
@@ -96,7 +95,7 @@ def with_children(app: outlast.Outlast, nano: int) -> None:
 
 
 SCENES = {
-    "dearest price": Scene(answering, alone),
+    "dearest price": Scene(answering, one_after_the_other),
     "in doubt is spent": Scene(failing, retrying),
     "all scopes atomically": Scene(answering, for_a_tenant),
     "per attempt": Scene(failing, retrying),
