@@ -60,15 +60,20 @@ def script(request: dict[str, Any], attempt: int) -> Turn:
 
 
 def dear(request: dict[str, Any]) -> dict[str, Any]:
-    """Return the dearest thing that may be metered: all is written for an hour, in the US."""
-    sent = [request.get("system"), request.get("tools"), request["messages"]]
+    """Return the dearest thing that may be metered: all is written to the cache, in the US."""
+    sent = msgspec.json.encode([request.get("system"), request.get("tools"), request["messages"]])
     # What the API adds by itself is most of what it may add.
-    written = len(msgspec.json.encode(sent)) // 4 + 900
+    prompt = len(sent) // 4 + 900
+    hour = prompt if b'"ttl":"1h"' in sent else 0
+    written = prompt if b'"cache_control"' in sent else 0
     return {
-        "input_tokens": 0,
+        "input_tokens": prompt - written,
         "cache_read_input_tokens": 0,
         "cache_creation_input_tokens": written,
-        "cache_creation": {"ephemeral_5m_input_tokens": 0, "ephemeral_1h_input_tokens": written},
+        "cache_creation": {
+            "ephemeral_5m_input_tokens": written - hour,
+            "ephemeral_1h_input_tokens": hour,
+        },
         "output_tokens": request["max_tokens"],
         "inference_geo": "us",
     }

@@ -16,11 +16,12 @@ from outlast.agent import Budget
 from outlast.events import BudgetRefused
 from outlast.models.script import Fault, faulty, say, tool_use, turn_number
 from outlast.models.scripted import ScriptedModel
-from outlast.prices import FRAMING_TOKENS, worst_case
+from outlast.prices import FRAMING_TOKENS, Terms, worst_case
 from outlast.state import fold
 
 DRAWS = 3_000 if SOAK else 40
-PLENTY = 10**12
+KEPT = Terms(cache="5m")
+"""What agents ask of the prompt cache by default."""
 
 
 def usd(nano: int) -> str:
@@ -71,7 +72,7 @@ def test_what_is_left_is_less_than_one_call(scope: str) -> None:
         least = dice.choice((64, 200, most))
         model = dice.choice(("claude-opus-5-5", "claude-haiku-4-5", "claude-sonnet-5-5"))
         asked = "What is in there? " * dice.choice((1, 20, 300))
-        first = worst_case(model, len(asked.encode()) + 2_000, least)
+        first = worst_case(model, len(asked.encode()) + 2_000, least, KEPT)
         nano = first * dice.randint(100, 600) // 100
         script = reading(dice.choice((5, 50, 1_000)), dice.choice((10, 500, 5_000)))
         if dice.random() < 0.5:
@@ -87,7 +88,7 @@ def test_what_is_left_is_less_than_one_call(scope: str) -> None:
         assert run.status == "stopped", (seed, run.why)
         assert claude.billed_nano <= run.cost_nano <= nano, seed
         prompt = fold(records).asks["ask-1"].input_bound + FRAMING_TOKENS
-        needed, left = worst_case(model, prompt, least), nano - run.cost_nano
+        needed, left = worst_case(model, prompt, least, KEPT), nano - run.cost_nano
         assert left < needed, f"seed {seed}: refused, though {left} were left for {needed}"
         (refused,) = (r.event for r in records if isinstance(r.event, BudgetRefused))
         assert (refused.scope, refused.needed, refused.left) == (scope, needed, left)
