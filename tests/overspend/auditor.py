@@ -14,6 +14,7 @@ from spenders import agents_of, declared_of
 from stage import Billed, Outcome
 
 from outlast.events import (
+    BoundExceeded,
     BudgetRefused,
     ModelCallFailed,
     ModelCallInDoubt,
@@ -148,6 +149,8 @@ class _Judge:
             doubts or row.cost_nano == billed,
             f"{told}: nothing was in doubt, {billed:,} billed, but {row.cost_nano:,} charged",
         )
+        beyond = any(isinstance(record.event, BoundExceeded) for record in records)
+        self._check(not beyond, f"{told}: a call cost more than was held for it")
         began = sum(isinstance(record.event, ModelCallStarted) for record in records)
         ended = sum(isinstance(record.event, OUTCOMES) for record in records)
         self._check(began == ended, f"{told}: {began} calls, {ended} outcomes")
