@@ -74,10 +74,12 @@ def drawn(seed: int, *, faulty: bool) -> Drawn:
         other = dice.choice([*catalogue.MODELS])
         parameters["fallbacks"] = [{"model": other}]
         kinds.add("iterations")
+    cache = dice.choice([None, "5m", "1h"])
+    kinds.add(f"cache {cache}")
     # The same for all turns: what the first one metered bounds the next.
     prompt = dice.choice([*CLIFF, dice.randint(50, 3_000)])
     turns = [
-        _turn(dice, model, other, parameters, prompt=prompt, faulty=faulty)
+        _turn(dice, model, other, parameters, cache=cache, prompt=prompt, faulty=faulty)
         for _ in range(dice.randint(1, 3))
     ]
     for turn in turns:
@@ -87,8 +89,6 @@ def drawn(seed: int, *, faulty: bool) -> Drawn:
         kinds |= {"search"} if usage.get("server_tool_use") else set()
         kinds |= {f"{model} {n}" for n in CLIFF if n == prompt and known.cliff}
         kinds |= {turn["fault"]} - {""}
-    cache = dice.choice([None, "5m", "1h"])
-    kinds.add(f"cache {cache}")
     agent = outlast.Agent(
         "spender",
         model=model,
@@ -111,13 +111,14 @@ def _turn(
     other: str,
     parameters: dict[str, Any],
     *,
+    cache: str | None,
     prompt: int,
     faulty: bool,
 ) -> dict[str, Any]:
-    usage = _counts(dice, prompt)
+    usage = _counts(dice, prompt, cache)
     if other:
         part = {"type": "message", "model": model} | usage
-        then = {"type": "fallback_message", "model": other} | _counts(dice, prompt)
+        then = {"type": "fallback_message", "model": other} | _counts(dice, prompt, cache)
         usage |= {"iterations": [part, then]}
     usage |= {
         "inference_geo": parameters.get("inference_geo") or dice.choice(["us", "global", None]),
@@ -133,11 +134,15 @@ def _turn(
     return {"usage": usage, "fault": fault}
 
 
-def _counts(dice: random.Random, prompt: int) -> dict[str, Any]:
-    """Return a usage whose prompt is of so many tokens, fresh, read and written."""
+def _counts(dice: random.Random, prompt: int, cache: str | None) -> dict[str, Any]:
+    """Return a usage whose prompt is of so many tokens, fresh, read and written as was asked."""
     ends = sorted(dice.randint(0, prompt) for _ in range(3))
     fresh, read, short = ends[0], ends[1] - ends[0], ends[2] - ends[1]
     long = prompt - ends[2]
+    if cache is None:
+        fresh, short, long = fresh + short + long, 0, 0
+    elif cache == "5m":
+        short, long = short + long, 0
     return {
         "input_tokens": fresh,
         "cache_read_input_tokens": read,

@@ -60,7 +60,8 @@ def test_an_unknown_model(app: outlast.Outlast, model: ScriptedModel, name: str,
     assert said.startswith(f"no price is known for model {name!r}, so no call is made with it")
     assert ("did you mean" in said) == bool(near)
     assert near in said
-    assert said.endswith("Check the spelling, or upgrade genai-prices if the model is new.")
+    assert "Check the spelling, upgrade genai-prices if the model is new" in said
+    assert said.endswith("outlast.declare_price.")
     assert app.runs() == []
     assert model.calls == []
 

@@ -48,7 +48,7 @@ def test_a_stopped_child_stops_its_parent_and_goes_on_with_it() -> None:
         app.set_budget("fleet", calls=1, reason="a test")
         stopped = app.run(mapping, run_id="r")
         assert stopped.status == "stopped"
-        assert "run r/m/2 is stopped: stopped: fleet budget" in stopped.why
+        assert "run r/m/2 is stopped: fleet budget" in stopped.why
         app.set_budget("fleet", calls=9, reason="more")
         assert app.resume("r", mapping).answer == ["re: one", "re: two"]
     assert len(model.calls) == 2

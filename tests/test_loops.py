@@ -315,3 +315,26 @@ def test_an_agent_may_loop_if_it_is_told_so() -> None:
     run, events, _ = played(asking_for_ever, stops_loops=False, budget=outlast.Budget(turns=9))
     assert "run budget, needs 1 turn" in run.why
     assert not [event for event in events if isinstance(event, LoopDetected)]
+
+
+def test_the_same_error_beside_itself_is_one() -> None:
+    """Five calls of one reply that fail alike are no loop; the fifth reply of them is."""
+
+    @outlast.tool(effect="read")
+    def fetch(page: int) -> str:
+        """Fetch a page."""
+        raise ConnectionError("down")
+
+    def script(request: dict[str, Any], attempt: int) -> Any:
+        turn = turn_number(request)
+        if turn > give_up_after:
+            return say("It is down.")
+        return say(*(tool_use("fetch", {"page": 10 * turn + n}) for n in range(5)))
+
+    for give_up_after in (2, 99):
+        with outlast.Outlast("memory://", model=ScriptedModel(script)) as app:
+            run = app.run(agent(tools=[fetch]), "Go.", run_id="r")
+            assert run.status == ("completed" if give_up_after == 2 else "stopped")
+            assert run.turns == min(give_up_after + 1, 5)
+            nudges = [r for r in app.log("r") if isinstance(r.event, LoopDetected)]
+            assert len(nudges) == (0 if give_up_after == 2 else 2)

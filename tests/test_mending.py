@@ -48,7 +48,7 @@ def test_not_mended() -> None:
 
 
 @pytest.mark.parametrize("name", ["speed", "service_tier", "inference_geo"])
-def test_what_changes_the_price_is_refused(name: str) -> None:
-    """A parameter that changes what a call costs is refused while it cannot be held."""
+def test_what_changes_the_price_in_an_unknown_way_is_refused(name: str) -> None:
+    """A parameter that changes what a call costs is refused where nobody knows by how much."""
     with pytest.raises(outlast.InvalidAgent, match=name):
-        outlast.Agent("a", model="claude-haiku-5-5", parameters={name: "fast"})
+        outlast.Agent("a", model="claude-haiku-5-5", parameters={name: "quick"})

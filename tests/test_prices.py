@@ -409,18 +409,18 @@ def test_vertex_charges_what_anthropic_does():
 
 def test_a_price_that_is_declared_counts():
     """A model nobody lists can be asked once somebody said what it costs, with all on top."""
-    assert not prices.known("house-model")
-    prices.declare_price("house-model", input="1.5", output=3, context_window=50_000)
-    tier = prices.rates("house-model").tier(1)
+    assert not prices.known("my-model")
+    prices.declare_price("my-model", input="1.5", output=3, context_window=50_000)
+    tier = prices.rates("my-model").tier(1)
     assert [tier.input, tier.output, tier.cache_read] == [1_500, 3_000, 1_500]
     assert [tier.cache_write_5m, tier.cache_write_1h] == [3_000, 3_000]
-    assert prices.worst_case("house-model", 1000, 10) == 3_030_000
-    assert prices.exact("house-model", counted(input_tokens=2, inference_geo=None)).nano == 3_000
-    assert prices.context_window("house-model") == 50_000
-    assert prices.version("house-model").startswith("declared:")
+    assert prices.worst_case("my-model", 1000, 10) == 3_030_000
+    assert prices.exact("my-model", counted(input_tokens=2, inference_geo=None)).nano == 3_000
+    assert prices.context_window("my-model") == 50_000
+    assert prices.version("my-model").startswith("declared:")
     assert prices.version("claude-opus-5-5") == genai_prices.__version__
     with pytest.raises(UnknownModel, match="at speed 'fast'"):
-        prices.rates("house-model", "fast")
+        prices.rates("my-model", "fast")
 
 
 def test_a_price_does_not_change_under_a_running_process():

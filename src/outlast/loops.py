@@ -52,6 +52,8 @@ class Made(msgspec.Struct, frozen=True, gc=False):
     failed: bool
     asked: Asked | None = None
     """Who asked for it; `None` once that call is counted as wasted."""
+    turn: int | None = None
+    """Which reply asked for it; `None` where that is not known."""
 
 
 class Loop(msgspec.Struct, frozen=True):
@@ -77,8 +79,7 @@ def distinct(calls: Sequence[Made]) -> list[Made]:
     seen: dict[bytes, Made] = {}
     for call in calls:
         seen.setdefault(_seen(call.tool, call.arguments, call.result), call)
-    # In whatever order Claude asks for the same, it is the same round.
-    return [seen[key] for key in sorted(seen)]
+    return [*seen.values()]
 
 
 def found(made: Sequence[Made]) -> Loop | None:
@@ -89,10 +90,20 @@ def found(made: Sequence[Made]) -> Loop | None:
     for period in range(1, PERIODS + 1):
         if (times := _times(rounds, period)) >= NUDGE:
             return Loop(tuple(call.tool for call in made[-period:]), times)
-    errors = [(call.tool, call.result) if call.failed else None for call in made]
-    if errors[-1] is not None and (times := _times(errors, 1)) >= NUDGE:
+    if (times := _same_errors(made)) >= NUDGE:
         return Loop((made[-1].tool,), times, error=True)
     return None
+
+
+def _same_errors(made: Sequence[Made]) -> int:
+    """Return how many replies in a row came to the same error; beside each other they are one."""
+    last = made[-1]
+    replies = set()
+    for number, call in enumerate(reversed(made)):
+        if not call.failed or (call.tool, call.result) != (last.tool, last.result):
+            break
+        replies.add(-1 - number if call.turn is None else call.turn)
+    return len(replies)
 
 
 def wasted(made: Sequence[Made], period: int, times: int) -> tuple[Asked, ...]:
