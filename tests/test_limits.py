@@ -14,7 +14,7 @@ from outlast.agent import Budget
 from outlast.errors import UsageError
 from outlast.events import BudgetRefused, BudgetSet, ModelCallStarted, RunStarted, Spec
 from outlast.limits import Budgets, Rule, check_scope, payers, set_budget, window_key
-from outlast.models.script import say, tool_use
+from outlast.models.script import Fault, say, tool_use
 from outlast.models.scripted import ScriptedModel
 from outlast.stores import open_store
 from stubs import agent
@@ -92,7 +92,7 @@ def test_a_run_may_be_given_more_than_its_agent_declares() -> None:
     with outlast.Outlast("memory://", model=ScriptedModel(looping)) as app:
         few = spender(budget=Budget(turns=2))
         assert app.run(few, "Go.", run_id="r").turns == 2
-        app.set_budget("run:r", calls=5, reason="go on")
+        app.set_budget("run:r", turns=5, reason="go on")
         assert app.resume("r", few).turns == 5
 
 
@@ -230,9 +230,9 @@ def test_who_pays() -> None:
     [
         ("total", "UTC", "total"),
         ("day", "UTC", "day:2026-11-30"),
-        ("day", "Pacific/Auckland", "day:2026-12-01"),
+        ("day", "Pacific/Auckland", "day:2026-12-01@Pacific/Auckland"),
         ("month", "UTC", "month:2026-11"),
-        ("month", "Pacific/Auckland", "month:2026-12"),
+        ("month", "Pacific/Auckland", "month:2026-12@Pacific/Auckland"),
     ],
 )
 def test_windows(window: Any, tz: str, key: str) -> None:
@@ -303,7 +303,7 @@ def test_a_budget_that_is_set_while_a_run_is_driven_counts_at_once() -> None:
     @outlast.tool(effect="read")
     def look(word: str) -> str:
         """Look a word up, while somebody takes the budget away."""
-        app.set_budget("run:r", calls=1, reason="enough")
+        app.set_budget("run:r", turns=1, reason="enough")
         return word
 
     with outlast.Outlast("memory://", model=ScriptedModel(looping)) as app:
@@ -324,3 +324,89 @@ def test_what_a_flow_asked_counts_for_the_version_it_asked() -> None:
         (line,) = app.journal.rollup()
         app.set_budget(f"agent:{line.agent}@{line.version}", calls=1, reason="used up")
         assert app.run(asker, "Go.").status == "stopped"
+
+
+# ── budgets that come, go and change ────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("between", ["nothing", "another unit"])
+@pytest.mark.parametrize("window", ["total", "month", "24h"])
+def test_a_budget_that_was_taken_away_knows_what_was_spent_meanwhile(
+    between: str, window: str
+) -> None:
+    """Whatever was set in between, a budget that is set again counts what was spent without it."""
+    model = ScriptedModel(answering)
+    with outlast.Outlast("memory://", model=model) as app:
+        one = app.run(spender(tools=[]), "Go.", tenant="q").cost_nano
+        limit = {"usd": 3 * one / 10**9, "window": window, "reason": "a test"}
+        app.set_budget("tenant:q", **limit)
+        app.run(spender(tools=[], min_tokens=1), "Go.", tenant="q")
+        more = {"tokens": 10**6} if between == "another unit" else {}
+        app.set_budget("tenant:q", window=window, reason="a test", **more)
+        for _ in range(5):
+            app.run(spender(tools=[]), "Go.", tenant="q").result()
+        app.set_budget("tenant:q", **limit)
+        spent = billed(model)
+        assert app.run(spender(tools=[], min_tokens=1), "Go.", tenant="q").status == "stopped"
+        assert billed(model) == spent
+
+
+@pytest.mark.parametrize("window", ["total", "day", "2h", "24h"])
+def test_a_budget_that_is_raised_counts_once(window: str) -> None:
+    """What was spent is not counted again when the amount changes."""
+    with outlast.Outlast("memory://", model=ScriptedModel(answering)) as app:
+        app.set_budget("fleet", turns=3, window=window, reason="a test")
+        for _ in range(3):
+            app.run(spender(tools=[]), "Go.").result()
+        app.set_budget("fleet", turns=5, window=window, reason="two more")
+        for _ in range(2):
+            app.run(spender(tools=[]), "Go.").result()
+        assert app.run(spender(tools=[]), "Go.").status == "stopped"
+
+
+def test_setting_it_at_once_counts_once(tmp_path: Path) -> None:
+    """However many set a budget at the same time, what was spent before is in it once."""
+    from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415  (one use)
+
+    url = f"sqlite:///{tmp_path}/a.db"
+    with outlast.Outlast(url, model=ScriptedModel(answering)) as app:
+        cost = app.run(spender(tools=[]), "Go.").cost_nano
+        with ThreadPoolExecutor(8) as pool:
+            for done in [
+                pool.submit(app.set_budget, "fleet", usd=n, reason="x") for n in range(1, 9)
+            ]:
+                done.result()
+        assert app.journal.balance("fleet").taken == cost
+
+
+def test_a_model_has_one_budget_whatever_its_date() -> None:
+    """A dated id pays from the budget of its model."""
+    with outlast.Outlast("memory://", model=ScriptedModel(answering)) as app:
+        app.set_budget("model:claude-haiku-4-5", turns=1, reason="a test")
+        dated = spender(tools=[], model="claude-haiku-4-5-20251001")
+        assert app.run(dated, "Go.").status == "completed"
+        assert app.run(dated, "Go.").status == "stopped"
+
+
+def test_the_attempts_of_a_run_are_limited() -> None:
+    """Calls are attempts, whatever came of them; a run of its own has a limit on them, too."""
+
+    def script(request: dict[str, Any], attempt: int) -> Any:
+        return Fault(kind="status", status=529) if attempt < 5 else say("Fine.")
+
+    model = ScriptedModel(script)
+    with outlast.Outlast("memory://", model=model) as app:
+        app.set_budget("run:r", calls=2, reason="a test")
+        run = app.run(spender(tools=[]), "Go.", run_id="r")
+        assert run.status == "stopped"
+        assert "needs 1 call, 0 calls left" in run.why
+        assert len(model.calls) == 2
+
+
+def test_days_of_two_zones_are_not_the_same() -> None:
+    """Another zone's days are other accounts, which know what was spent in them."""
+    with outlast.Outlast("memory://", model=ScriptedModel(answering)) as app:
+        for tz in ("UTC", "Pacific/Auckland", "UTC"):
+            app.set_budget("fleet", turns=3, window="day", tz=tz, reason="a test")
+            app.run(spender(tools=[]), "Go.").result()
+        assert app.run(spender(tools=[]), "Go.").status == "stopped"

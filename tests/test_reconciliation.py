@@ -199,13 +199,13 @@ def test_applying_twice_changes_nothing(url: str) -> None:
 @pytest.mark.parametrize(
     ("bill", "true"),
     [
-        (lambda settled, doubt: 0, lambda doubt: 0),
+        (lambda settled, doubt: settled - settled // 200, lambda doubt: 0),
         (lambda settled, doubt: settled, lambda doubt: 0),
         (lambda settled, doubt: settled + 1, lambda doubt: 1),
         (lambda settled, doubt: settled + doubt, lambda doubt: doubt),
         (lambda settled, doubt: settled + 2 * doubt, lambda doubt: doubt),
     ],
-    ids=["nothing billed", "settled only", "one nano", "all", "more than all"],
+    ids=["half a percent less", "settled only", "one nano", "all", "more than all"],
 )
 def test_what_they_cost_is_between_nothing_and_what_they_counted(
     bill: Callable[[int, int], int], true: Callable[[int], int]
@@ -428,7 +428,7 @@ def test_a_correction_while_the_run_is_driven() -> None:
     for point in range(14, 34):
         journal, world = open_store("memory://"), World(CUT)
         world.now = NOON
-        report = Report({DAY: {OPUS: 10**6}})
+        report = Report({DAY: {OPUS: 10**9}})
         world.at = {point: lambda: void(applied(journal, report))}  # noqa: B023
         state, _ = run(world, journal, spender(), "Go.")
         assert state.status == "completed"
@@ -438,6 +438,18 @@ def test_a_correction_while_the_run_is_driven() -> None:
         assert replace(said, next_seq=one.next_seq, fence=one.fence) == one
         whole = total(costs(journal.rollup(), "month"))
         assert (whole.nano, whole.in_doubt_nano) == (one.cost_nano, one.in_doubt_nano)
+
+
+@pytest.mark.parametrize("part", [0, 50, 98])
+def test_a_bill_that_is_not_whole_corrects_nothing(part: int) -> None:
+    """Where less was billed than is settled, the rest may yet come, and doubts stay spent."""
+    app, _ = played("memory://", runs=1)
+    with app:
+        ((settled, doubt),) = before = books(app.journal)
+        done = applied(app.journal, read_report(billed({OPUS: settled * part // 100})))
+        assert done == Corrected()
+        assert books(app.journal) == before
+        assert doubt > 0
 
 
 # ── stores of earlier versions ──────────────────────────────────────────────────────────────────
@@ -456,7 +468,9 @@ def test_calls_that_an_earlier_version_doubted(golden: Journal) -> None:
     """Its calls are found where it added them up, and no line of the roll-up falls below zero."""
     assert len(list(doubts(golden))) >= 2
     before = sum(row.cost_nano - row.in_doubt_nano for row in golden.runs())
-    days = {line.name: {"claude-haiku-5-5": 0} for line in costs(golden.rollup(), "day")}
+    days = {
+        line.name: {"claude-haiku-5-5": line.settled_nano} for line in costs(golden.rollup(), "day")
+    }
     applied(golden, Report(days), exported_at=2**62)
     assert list(doubts(golden)) == []
     assert all(

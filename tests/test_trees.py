@@ -237,3 +237,28 @@ def dies(url: str, model: ScriptedModel, lead: outlast.Agent, point: int) -> boo
     finally:
         dying.end()
     return False
+
+
+@pytest.mark.parametrize("how", ["code", "run", "tree"])
+def test_a_budget_that_comes_late_knows_what_the_children_spent(how: str) -> None:
+    """Dollars that a run is given later cover what all below it had spent before."""
+    model = ScriptedModel(finite)
+    with outlast.Outlast("memory://", model=model) as app:
+        few = outlast.flow(budget=Budget(turns=500))(first_two)
+        assert app.run(few, run_id="r", wait_s=0).status == "parked"
+        spent = billed(model)
+        assert spent > 0
+        dollars = Budget(usd=str((spent + 10**6) / 10**9))
+        if how == "code":
+            few = outlast.flow(budget=dollars)(first_two)
+        else:
+            app.set_budget(f"{how}:r", usd=str((spent + 10**6) / 10**9), reason="a test")
+        assert app.resume("r", few).status == "stopped"
+        assert billed(model) <= spent + 10**6
+
+
+async def first_two(run: outlast.Run) -> int:
+    """Ask two experts, wait for a moment that is parked, and ask three more."""
+    first = await run.map(EXPERT, ["a", "b"], name="first")
+    await run.sleep("1.5s")
+    return len([*first, *await run.map(EXPERT, ["c", "d", "e"], name="then")])

@@ -10,6 +10,7 @@ transaction as its intent; what earlier calls settled counts.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, tzinfo
 from typing import Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -19,7 +20,7 @@ from msgspec.structs import replace
 
 from outlast.budget import BILLED, HOUR_NS, Limits, Payer
 from outlast.doubts import Doubt, doubts
-from outlast.errors import UsageError
+from outlast.errors import Conflict, UsageError
 from outlast.events import (
     AnyEvent,
     BoundRaised,
@@ -31,6 +32,7 @@ from outlast.events import (
     RunStarted,
 )
 from outlast.journal import Commit, Hold, Journal, Posting, Record, Settlement
+from outlast.prices import undated
 
 STREAM: Final = "~budgets"
 
@@ -124,10 +126,17 @@ def evolve(budgets: Budgets, record: Record) -> Budgets:
         notify=tuple(event.notify),
         binding=event.binding,
     )
-    # Another amount is passed anew.
-    passed = frozenset(told for told in budgets.passed if told[0] != event.scope)
+    passed = budgets.passed
+    if budgets.rules.get(key, rule).amounts != rule.amounts:
+        # Another amount is passed anew.
+        passed = frozenset(told for told in passed if not _is_of(told, rule))
     rules |= {key: rule} if rule.amounts else {}
     return replace(budgets, rules=rules, seq=record.seq, passed=passed)
+
+
+def _is_of(told: tuple[str, str, str, int], rule: Rule) -> bool:
+    """Return whether what was told of is this budget of its scope."""
+    return told[0] == rule.scope and told[1].partition(":")[0] == rule.window
 
 
 def fold(records: Iterable[Record], budgets: Budgets) -> Budgets:
@@ -156,7 +165,9 @@ def window_key(rule: Rule, at: int) -> str:
     if (hours := rolling(rule.window)) is not None:
         return _slice(rule.window, hours, at)
     day = datetime.fromtimestamp(at / 1e9, zone(rule.tz))
-    return f"{rule.window}:{day:%Y-%m-%d}" if rule.window == "day" else f"month:{day:%Y-%m}"
+    name = f"{rule.window}:{day:%Y-%m-%d}" if rule.window == "day" else f"month:{day:%Y-%m}"
+    # Days of two zones are not the same day.
+    return name if rule.tz == "UTC" else f"{name}@{rule.tz}"
 
 
 def since(rule: Rule, at: int) -> str:
@@ -230,7 +241,8 @@ def check_scope(scope: str) -> str:
 
 def payers(started: RunStarted, agent: str, version: str, model: str) -> set[str]:
     """Return every scope that a call pays from; its run keeps its own budget itself."""
-    scopes = {"fleet", f"agent:{agent}", f"model:{model}"}
+    # A model is the same whatever date its id ends with.
+    scopes = {"fleet", f"agent:{agent}", f"model:{model}", f"model:{undated(model)}"}
     if version:
         scopes.add(f"agent:{agent}@{version}")
     if started.tenant:
@@ -238,9 +250,17 @@ def payers(started: RunStarted, agent: str, version: str, model: str) -> set[str
     return scopes
 
 
-def paying(budgets: Budgets, scopes: set[str], trees: Iterable[Tree]) -> list[Rule]:
-    """Return every budget that a call has to fit into, beside that of its run."""
+def paying(
+    budgets: Budgets, scopes: set[str], trees: Iterable[Tree], run_id: str = ""
+) -> list[Rule]:
+    """Return every budget that a call has to fit into, beside that of its run.
+
+    A run keeps its own dollars, tokens and turns; its attempts are counted like those of others.
+    """
     rules = [rule for rule in budgets.rules.values() if rule.scope in scopes]
+    own = budgets.rules.get((f"run:{run_id}", "total"))
+    if own is not None and own.calls is not None:
+        rules.append(Rule(scope=own.scope, calls=own.calls))
     rules += [rule for tree in trees if (rule := of_tree(budgets, tree)).amounts]
     return rules
 
@@ -329,7 +349,7 @@ def check_notify(percents: Iterable[int]) -> list[int]:
 
 
 def carried(journal: Journal, tree: Tree, budgets: Budgets, spent: Limits) -> list[Hold]:
-    """Return what a run had spent before its tree had an account: it counts there, too.
+    """Return what a run and all below it had spent before its tree had an account.
 
     Args:
         journal: where the accounts are.
@@ -339,11 +359,15 @@ def carried(journal: Journal, tree: Tree, budgets: Budgets, spent: Limits) -> li
 
     """
     rule = of_tree(budgets, tree)
-    amounts = {"nano": spent.nano or 0, "tokens": spent.tokens or 0}
+    found = {unit: journal.balance(rule.scope, unit=unit) for unit in rule.amounts}
+    own = {"nano": spent.nano or 0, "tokens": spent.tokens or 0}
+    if all(one.settled + one.in_doubt >= own.get(unit, 0) > 0 for unit, one in found.items()):
+        return []  # the account has been kept, and all runs need not be looked at
+    whole = {unit: amount for (_, unit), amount in _spent_by_tree(journal, tree.run_id).items()}
     return [
-        Hold(call_id=rule.scope, scope=rule.scope, unit=unit, needed=amount, paid=True)
-        for unit, amount in amounts.items()
-        if amount and unit in rule.amounts and not journal.balance(rule.scope, unit=unit).taken
+        Hold(call_id=rule.scope, scope=rule.scope, unit=unit, needed=lacking, paid=True)
+        for unit, one in found.items()
+        if (lacking := whole[unit] - one.settled - one.in_doubt) > 0
     ]
 
 
@@ -381,9 +405,8 @@ def of_run(budgets: Budgets, run_id: str, declared: Limits) -> Limits:
     rule = budgets.rules.get((f"run:{run_id}", "total"))
     if rule is None:
         return declared
-    turns = rule.turns if rule.turns is not None else rule.calls
     return Limits(
-        turns=turns if turns is not None else declared.turns,
+        turns=rule.turns if rule.turns is not None else declared.turns,
         tokens=rule.tokens if rule.tokens is not None else declared.tokens,
         nano=rule.nano if rule.nano is not None else declared.nano,
         tool_calls=declared.tool_calls,
@@ -404,12 +427,43 @@ def set_budget(journal: Journal, event: BudgetSet, *, at: int) -> None:
     if event.scope.partition(":")[0] == "tree" and not event.binding:
         raise UsageError(f"{event.scope}: what a tree may use is binding; leave that out")
     rule = Rule(scope=event.scope, window=event.window, tz=event.tz)
-    before = [
-        hold
-        for hold in _before(journal, rule, at)
-        if not journal.balance(hold.scope, window=hold.window, unit=hold.unit).taken
-    ]
-    journal.append(Commit(stream=STREAM, events=(event,), at=at, holds=before))
+    while True:
+        budgets = fold(journal.read(STREAM), Budgets())
+        before = list(_missing(journal, rule, budgets, at))
+        with suppress(Conflict):  # somebody set one at the same time, perhaps the same
+            place = budgets.seq + 1
+            commit = Commit(stream=STREAM, events=(event,), at=at, holds=before, expected_seq=place)
+            journal.append(commit)
+            return
+
+
+def _missing(journal: Journal, rule: Rule, budgets: Budgets, at: int) -> Iterator[Hold]:
+    """Yield what the accounts of a budget that is to be set do not have of what was spent."""
+    old = budgets.rules.get((rule.scope, rule.window))
+    kept = old.amounts if old is not None and old.tz == rule.tz else {}
+    window, first = window_key(rule, at), since(rule, at)
+    found = {
+        unit: journal.balance(rule.scope, window=window, unit=unit, since=first) for unit in UNITS
+    }
+    for hold in _before(journal, rule, at):
+        # An account that was kept all the time has everything, and one that never was, nothing.
+        if hold.unit not in kept and not found[hold.unit].taken:
+            yield hold
+    spent: dict[str, int] = {}
+    for (_, unit), amount in _spent(journal, rule.scope, rule, at).items():
+        spent[unit] = spent.get(unit, 0) + amount
+    for unit, balance in found.items():
+        # One that was not kept for a while lacks what was spent meanwhile.
+        lacking = spent.get(unit, 0) - balance.settled - balance.in_doubt
+        if unit not in kept and balance.taken and lacking > 0:
+            yield Hold(
+                call_id=f"before {rule.scope} {window} {at}",
+                scope=rule.scope,
+                window=window,
+                unit=unit,
+                needed=lacking,
+                paid=True,
+            )
 
 
 def _before(journal: Journal, rule: Rule, at: int) -> Iterator[Hold]:
@@ -458,8 +512,11 @@ def _spent(journal: Journal, scope: str, rule: Rule, at: int) -> dict[tuple[str,
     """Return what a scope has spent, by window and unit, in the windows that count at a time."""
     if scope.startswith("tree:"):
         return _spent_by_tree(journal, scope.removeprefix("tree:"))
+    if scope.startswith("run:"):  # it keeps everything else itself
+        row = journal.run(scope.removeprefix("run:"))
+        return {} if row is None else {("total", "calls"): row.turns}
     total: dict[tuple[str, str], int] = {}
-    for line in journal.rollup() if not scope.startswith("run:") else ():
+    for line in journal.rollup():
         window = _window(rule, line.hour, at)
         if window and scope in _scopes(line):
             for unit, amount in _amounts(line).items():
@@ -483,6 +540,7 @@ def _scopes(line: Posting | Payer) -> set[str]:
         f"agent:{line.agent}",
         f"agent:{line.agent}@{line.version}",
         f"model:{line.model}",
+        f"model:{undated(line.model)}",
     }
 
 

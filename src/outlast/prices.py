@@ -249,7 +249,7 @@ def _is_resident(used: Usage, terms: Terms) -> bool:
 def billed_as(asked: str, replied: str) -> str:
     """Return under which name a reply is billed: on Bedrock the one asked, which no reply says."""
     there = _on_bedrock(asked)
-    return asked if there and there[1] == _undated(replied) else replied
+    return asked if there and there[1] == undated(replied) else replied
 
 
 def search_fees(raw: bytes | msgspec.Raw) -> int:
@@ -589,7 +589,8 @@ _BEDROCK: Final = re.compile(
 """An id of Bedrock: of its global endpoint, of a region's, or of none; perhaps in an ARN."""
 
 
-def _undated(model: str) -> str:
+def undated(model: str) -> str:
+    """Return the id of a model without the date or `-latest` at its end."""
     return _UNDATED.sub("", model)
 
 
@@ -610,7 +611,7 @@ def _bedrock() -> dict[tuple[bool, str], ModelInfo]:
 
 
 def _listed_as(model: str) -> ModelInfo | None:
-    return _listed().get(_undated(model)) or _listed().get(model)
+    return _listed().get(undated(model)) or _listed().get(model)
 
 
 _KEYS: Final = (

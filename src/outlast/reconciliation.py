@@ -88,7 +88,9 @@ def apply(  # noqa: PLR0913  (all but two are keywords)
 
 
 def _apply(journal: Journal, bill: Iterable[Line], **said: Any) -> Corrected:
-    beyond = {(one.day, one.model): one.beyond_nano for one in bill}
+    # A bill of less than is settled is not the whole of it, so it says nothing of what is in doubt.
+    whole = [one for one in bill if not one.partial]
+    beyond = {(one.day, one.model): one.beyond_nano for one in whole}
     plan = _planned([doubt for doubt in doubts(journal) if _line(doubt) in beyond], beyond)
     calls = counted = cost = 0
     for run_id, of_one in groupby(plan, key=lambda planned: planned[0].run_id):

@@ -354,7 +354,8 @@ class _Leg:
 
     async def carry(self, state: RunState) -> None:
         """Let what the run has spent count in the budget of its tree, if it did not so far."""
-        if not _has_children(self._who) or not state.spend.nano:
+        begun = state.spend.nano or state.steps.begun or state.steps.finished
+        if not _has_children(self._who) or not begun:
             return
         spent = Limits(nano=state.spend.nano, tokens=state.spend.tokens)
         journal, budgets = self._runner._journal, self._runner.budgets  # noqa: SLF001
@@ -441,7 +442,7 @@ class _Leg:
         ask = state.asks[ask_id]
         version = ask.version or self._started.version
         scopes = payers(self._started, ask.spec.agent, version, ask.spec.model)
-        return paying(budgets, scopes, self._trees(budgets))
+        return paying(budgets, scopes, self._trees(budgets), self._run_id)
 
     def _limits_of(self, budgets: Budgets) -> Limits | None:
         """Return what the run may use where somebody set that; `None` is what was declared."""

@@ -86,6 +86,11 @@ class Line(msgspec.Struct, frozen=True, kw_only=True):
         return self.drift_nano != 0 and 100 * abs(self.drift_nano) >= FLAGGED_PERCENT * whole
 
     @property
+    def partial(self) -> bool:
+        """Whether less was billed than is known to have been: by more than a price may be off."""
+        return 100 * self.billed_nano < (100 - FLAGGED_PERCENT) * self.settled_nano
+
+    @property
     def beyond_nano(self) -> int:
         """What was billed beyond what is settled: its calls in doubt, if it has any."""
         return max(0, self.billed_nano - self.settled_nano)
