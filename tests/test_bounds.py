@@ -339,7 +339,7 @@ def test_a_run_tells_the_others_once(url: str) -> None:
     """A run that is resumed after it told what it found says nothing more."""
     with outlast.Outlast(url, model=ScriptedModel(longer)) as app:
         assert app.run(asker(budget=Budget(turns=2)), LONG, run_id="r").status == "stopped"
-        app.set_budget("run:r", calls=9, reason="a test")
+        app.set_budget("run:r", turns=9, reason="a test")
         assert app.run(asker(budget=Budget(turns=2)), LONG, run_id="r").status == "completed"
         assert len(fleet(app.journal)) == 1
 

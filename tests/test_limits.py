@@ -3,6 +3,7 @@
 import asyncio
 import subprocess
 import sys
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -410,3 +411,83 @@ def test_days_of_two_zones_are_not_the_same() -> None:
             app.set_budget("fleet", turns=3, window="day", tz=tz, reason="a test")
             app.run(spender(tools=[]), "Go.").result()
         assert app.run(spender(tools=[]), "Go.").status == "stopped"
+
+
+# ── who holds and is no more ────────────────────────────────────────────────────────────────────
+
+
+class Hanging:
+    """A Claude that answers nobody whose question it is told to keep waiting."""
+
+    def __init__(self, word: str) -> None:
+        self.model = ScriptedModel(answering)
+        self.word = word.encode()
+        self.asked = asyncio.Event()
+
+    async def call(self, request: Any, *, on_part: Any) -> Any:
+        if self.word in request.messages[0]:
+            self.asked.set()
+            await asyncio.sleep(600)
+        return await self.model.call(request, on_part=on_part)
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("room", [True, False])
+def test_who_is_gone_keeps_nobody_waiting(room: bool, url: str) -> None:  # noqa: FBT001
+    """A hold of a run that nobody drives any more is in doubt, and others go on or are stopped."""
+
+    async def left(app: outlast.Outlast) -> None:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(app.arun(spender(tools=[]), "Hang.", run_id="a"), 1)
+
+    with outlast.Outlast(url, model=Hanging("Hang")) as app:
+        app.set_budget("fleet", usd="0.1010" if room else "0.06", reason="fits two holds, or one")
+        asyncio.run(left(app))
+        held = app.journal.balance("fleet").held
+        assert held > 0
+        run = app.run(spender(tools=[], min_tokens=2_000), "Go.", run_id="b")
+        assert run.status == ("completed" if room else "stopped"), run.why
+        if not room:
+            assert app.journal.balance("fleet").held == 0
+            assert app.journal.balance("fleet").in_doubt == held
+            assert app.get("a").cost_nano == held, "the run that is gone was charged for it"
+
+
+@pytest.mark.timeout(60)
+def test_who_is_at_work_keeps_what_it_holds(tmp_path: Path) -> None:
+    """A call that somebody waits for is not taken for lost, whoever needs what it holds."""
+    url = f"sqlite:///{tmp_path}/a.db"
+    with (
+        outlast.Outlast(url, model=Hanging("Hang")) as one,
+        outlast.Outlast(url, model=ScriptedModel(answering)) as other,
+    ):
+        one.set_budget("fleet", usd="0.06", reason="fits one hold")
+
+        async def both() -> None:
+            first = asyncio.create_task(one.arun(spender(tools=[]), "Hang.", run_id="a"))
+            while not one.journal.balance("fleet").held:  # noqa: ASYNC110  (another loop)
+                await asyncio.sleep(0.01)
+            with suppress(TimeoutError):
+                few = spender(tools=[], min_tokens=2_000)
+                await asyncio.wait_for(other.arun(few, "Go.", run_id="b"), 3)
+            assert one.journal.balance("fleet").in_doubt == 0
+            assert one.journal.balance("fleet").held > 0
+            first.cancel()
+            with suppress(asyncio.CancelledError):
+                await first
+
+        asyncio.run(both())
+
+
+def test_a_stop_names_the_window() -> None:
+    """Of a scope with several budgets, the one that is used up is named."""
+    with outlast.Outlast("memory://", model=ScriptedModel(answering)) as app:
+        app.set_budget("fleet", turns=9, window="month", reason="a test")
+        app.set_budget("fleet", turns=1, window="day", reason="a test")
+        app.run(spender(tools=[]), "Go.").result()
+        why = app.run(spender(tools=[]), "Go.", run_id="r").why
+        today = f"{datetime.now(UTC):%Y-%m-%d}"
+        assert why == (
+            f"stopped: fleet budget of the day {today}, needs 1 turn, 0 turns left; "
+            "`outlast budget set fleet --window day …` and resume, or resume when the day is over"
+        )

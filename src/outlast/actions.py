@@ -149,6 +149,8 @@ class Short(msgspec.Struct, frozen=True):
     left: int
     held: int
     """What more there may be once calls in flight are settled."""
+    window: str = ""
+    """Which of its budgets: see `limits.window_key`."""
 
 
 class World(msgspec.Struct, frozen=True, kw_only=True):

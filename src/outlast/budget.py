@@ -167,6 +167,8 @@ class Shortage(msgspec.Struct, frozen=True, kw_only=True):
     left: int
     passing: bool = False
     """It is only short because calls in flight hold more than they may come to use."""
+    window: str = ""
+    """Of the budget, where a scope may have several."""
 
 
 def used(spend: Spend) -> Used:

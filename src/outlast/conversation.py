@@ -52,7 +52,7 @@ from outlast.events import (
 from outlast.history import misfit
 from outlast.journal import Record
 from outlast.loops import Asked, Made, distinct, remembered
-from outlast.prices import FRAMING_TOKENS, bound_within, input_bound, terms_of, usage
+from outlast.prices import FRAMING_TOKENS, bound_within, input_bound, search_fees, terms_of, usage
 
 _WHOLE: Final = slice(None)
 
@@ -546,18 +546,20 @@ def _excess(conversation: Conversation, event: ModelCallSucceeded) -> Exceeded |
     bound = bound_within(call.hold_tokens, call.max_tokens, terms)
     if event.tokens <= bound and event.cost_nano <= call.hold_nano:
         return None  # nearly every reply, and without reading its usage
+    # What web searches cost was not held, and says nothing of how long a prompt was.
+    cost_nano = event.cost_nano - search_fees(event.usage)
     # Of several prompts the longest counts, without what was written in the passes before it, and
     # all of them count against all that was held.
     longest = _longest_prompt(event.usage) - (terms.passes - 1) * call.max_tokens
     actual = max(longest, bound_within(event.tokens, call.max_tokens, terms))
-    if actual <= bound and event.cost_nano <= call.hold_nano:
+    if actual <= bound and cost_nano <= call.hold_nano:
         return None
     return Exceeded(
         call_id=event.call_id,
         plain=conversation.input_bound + FRAMING_TOKENS,
         bound=bound,
         actual=actual,
-        over_nano=max(0, event.cost_nano - call.hold_nano),
+        over_nano=max(0, cost_nano - call.hold_nano),
     )
 
 

@@ -235,6 +235,20 @@ def _unheard(ask: Conversation, call: ModelCallStarted) -> Step:
     return Step(actions=(fetch,))
 
 
+def lost_calls(state: RunState) -> tuple[ModelCallInDoubt, ...]:
+    """Return what the calls in flight of a run are that nobody drives.
+
+    The result of one that is in a batch can be fetched by whoever goes on with the run.
+    """
+    return tuple(
+        event
+        for ask in state.asks.values()
+        if ask.call is not None and ask.batched is None
+        for event in lost_call(ask.call).events
+        if isinstance(event, ModelCallInDoubt)
+    )
+
+
 def lost_call(call: ModelCallStarted) -> Step:
     """Return what a call is that nobody waits for any more: in doubt, and charged in full."""
     # It may have been billed, so it is: no crash widens a budget.
@@ -438,9 +452,12 @@ def _room_of(short: Short, call: budget.Next) -> int | budget.Shortage:
     """Return the room that is left in a budget beyond the run."""
     free = short.left + short.held
     if short.unit in ("calls", "turns"):
-        return budget.Shortage(unit=short.unit, needed=1, left=short.left, passing=free >= 1)
+        return budget.Shortage(
+            unit=short.unit, needed=1, left=short.left, passing=free >= 1, window=short.window
+        )
     limit = Limits(nano=free) if short.unit == "nano" else Limits(tokens=free)
-    return budget.room(limit, budget.Used(held_nano=short.held, held_tokens=short.held), call)
+    fits = budget.room(limit, budget.Used(held_nano=short.held, held_tokens=short.held), call)
+    return fits if isinstance(fits, int) else replace(fits, window=short.window)
 
 
 def _short(ask: Conversation, scope: str, short: budget.Shortage, now: int) -> Step:
@@ -448,14 +465,20 @@ def _short(ask: Conversation, scope: str, short: budget.Shortage, now: int) -> S
     if short.passing:
         return WAIT if scope == "run" else Step(actions=(Sleep(until=now + RETRY_NS),))
     refusal = BudgetRefused(
-        ask_id=ask.ask_id, scope=scope, unit=short.unit, needed=short.needed, left=short.left
+        ask_id=ask.ask_id,
+        scope=scope,
+        unit=short.unit,
+        needed=short.needed,
+        left=short.left,
+        window=short.window,
     )
     needed, left = budget.amount(short.unit, short.needed), budget.amount(short.unit, short.left)
     return Step((refusal, RunFinished(status="stopped", why=_stopped(scope, short, needed, left))))
 
 
 def _stopped(scope: str, short: budget.Shortage, needed: str, left: str) -> str:
-    what = f"stopped: {scope.partition(':')[0]} budget, needs {needed}, {left} left; "
+    kind, span = scope.partition(":")[0], _span(short.window)
+    what = f"stopped: {kind} budget{span[0]}, needs {needed}, {left} left; "
     name = {"nano": "usd"}.get(short.unit, short.unit)
     if scope == "run" or scope.startswith("ask:"):
         return f"{what}give a larger Budget({name}=…) and resume"
@@ -464,7 +487,17 @@ def _stopped(scope: str, short: budget.Shortage, needed: str, left: str) -> str:
             f"{what}give {scope.removeprefix('tree:')} a larger Budget({name}=…), or "
             f"`outlast budget set {scope} …`, and resume"
         )
-    return f"{what}`outlast budget set {scope} …` and resume"
+    return f"{what}`outlast budget set {scope}{span[1]} …` and resume{span[2]}"
+
+
+def _span(window: str) -> tuple[str, str, str]:
+    """Return how a window is spoken of, how it is given, and when it is over."""
+    kind, _, when = window.partition(":")
+    if kind in ("", "total"):
+        return "", "", ""
+    if kind in ("day", "month"):
+        return f" of the {kind} {when}", f" --window {kind}", f", or resume when the {kind} is over"
+    return f" of {kind}", f" --window {kind}", ", or resume later"
 
 
 def _failure_step(state: RunState, ask: Conversation, failure: Failure, now: int) -> Step | None:

@@ -320,8 +320,18 @@ class Refused(JournalError):
     Beside what is `left` of the scope, so much is `held` by calls in flight, and may come back.
     """
 
-    def __init__(self, *, scope: str, unit: str, needed: int, left: int, held: int = 0) -> None:
+    def __init__(  # noqa: PLR0913  (its facts)
+        self,
+        *,
+        scope: str,
+        unit: str,
+        needed: int,
+        left: int,
+        held: int = 0,
+        window: str = "total",
+    ) -> None:
         self.scope = scope
+        self.window = window
         self.unit = unit
         self.needed = needed
         self.left = left

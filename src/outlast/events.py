@@ -278,6 +278,8 @@ class BudgetRefused(
     unit: str
     needed: int
     left: int
+    window: str = ""
+    """Of the budget, such as `day:2026-11-22`, where the scope may have several."""
 
 
 class BudgetSet(Event, frozen=True, kw_only=True, omit_defaults=True, gc=False, tag="budget_set"):

@@ -294,6 +294,10 @@ class Journal(Protocol):
         """Return what the ledger holds about a scope in a window, or in all from `since` on."""
         ...
 
+    def holders(self, scope: str) -> list[str]:
+        """Return the ids of the calls in flight that hold something of a scope."""
+        ...
+
     def rollup(self) -> list[Posting]:
         """Return the hourly cost roll-up, oldest hour first."""
         ...

@@ -38,6 +38,7 @@ from outlast.budget import BILLED, Limits, line, place, posting
 from outlast.caching import marked
 from outlast.calls import call_step, call_tool, finished_step, printable, words
 from outlast.conversation import Conversation, blocks, evolve, opened
+from outlast.decide import lost_calls
 from outlast.doubts import payer_of
 from outlast.drive import (
     Append,
@@ -53,10 +54,13 @@ from outlast.drive import (
 )
 from outlast.errors import (
     BatchNotFetched,
+    Busy,
     Conflict,
+    Fenced,
     ModelFailure,
     OutlastError,
     Refused,
+    RunNotFound,
     StoreError,
     ToolError,
     UnknownModel,
@@ -130,6 +134,9 @@ RESULTS_NS: Final = 29 * 86_400 * NS
 LOOKS_S: Final = 60.0
 """How long a run waits at most before it looks at the clock again, which may have been set back."""
 
+FREE_S: Final = 1.0
+"""How often is looked whether those who hold what somebody needs are still alive, in seconds."""
+
 QUIET_S: Final = 0.05
 """How long a flow that waits for nothing but time is listened to before it is parked."""
 
@@ -199,6 +206,7 @@ class Runner:
         self._spawn = spawn
         self.batches = Batches(model)
         self._live = 0
+        self._free_at = 0.0
         self.budgets = Budgets()
         """Those that operators set, as far as they were read."""
 
@@ -258,6 +266,44 @@ class Runner:
         if told := raised(self.read_budgets(), state.factors, run_id):
             await self.commit(Commit(stream=BUDGETS, events=told, at=self._clock()))
         return self.read_budgets()
+
+    async def free(self, scope: str) -> bool:
+        """Take calls that hold something of a scope, and that nobody drives, for what they are.
+
+        A process that died holds what its calls may cost until somebody goes on with its runs; but
+        then they are in doubt, and they are so before.  Returns whether there were any.
+        """
+        if time.monotonic() < self._free_at:
+            return False
+        self._free_at = time.monotonic() + FREE_S
+        ids = {call_id.rpartition("/")[0] for call_id in self._journal.holders(scope)}
+        found = False
+        for run_id in sorted(ids):
+            stream = run_stream(run_id)
+            with suppress(Busy, Conflict, Fenced, RunNotFound):  # somebody drives it
+                epoch = self._journal.claim(stream)
+                try:
+                    found |= await self._doubt_lost(run_id, epoch)
+                finally:
+                    self._journal.release(stream)
+        return found
+
+    async def _doubt_lost(self, run_id: str, epoch: int) -> bool:
+        """Write down that the calls of a claimed run are in doubt that nobody waits for."""
+        stream = run_stream(run_id)
+        state = before = fold(self._journal.read(stream))
+        at, lost, started = self._clock(), lost_calls(state), state.started
+        if not lost or started is None:
+            return False
+        for event in lost:
+            state = fold((Record(stream, state.next_seq, 0, at, epoch, event),), state)
+        wanted = Append(
+            events=lost, expected_seq=before.next_seq, at=at, state=state, before=before
+        )
+        commit = commit_of(wanted, started, run_id=run_id, epoch=epoch)
+        paid = settled(lost, run_id, always=True)
+        logs.tell(await self.commit(replace(commit, settlements=paid)))
+        return True
 
     async def count(self, request: Request) -> int:
         """Let the model count the tokens of a request's input.
@@ -411,7 +457,9 @@ class _Leg:
                 return await self._append(wanted)
             return self._behind(wanted)
         except Refused as refused:
-            short = Short(refused.scope, refused.unit, refused.left, refused.held)
+            if refused.held and await self._runner.free(refused.scope):
+                return await self._append(wanted)
+            short = Short(refused.scope, refused.unit, refused.left, refused.held, refused.window)
             return Denied(short, self._runner._clock())  # noqa: SLF001
         self._watched(logs.tell, records)  # a filter of the caller's may raise
         self._tell(records)

@@ -332,6 +332,7 @@ class Ledger:
             if hold.limit - taken < hold.needed:
                 raise Refused(
                     scope=hold.scope,
+                    window=hold.window,
                     unit=hold.unit,
                     needed=hold.needed,
                     left=max(0, hold.limit - taken),

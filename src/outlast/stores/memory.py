@@ -175,6 +175,15 @@ class MemoryJournal:
             if (owner, what) == (scope, unit) and first <= window < commits.windows_until(first)
         }
 
+    def holders(self, scope: str) -> list[str]:
+        """Return the ids of the calls in flight that hold something of a scope."""
+        with self._open():
+            return sorted(
+                call_id
+                for call_id, amounts in self._holds.items()
+                if any(place[1] == scope and not held.in_doubt for place, held in amounts.items())
+            )
+
     def rollup(self) -> list[Posting]:
         """Return the hourly cost roll-up, oldest hour first."""
         with self._open():

@@ -247,6 +247,11 @@ class SqliteJournal:
             for settled, in_doubt, held in rows
         )
 
+    def holders(self, scope: str) -> list[str]:
+        """Return the ids of the calls in flight that hold something of a scope."""
+        with self._reading() as connection:
+            return [call_id for (call_id,) in self._all(connection, "holders", scope)]
+
     def rollup(self) -> list[Posting]:
         """Return the hourly cost roll-up, oldest hour first."""
         with self._reading() as connection:

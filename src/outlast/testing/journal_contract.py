@@ -478,6 +478,29 @@ class JournalContract:
 
     # ── the ledger ─────────────────────────────────────────────────────────────────────────────
 
+    def test_who_holds_a_scope(self, journal: Journal) -> None:
+        """Calls in flight are named, and neither those that are settled nor those in doubt."""
+        stream = begin(journal, "a")
+        epoch = journal.claim(stream)
+        holds = [
+            Hold(call_id=call_id, scope=scope, unit=unit, needed=5)
+            for call_id, scope, unit in [
+                ("a/c1", "s", "nano"),
+                ("a/c2", "s", "nano"),
+                ("a/c2", "s", "tokens"),
+                ("a/c3", "t", "nano"),
+                ("a/c4", "s", "nano"),
+            ]
+        ]
+        journal.append(driven(stream, epoch, 2, holds=holds))
+        over = [
+            Settlement(call_id="a/c1", amount=1),
+            Settlement(call_id="a/c4", amount=5, in_doubt=True),
+        ]
+        journal.append(driven(stream, epoch, 3, settlements=over))
+        assert journal.holders("s") == ["a/c2"]
+        assert journal.holders("nobody") == []
+
     def test_a_hold_is_taken_and_settled(self, journal: Journal) -> None:
         """What was held is replaced by what was spent, in every scope that held it."""
         stream = begin(journal, "a")

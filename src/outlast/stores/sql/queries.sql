@@ -152,6 +152,10 @@ ON CONFLICT (scope, window, unit) DO UPDATE SET
 -- What one call holds or is in doubt at, and where.
 SELECT unit, scope, window, amount, in_doubt FROM holds WHERE call_id = ?;
 
+-- holders --
+-- The calls in flight that hold something of a scope; those of the moment, so there are few.
+SELECT DISTINCT call_id FROM holds WHERE scope = ? AND NOT in_doubt ORDER BY call_id;
+
 -- insert_hold --
 -- What one call holds of one scope, or is in doubt at.
 INSERT INTO holds (call_id, unit, scope, window, amount, in_doubt) VALUES (?, ?, ?, ?, ?, ?);
