@@ -66,7 +66,7 @@ def retries_are_free(patch: Patch) -> None:
 def each_for_itself(patch: Patch) -> None:
     """Let children pay from no budget of the runs above them."""
     paying = runner.paying
-    patch(runner, "paying", lambda budgets, scopes, _: paying(budgets, scopes, ()))
+    patch(runner, "paying", lambda budgets, scopes, *_: paying(budgets, scopes, ()))
 
 
 BROKEN: Final[Mapping[str, Callable[[Patch], None]]] = {
