@@ -26,13 +26,13 @@ _LEAST: Final = Decimal("1e-9")
 _NONE: Final = Decimal(-1)
 
 
-def _dollars(usd: Decimal | float | str) -> Decimal:
+def dollars(usd: Decimal | float | str) -> Decimal:
     """Return an amount as it was written; below 0 where it is none."""
     if isinstance(usd, bool) or not isinstance(usd, Decimal | float | int | str):
         return _NONE
     try:
         amount = Decimal(str(usd))
-    except InvalidOperation:
+    except (InvalidOperation, ValueError):
         return _NONE
     return amount if amount.is_finite() and amount < 10**9 else _NONE
 
@@ -66,12 +66,12 @@ class Budget:
     @cached_property
     def limits(self) -> Limits:
         """The same in whole nano-dollars."""
-        nano = None if self.usd is None else int(_dollars(self.usd) * NANO)
+        nano = None if self.usd is None else int(dollars(self.usd) * NANO)
         return Limits(turns=self.turns, tokens=self.tokens, nano=nano, tool_calls=self.tool_calls)
 
     def __post_init__(self) -> None:
         """Refuse what could only be a mistake."""
-        if self.usd is not None and _dollars(self.usd) < _LEAST:
+        if self.usd is not None and dollars(self.usd) < _LEAST:
             raise InvalidAgent(
                 f"Budget(usd={self.usd!r}): a budget is an amount of US dollars above 0, "
                 "or None for no limit"
@@ -82,6 +82,17 @@ class Budget:
                     f"Budget({name}={number!r}): a budget is a whole number of at least 1, "
                     "or None for no limit"
                 )
+
+
+def no_budget(budget: object) -> str:
+    """Return why something is no budget, and what to give instead; empty where it is one."""
+    if isinstance(budget, Budget):
+        return ""
+    usd = budget if isinstance(budget, str | float | int) and dollars(budget) >= _LEAST else 0.5
+    return (
+        f"budget is {budget!r}, but must be a Budget; give outlast.Budget(usd={usd!r}), or leave "
+        "it out"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -322,6 +333,8 @@ def _check(agent: Agent) -> None:
             f"agent {agent.name!r}: min_tokens is {agent.min_tokens!r}, but must be a whole number "
             "of at least 1"
         )
+    if wrong := no_budget(agent.budget):
+        raise InvalidAgent(f"agent {agent.name!r}: {wrong}")
     _check_thinking(agent)
     _check_tools(agent)
     _check_sendable(agent)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, ParamSpec, Self, TypeVar, get_args
 from msgspec import Raw
 
 from outlast import logs
-from outlast.agent import Agent, Budget
+from outlast.agent import Agent
 from outlast.background import Background
 from outlast.budget import Limits
 from outlast.content import Input, rendered
@@ -37,10 +37,12 @@ from outlast.errors import (
     VersionChanged,
     shortened,
 )
-from outlast.events import BudgetSet, NoteAdded
+from outlast.events import NoteAdded
 from outlast.journal import Commit, Journal, Record, run_stream
-from outlast.limits import check_notify, check_scope, set_budget
+from outlast.limits import set_budget
 from outlast.models import Model, Part
+from outlast.operators import budget_set
+from outlast.operators import check_text as _check_text
 from outlast.redaction import checked, same
 from outlast.run import Run, run_of
 from outlast.runner import Runner, Watch, first_request
@@ -385,29 +387,27 @@ class Outlast:
             notify: at how many percent of an amount somebody is told, such as `[50, 80]`: by a
                 warning of the logger `outlast`, and an event in the stream `~budgets`.
             binding: whether calls have to fit; otherwise they are only counted, and told of.
-            reason: why, for the journal.
+            reason: why, for the journal; not empty.
             by: who says so.
 
         Raises:
-            UsageError: the scope, an amount, the window or the zone is none.
+            UsageError: an argument is not what it has to be, or `notify` or `binding=False` is
+                given without an amount; nothing was written.
 
         """
-        limits = Budget(usd=usd, tokens=tokens, turns=turns).limits
-        called = Budget(turns=calls).limits.turns
-        event = BudgetSet(
-            scope=check_scope(scope),
+        event = budget_set(
+            scope,
+            usd=usd,
+            tokens=tokens,
+            calls=calls,
+            turns=turns,
             window=window,
             tz=tz,
-            nano=limits.nano,
-            tokens=limits.tokens,
-            calls=called,
-            turns=limits.turns,
-            notify=check_notify(notify),
+            notify=notify,
             binding=binding,
             reason=reason,
             by=by,
         )
-        _check_text("the reason", reason, by)
         set_budget(self._journal, event, at=time.time_ns())
 
     # ── counting ────────────────────────────────────────────────────────────────────────────────
@@ -869,15 +869,3 @@ def _checked_id(run_id: str) -> str:
             "and begins with a letter or digit"
         )
     return run_id
-
-
-def _check_text(what: str, *values: object) -> None:
-    # The journal takes whatever can be written as JSON, but reads strings here, so anything else
-    # would be in it for ever and make the run unreadable.
-    for value in values:
-        if not isinstance(value, str):
-            raise InvalidInput(f"{what}: {value!r} is not a string; give its text, such as str(…)")
-        try:
-            value.encode()
-        except UnicodeEncodeError as error:
-            raise InvalidInput(f"{what}: {value!r} cannot be written as UTF-8: {error}") from error

@@ -344,7 +344,7 @@ def _call_step(  # noqa: PLR0913, PLR0917  (everything a call depends on)
         return step
     room = _room(state, agent, ask, world, shared)
     if not isinstance(room, int):
-        return _short(ask, *room, now)
+        return _short(ask, *room, now, world)
     max_tokens, bound = room, _input_bound(state, ask, world)
     batch = is_batch(state)
     terms = _terms(ask, batch=batch)
@@ -460,7 +460,7 @@ def _room_of(short: Short, call: budget.Next) -> int | budget.Shortage:
     return fits if isinstance(fits, int) else replace(fits, window=short.window)
 
 
-def _short(ask: Conversation, scope: str, short: budget.Shortage, now: int) -> Step:
+def _short(ask: Conversation, scope: str, short: budget.Shortage, now: int, world: World) -> Step:
     """Return the stop of a run whose budget has no room left; what passes is waited for."""
     if short.passing:
         return WAIT if scope == "run" else Step(actions=(Sleep(until=now + RETRY_NS),))
@@ -472,14 +472,18 @@ def _short(ask: Conversation, scope: str, short: budget.Shortage, now: int) -> S
         left=short.left,
         window=short.window,
     )
+    why = _stopped(scope, short, world)
+    return Step((refusal, RunFinished(status="stopped", why=why)))
+
+
+def _stopped(scope: str, short: budget.Shortage, world: World) -> str:
     needed, left = budget.amount(short.unit, short.needed), budget.amount(short.unit, short.left)
-    return Step((refusal, RunFinished(status="stopped", why=_stopped(scope, short, needed, left))))
-
-
-def _stopped(scope: str, short: budget.Shortage, needed: str, left: str) -> str:
     kind, span = scope.partition(":")[0], _span(short.window)
     what = f"stopped: {kind} budget{span[0]}, needs {needed}, {left} left; "
     name = {"nano": "usd"}.get(short.unit, short.unit)
+    if scope == "run" and world.limits is not None and short.unit != "tool_calls":
+        # What is set for a run comes before what is declared, which nobody need give anew.
+        return f"{what}`outlast budget set run:{world.run_id} …` and resume"
     if scope == "run" or scope.startswith("ask:"):
         return f"{what}give a larger Budget({name}=…) and resume"
     if scope.startswith("tree:"):
@@ -660,7 +664,7 @@ def _no_more_tools(
     for scope, limits, made in tests:
         if limits.tool_calls is not None and made >= limits.tool_calls:
             short = budget.Shortage(unit="tool_calls", needed=1, left=0)
-            return _short(ask, scope, short, 0)
+            return _short(ask, scope, short, 0, world)
     return None
 
 

@@ -92,18 +92,24 @@ class BudgetTooSmall(UsageError):
 
     Attributes:
         agent: whose budget.
-        smallest_usd: the smallest budget that would, in US dollars.
+        smallest_usd: the smallest budget that would, in US dollars; empty where dollars suffice.
+        smallest_tokens: the same in tokens; 0 where they suffice.
 
     """
 
-    def __init__(self, agent: str, *, given: str, smallest_usd: str) -> None:
+    def __init__(
+        self, agent: str, *, given: str, smallest_usd: str = "", smallest_tokens: int = 0
+    ) -> None:
         """See the class."""
+        smallest = [f"usd={smallest_usd!r}"] if smallest_usd else []
+        smallest += [f"tokens={smallest_tokens}"] if smallest_tokens else []
         super().__init__(
             f"agent {agent!r} has a budget of {given}, which does not fit one call; the smallest "
-            f"that does is Budget(usd={smallest_usd!r}) for this input. Nothing was started."
+            f"that does is Budget({', '.join(smallest)}) for this input. Nothing was started."
         )
         self.agent = agent
         self.smallest_usd = smallest_usd
+        self.smallest_tokens = smallest_tokens
 
 
 class NameRequired(UsageError):

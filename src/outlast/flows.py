@@ -13,7 +13,7 @@ from typing import Any, Final, Generic, ParamSpec, TypeVar, get_type_hints, over
 
 import msgspec
 
-from outlast.agent import NAME, Budget
+from outlast.agent import NAME, Budget, no_budget
 from outlast.errors import InvalidFlow, InvalidInput, UsageError, shortened
 from outlast.phases import table
 
@@ -47,7 +47,9 @@ class Flow(Generic[P, R]):
         self.function = function
         self.name: str = name or str(getattr(function, "__name__", ""))
         self.phases = table(phases) if phases else {}
-        self.budget = budget or Budget(turns=TURNS)
+        self.budget = Budget(turns=TURNS) if budget is None else budget
+        if wrong := no_budget(self.budget):
+            raise InvalidFlow(f"flow {self.name!r}: {wrong}")
         self.declared_in = str(getattr(function, "__module__", ""))
         parameter = _input_parameter(self.name, function)
         self.takes_input = parameter is not None

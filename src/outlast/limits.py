@@ -9,6 +9,7 @@ transaction as its intent; what earlier calls settled counts.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, tzinfo
@@ -18,6 +19,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import msgspec
 from msgspec.structs import replace
 
+from outlast.agent import NAME
 from outlast.budget import BILLED, HOUR_NS, Limits, Payer
 from outlast.doubts import Doubt, doubts
 from outlast.errors import Conflict, UsageError
@@ -50,6 +52,8 @@ WHOLE: Final = ("tree", "run")
 
 LONGEST_H: Final = 24 * 366
 """Hours of the longest window that rolls on."""
+
+_AGENT: Final = re.compile(rf"{NAME.pattern}(@[A-Za-z0-9._-]+)?")
 
 SLICES: Final = 60
 """A window that rolls on is made of so many slices, and one more that is not over yet."""
@@ -199,7 +203,8 @@ def check_window(scope: str, window: str) -> None:
         UsageError: it is none, or not one for this scope.
 
     """
-    if not isinstance(window, str) or (window not in WINDOWS and rolling(window) is None):
+    hours = rolling(window) if isinstance(window, str) else None
+    if window not in WINDOWS and (hours is None or window != f"{hours}h"):
         raise UsageError(
             f"{window!r} is no window; there are {', '.join(WINDOWS)}, and hours that roll on, "
             f"such as 24h (up to {LONGEST_H}h)"
@@ -231,10 +236,16 @@ def check_scope(scope: str) -> str:
 
     """
     kind, _, name = scope.partition(":") if isinstance(scope, str) else ("", "", "")
-    if kind not in KINDS or bool(name) == (kind == "fleet") or name != name.strip():
+    named = scope == "fleet" if kind == "fleet" else bool(name) and name == name.strip()
+    if kind not in KINDS or not named or not name.isprintable():
         raise UsageError(
             f"{scope!r} is nothing that has a budget; write fleet, tenant:NAME, agent:NAME, "
             "agent:NAME@VERSION, model:NAME, tree:ID or run:ID"
+        )
+    if kind == "agent" and not _AGENT.fullmatch(name):
+        raise UsageError(
+            f"{scope!r} is no agent: the name of one is letters, digits, '.', '_' and '-', as in "
+            "agent:NAME, or agent:NAME@VERSION with the version that `outlast show` tells"
         )
     return scope
 
@@ -338,6 +349,11 @@ def check_notify(percents: Iterable[int]) -> list[int]:
         UsageError: one is no percentage.
 
     """
+    if isinstance(percents, str | bytes) or not isinstance(percents, int | Iterable):
+        raise UsageError(
+            f"notify={percents!r}: say at how many percent of the budget as a list, such as "
+            "[50, 80]"
+        )
     listed = [percents] if isinstance(percents, int) else list(percents)
     for percent in listed:
         if not isinstance(percent, int) or isinstance(percent, bool) or not 1 <= percent <= 1000:

@@ -526,9 +526,14 @@ def declare_price(  # noqa: PLR0913  (all but one are keywords)
         context_window: tokens that a prompt can have at most, default 1,000,000.
 
     Raises:
-        UsageError: an amount is none, or the model was declared with other prices before.
+        UsageError: an amount or the name is none, or the model had other prices before.
 
     """
+    if not isinstance(model, str) or not model.strip() or not model.isprintable():
+        raise UsageError(
+            f"{model!r} names no model; give its id as agents name it, such as 'house-model', each "
+            "in a call of its own"
+        )
     fresh = _amount(model, "input", input)
     given = {
         "output": output,

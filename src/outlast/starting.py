@@ -16,7 +16,7 @@ from msgspec import Raw
 
 from outlast import logs
 from outlast.agent import Agent
-from outlast.budget import Limits
+from outlast.budget import Limits, amount
 from outlast.content import Input, rendered
 from outlast.conversation import Conversation, evolve, opened
 from outlast.errors import (
@@ -40,7 +40,7 @@ from outlast.events import (
 from outlast.flows import Flow
 from outlast.journal import Commit, Journal, Record, run_stream
 from outlast.limits import Tree
-from outlast.prices import FRAMING_TOKENS, NANO, check_priced, terms_of, worst_case
+from outlast.prices import FRAMING_TOKENS, check_priced, terms_of, worst_case, worst_tokens
 from outlast.redaction import Redact, same, within
 from outlast.state import RunState, fold, row
 from outlast.versions import differences, version_of
@@ -90,17 +90,25 @@ def check_affordable(agent: Agent, content: Raw, *, batch: bool = False) -> None
     limits = agent.budget.limits
     asked = MessageReceived(ask_id=FIRST_ASK, content=content)
     ask = evolve(opened(FIRST_ASK, agent.spec()), Record("", 1, 0, 0, 0, asked))
-    if limits.nano is None or ask.uncounted:
+    if ask.uncounted:
         return  # pages are counted when the run is driven
     bound = ask.input_bound + FRAMING_TOKENS
     terms = terms_of(agent.spec().parameters, cache=agent.cache or "", batch=batch)
-    needed = worst_case(agent.model, bound, agent.least_tokens, terms)
-    if needed > limits.nano:
-        smallest = -(-needed // 100_000)  # in tenths of a thousandth of a dollar
+    given, usd, tokens = [], "", 0
+    if limits.nano is not None:
+        needed = worst_case(agent.model, bound, agent.least_tokens, terms)
+        if needed > limits.nano:
+            given.append(amount("nano", limits.nano))
+            smallest = -(-needed // 100_000)  # in tenths of a thousandth of a dollar
+            usd = f"{smallest / 10_000:.4f}"
+    if limits.tokens is not None:
+        needed = worst_tokens(bound, agent.least_tokens, terms)
+        if needed > limits.tokens:
+            given.append(amount("tokens", limits.tokens))
+            tokens = needed
+    if given:
         raise BudgetTooSmall(
-            agent.name,
-            given=f"${limits.nano / NANO:.4f}",
-            smallest_usd=f"{smallest / 10_000:.4f}",
+            agent.name, given=" and ".join(given), smallest_usd=usd, smallest_tokens=tokens
         )
 
 

@@ -18,6 +18,8 @@ from outlast.limits import STREAM, Budgets, Rule, fold, rolling, since, window_k
 def set_budget(store: str, scope: str, *, notify: str, as_json: bool, **given: Any) -> int:
     """Give a scope a budget, or take it away, and return the exit code."""
     given["notify"] = _percents(notify) or ([] if given["binding"] else [100])
+    with Outlast("memory://") as nowhere:
+        nowhere.set_budget(scope, **given)  # so that what cannot be set leaves no store behind
     with opened(store, create=True) as journal:
         Outlast(journal).set_budget(scope, **given)
         rules = _rules(_budgets(journal))

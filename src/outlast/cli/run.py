@@ -11,7 +11,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
-from outlast.agent import Agent
+from outlast.agent import Agent, WorstCase
 from outlast.app import Outlast
 from outlast.cli import exits, shapes, words
 from outlast.cli.agents import agent_at, declared_at
@@ -70,8 +70,8 @@ def run_declared(  # noqa: PLR0913  (the options of a command)
         row = journal.run(run_id)
     if row is None or not is_final(row):
         check_key()
-    if isinstance(who, Agent) and not as_json and row is None:
-        screen().line((str(who.worst_case()), "quiet"))
+    if not as_json and row is None and (worst := _worst_case(who)) is not None:
+        screen().line((str(worst), "quiet"))
     with opened(store, create=True) as journal:
         Outlast(journal).start(who, given, run_id=run_id, tenant=tenant)
 
@@ -79,6 +79,14 @@ def run_declared(  # noqa: PLR0913  (the options of a command)
             return _resumed(journal, run_id, who, wait_s, watch)
 
         return driven(journal, run_id, drive, as_json=as_json)
+
+
+def _worst_case(who: Who) -> WorstCase | None:
+    """Return the most that a run can cost; `None` of a flow that has no limit in dollars."""
+    if isinstance(who, Agent):
+        return who.worst_case()
+    nano = who.budget.limits.nano
+    return None if nano is None else WorstCase(nano=nano, why=f"the budget of {who.name}")
 
 
 def resume_run(

@@ -239,7 +239,9 @@ class Reader:
                 by = f"  {words.line(event.by, 80)}" if event.by else ""
                 return [(f"“{words.line(event.text, 400)}”", "strong"), (by, "quiet")]
             case BudgetRefused() as event:
-                need = f"{event.scope} needs {event.needed} {event.unit}, {event.left} left"
+                needed = budget.amount(event.unit, event.needed)
+                left = budget.amount(event.unit, event.left)
+                need = f"{event.scope} needs {needed}, {left} left"
                 return [(need, "doubt")]
             case RunFinished() as event:
                 return self._finished(event)

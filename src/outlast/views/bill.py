@@ -143,7 +143,10 @@ def _pages(content: bytes) -> list[_Page]:
 
 
 def _day(bucket: _Bucket) -> str:
-    start, end = bucket.starting_at.astimezone(UTC), bucket.ending_at.astimezone(UTC)
+    try:
+        start, end = bucket.starting_at.astimezone(UTC), bucket.ending_at.astimezone(UTC)
+    except OverflowError as error:  # in the first or the last year that there is
+        raise _wrong(f"{bucket.starting_at} is no day of UTC") from error
     if end - start != _DAY or start != start.replace(hour=0, minute=0, second=0, microsecond=0):
         raise _wrong(
             f"{start:%Y-%m-%dT%H:%M:%SZ} to {end:%Y-%m-%dT%H:%M:%SZ} is no whole day of UTC; "
@@ -173,6 +176,8 @@ def _nano(result: _Result, where: str) -> Decimal:
         nano = Decimal(result.amount) * CENT_NANO
     except InvalidOperation as error:
         raise _wrong(f"{where}: {result.amount!r} is no amount") from error
+    except ArithmeticError as error:
+        raise _wrong(f"{where}: {result.amount!r} cents were not billed by anybody") from error
     if not nano.is_finite() or not 0 <= nano <= _MOST_NANO:
         raise _wrong(f"{where}: {result.amount!r} cents were not billed by anybody")
     return nano
