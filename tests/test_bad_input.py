@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 
 import outlast
-from outlast.errors import NotAStore, OutlastError, StoreError, StoreFull
+from cli.console import typed
+from outlast.cli import exits
+from outlast.errors import NotAStore, OutlastError, StoreError, StoreFull, UsageError
 from outlast.events import ToolCallSucceeded
 from outlast.journal import Commit
 from outlast.models.script import tool_use
@@ -214,6 +216,156 @@ def test_a_result_of_50_mb(tmp_path: Path) -> None:
             f"\n[truncated: these are the first 1000 of {50 * MIB} bytes; ask for less at a time]"
         )
     assert path.stat().st_size < 60 * MIB, "the same bytes twice are stored once"
+
+
+# ── budgets ──────────────────────────────────────────────────────────────────────────────────
+
+SET: dict[str, Any] = {"usd": 1, "reason": "a test"}
+
+
+def unset(app: outlast.Outlast, scope: Any, **given: Any) -> str:
+    """Return why a budget is not set; what was set before is still there, and can be read."""
+    app.set_budget("fleet", turns=9, notify=[50], reason="a test")
+    before = app.journal.read("~budgets")
+    with pytest.raises(UsageError) as raised:
+        app.set_budget(scope, **given)
+    assert app.journal.read("~budgets") == before
+    return str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        *[({"binding": wrong}, f"binding={wrong!r} of fleet: give True") for wrong in (None, "no")],
+        ({"binding": 1}, "binding=1 of fleet: give True"),
+        ({"tz": None}, "the time zone of a budget: None is not a string"),
+        ({"tz": "Berlin"}, "'Berlin' is no time zone; give one such as 'Europe/Berlin'"),
+        ({"window": 5}, "the window of a budget: 5 is not a string"),
+        ({"window": "02h"}, "'02h' is no window; there are total, day, month, and hours"),
+        ({"window": "Noneh"}, "'Noneh' is no window"),
+        ({"reason": None}, "the budget of fleet: who sets it, and the reason: None is not a str"),
+        (
+            {"reason": "\ud800"},
+            "the budget of fleet: who sets it, and the reason: '\\ud800' cannot",
+        ),
+        ({"reason": ""}, "the reason for the budget of fleet is ''; say in a few words why"),
+        ({"reason": " \n"}, "the reason for the budget of fleet is ' \\n'; say"),
+        ({"by": 5}, "the budget of fleet: who sets it, and the reason: 5 is not a string"),
+        ({"by": "\ud800"}, "the budget of fleet: who sets it, and the reason: '\\ud800' cannot"),
+        *[
+            (
+                {"notify": wrong},
+                f"notify={wrong!r}: say at how many percent of the budget as a list",
+            )
+            for wrong in (None, "50", b"50", 0.5)
+        ],
+        ({"notify": [None]}, "notify=None: say at how many percent"),
+        *[
+            ({"usd": wrong}, f"usd={wrong!r}: give an amount of US dollars above 0")
+            for wrong in "0x"
+        ],
+        *[({"usd": wrong}, f"usd={wrong!r}: give an amount") for wrong in (-1, True, [], 10**9)],
+        *[
+            (
+                {name: wrong},
+                f"{name}={wrong!r}: give a whole number of at least 1, and below 10**18",
+            )
+            for name in ("calls", "turns", "tokens")
+            for wrong in (0, -1, True, 1.5, "9", 10**18)
+        ],
+    ],
+)
+def test_a_budget_that_cannot_be_set(
+    app: outlast.Outlast, given: dict[str, Any], said: str
+) -> None:
+    """Whatever is wrong with a budget is told before it is written, with what to give instead."""
+    assert unset(app, "fleet", **(SET | given)).startswith(said)
+    assert app.run(AGENT, "Go.", run_id="r").status == "completed"
+
+
+@pytest.mark.parametrize(
+    "given", [{"notify": [80]}, {"binding": False}, {"notify": [9], "binding": False}]
+)
+def test_a_warning_without_an_amount(app: outlast.Outlast, given: dict[str, Any]) -> None:
+    """Who changes only when a budget warns does not lose the budget."""
+    said = unset(app, "fleet", reason="a test", **given)
+    assert "none is given for fleet: give it again, such as usd=10" in said
+
+
+@pytest.mark.parametrize(
+    "scope",
+    [
+        *("fleet:", "fleet:x", "planet", "", "tenant:", "tenant: x", "tenant:a\nb", "tenant:a\x00"),
+        *("agent:x@", "agent:no such!", "agent:@v", "agent:a@b@c", "agent:-x", "agent:ä"),
+        *("model:\x1b[1m", "run:r\n", "tree:\x7f", "tenant:\u2028", "tenant:\ud800", None, 5),
+    ],
+)
+def test_what_can_have_no_budget(app: outlast.Outlast, scope: Any) -> None:
+    """A budget that nothing could ever pay from is a mistake."""
+    said = unset(app, scope, **SET)
+    assert re.search("nothing that has a budget|is no agent|not a string|UTF-8", said)
+
+
+@pytest.mark.parametrize(
+    "scope", ["fleet", "tenant:Ärzte & Söhne", "agent:a.b_c-d", "agent:a@0123456789ab", "run:a/b~c"]
+)
+def test_what_can_have_a_budget(app: outlast.Outlast, scope: str) -> None:
+    """Names that there can be are taken as they are."""
+    app.set_budget(scope, **SET)
+    (record,) = app.journal.read("~budgets")
+    assert getattr(record.event, "scope", "") == scope
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--usd", "1", "--reason", " "), "the reason for the budget of fleet is ' '"),
+        (("--usd", "0", "--reason", "a test"), "usd='0': give an amount of US dollars above 0"),
+        (("--calls", "0", "--reason", "a test"), "calls=0: give a whole number"),
+        (("--notify", "50,80", "--reason", "a test"), "on the command line --usd 10"),
+        (("--only-notify", "--reason", "a test"), "on the command line --usd 10"),
+        (("--usd", "1", "--window", "02h", "--reason", "a test"), "'02h' is no window"),
+    ],
+)
+def test_a_budget_that_cannot_be_typed(tmp_path: Path, words: tuple[str, ...], said: str) -> None:
+    """On the command line it is exit 2, in words that fit there, and no store is made for it."""
+    path = tmp_path / "a.db"
+    ended = typed("budget", "set", "fleet", *words, "--store", f"sqlite:///{path}")
+    assert ended.exit_code == exits.USAGE
+    assert said in ended.stderr
+    assert "None" not in ended.stderr
+    assert not path.exists()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "instead"),
+    [(0.5, "0.5"), ("0.50", "'0.50'"), (2, "2"), ({}, "0.5"), ("", "0.5"), (True, "0.5")],
+)
+def test_a_budget_that_is_none(wrong: Any, instead: str) -> None:
+    """An amount in place of a budget is refused where it is declared, with what it would be."""
+    said = (
+        f"budget is {wrong!r}, but must be a Budget; give outlast.Budget(usd={instead}), or leave "
+        "it out"
+    )
+    assert sentence(outlast.InvalidAgent, lambda: agent(budget=wrong)) == f"agent 'tester': {said}"
+
+    def proposal(run: outlast.Run) -> None: ...
+
+    declare: Any = outlast.flow(budget=wrong)
+    assert sentence(outlast.InvalidFlow, lambda: declare(proposal)) == f"flow 'proposal': {said}"
+
+
+def test_an_agent_without_a_budget() -> None:
+    """`None` is no budget of an agent; it would be as if nothing limited it."""
+    said = sentence(outlast.InvalidAgent, lambda: agent(budget=None))
+    assert "budget is None, but must be a Budget" in said
+
+
+@pytest.mark.parametrize("model", [["m"], None, 5, "", " ", "a\nb", "\ud800"])
+def test_a_price_of_no_model(model: Any) -> None:
+    """A price is declared for one model, by its name."""
+    said = sentence(UsageError, lambda: outlast.declare_price(model, input=1, output=2))
+    assert said.startswith(f"{model!r} names no model; give its id as agents name it")
 
 
 # ── stores ────────────────────────────────────────────────────────────────────────────────────
