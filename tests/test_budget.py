@@ -207,6 +207,25 @@ def test_a_budget_that_fits_no_call_is_refused_at_once() -> None:
         assert app.run(fits, "Go.", run_id="r").status in {"stopped", "completed"}
 
 
+@pytest.mark.parametrize("usd", [None, "1", "0.001"])
+def test_tokens_that_fit_no_call_are_refused_at_once(usd: str | None) -> None:
+    """So it is with tokens, and what is named is the least that does."""
+
+    def spender(**given: Any) -> outlast.Agent:
+        return agent(look, stops_loops=False, model=OPUS, budget=Budget(**given))
+
+    with outlast.Outlast("memory://", model=ScriptedModel(looping)) as app:
+        with pytest.raises(BudgetTooSmall, match=r"tokens, which does not fit one call") as refused:
+            app.run(spender(usd=usd, tokens=1_200), "Go.", run_id="r")
+        assert app.runs() == []
+        tokens, least = refused.value.smallest_tokens, refused.value.smallest_usd
+        assert bool(least) == (usd == "0.001")
+        assert f"tokens={tokens}) for this input" in str(refused.value)
+        with pytest.raises(BudgetTooSmall, match="Nothing was started"):
+            app.run(spender(tokens=tokens - 1), "Go.", run_id="r")
+        assert app.run(spender(usd=least or usd, tokens=tokens), "Go.", run_id="r").turns >= 1
+
+
 # ── flows ───────────────────────────────────────────────────────────────────────────────────────
 
 

@@ -97,6 +97,48 @@ def test_a_run_may_be_given_more_than_its_agent_declares() -> None:
         assert app.resume("r", few).turns == 5
 
 
+@pytest.mark.parametrize(
+    ("declared", "given", "more"),
+    [
+        (Budget(turns=9), {"turns": 2}, {"turns": 3}),
+        (Budget(turns=2), {"turns": 2}, {"turns": 3}),
+        (Budget(), {"tokens": 6_000}, {"tokens": 60_000}),
+        (Budget(usd=1), {"usd": "0.07"}, {"usd": 1}),
+    ],
+)
+@pytest.mark.parametrize("kind", ["agent", "flow"])
+def test_who_can_give_more_is_told(
+    declared: Budget, given: dict[str, Any], more: dict[str, Any], kind: str
+) -> None:
+    """What somebody set for a run is raised where it was set: a larger `Budget` changes nothing."""
+    one = spender(budget=Budget())
+    who: Any = spender(budget=declared)
+    if kind == "flow":
+
+        @outlast.flow(budget=declared)
+        def asking(run: outlast.Run) -> Any:
+            return run.ask(one, "Go.")
+
+        who = asking
+    asked = None if kind == "flow" else "Go."
+    with outlast.Outlast("memory://", model=ScriptedModel(looping)) as app:
+        app.set_budget("run:r", **given, reason="a test")
+        stopped = app.run(who, asked, run_id="r")
+        assert stopped.why.startswith("stopped: run budget, needs ")
+        assert stopped.why.endswith(" left; `outlast budget set run:r …` and resume")
+        app.set_budget("run:r", **more, reason="as it said")
+        assert app.resume("r", who).turns > stopped.turns
+
+
+def test_who_can_give_more_calls_of_tools_is_told() -> None:
+    """Calls of tools are only ever declared, whatever else is set for the run."""
+    with outlast.Outlast("memory://", model=ScriptedModel(looping)) as app:
+        app.set_budget("run:r", turns=9, reason="a test")
+        run = app.run(spender(budget=Budget(tool_calls=1)), "Go.", run_id="r")
+        assert run.why.endswith("give a larger Budget(tool_calls=…) and resume")
+        assert app.resume("r", spender(budget=Budget(tool_calls=2))).turns > run.turns
+
+
 def test_many_runs_share_what_fits_fewer(url: str) -> None:
     """Runs that only hold more than there is wait for each other; none is stopped for that."""
     model = ScriptedModel(answering)

@@ -496,7 +496,7 @@ class _Leg:
         """Return what the run may use where somebody set that; `None` is what was declared."""
         declared = self._who.budget.limits
         found = of_run(budgets, self._run_id, declared)
-        return None if found == declared else found
+        return None if found is declared else found
 
     def _accounted(
         self,

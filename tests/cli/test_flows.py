@@ -48,6 +48,11 @@ def repeated(run, brief: Brief) -> str:
     return brief.topic * brief.pages
 
 
+@outlast.flow(budget=outlast.Budget(usd="0.50"))
+def frugal(run) -> str:
+    return run.ask(writer, "little")
+
+
 @outlast.flow
 def sleepy(run, hours: int = 1) -> str:
     run.sleep(hours * 3600, name="night")
@@ -108,6 +113,14 @@ def test_a_flow_is_shown_as_it_goes(proposed):
     assert "✓ last/2 → “On two.”" in lines
     assert lines[-4] == "completed"
     assert lines[-5] == "On tea. On the facts. On the style."
+
+
+def test_a_flow_says_first_what_it_can_cost(here):
+    """A flow with a budget in dollars begins with it, as an agent does, and only on a page."""
+    dear = key("run", "flowing:frugal", "--id", "two")
+    assert dear.stdout.splitlines()[0] == "This can cost $0.5000 at most: the budget of frugal."
+    assert "This can cost" not in key("run", "flowing:frugal", "--id", "two").stdout
+    assert "This can cost" not in key("run", "flowing:frugal", "--id", "three", "--json").stdout
 
 
 def test_a_flow_is_run_once(proposed):

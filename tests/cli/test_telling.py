@@ -18,6 +18,7 @@ from outlast.events import (
     AskAnswered,
     AskFailed,
     AskStarted,
+    BudgetRefused,
     ChildStarted,
     FeedbackGiven,
     ModelCallInDoubt,
@@ -186,6 +187,20 @@ def test_doubt_is_marked(content, then, capsys):
     assert then in log
     assert "? in doubt: pay()" in live
     assert then in live
+
+
+@pytest.mark.parametrize(
+    ("unit", "needed", "left", "line"),
+    [
+        ("nano", 30_118_000, 5_744_000, "tenant:a needs $0.0301, $0.0057 left"),
+        ("tokens", 9_000, 10, "tenant:a needs 9,000 tokens, 10 tokens left"),
+        ("turns", 1, 0, "tenant:a needs 1 turn, 0 turns left"),
+    ],
+)
+def test_a_refusal_is_told_in_amounts(unit, needed, left, line):
+    """What was needed and what was left are said as the stop of the run says them."""
+    event = BudgetRefused(ask_id="a", scope="tenant:a", unit=unit, needed=needed, left=left)
+    assert words.plain(Reader().tell(Record("run:r", 1, 0, 0, 1, event))) == line
 
 
 def test_feedback_is_told(capsys):
