@@ -138,7 +138,7 @@ def test_a_budget_by_the_hour(store: str, tmp_path: Any, monkeypatch: Any) -> No
         assert app.run(asker(), "Go.").status == "completed"
         stopped = app.run(asker(), "Go.", run_id="r")
         assert stopped.status == "stopped"
-        assert stopped.why.startswith("stopped: fleet budget, needs 1 turn, 0 turns left")
+        assert stopped.why.startswith("stopped: fleet budget of 3h, needs 1 turn, 0 turns left")
         clock.jump(2 * 3600)
         assert app.resume("r", asker()).status == "stopped"
         clock.jump(2 * 3600 + 240)
@@ -295,3 +295,23 @@ def test_the_budget_of_a_run_binds(scope: str, more: Any) -> None:
         pytest.raises(UsageError, match="bind"),
     ):
         app.set_budget(scope, turns=1, reason="a test", **more)
+
+
+def test_what_is_spent_already_is_told_at_once() -> None:
+    """A budget that is set when some of it is spent says so, and not again with the next call."""
+    with outlast.Outlast("memory://", model=ScriptedModel(answering)) as app:
+        for _ in range(2):
+            app.run(asker(), "Go.").result()
+        app.set_budget("fleet", turns=4, notify=[50, 80], reason="a test")
+        assert told(app) == [("turns", 50)]
+        app.run(asker(), "Go.").result()
+        assert told(app) == [("turns", 50)]
+
+
+def test_another_budget_of_a_scope_tells_nothing_again() -> None:
+    """What was told of a month stays told when a day gets a budget, or the month the same again."""
+    with outlast.Outlast("memory://", model=ScriptedModel(answering)) as app:
+        for window, limit in (("month", 2), ("day", 90), ("month", 2)):
+            app.set_budget("fleet", turns=limit, window=window, notify=[50], reason="a test")
+            app.run(asker(), "Go.", run_id=window)
+        assert told(app) == [("turns", 50)]

@@ -408,7 +408,7 @@ class Outlast:
             reason=reason,
             by=by,
         )
-        set_budget(self._journal, event, at=time.time_ns())
+        logs.tell(set_budget(self._journal, event, at=time.time_ns()))
 
     # ── counting ────────────────────────────────────────────────────────────────────────────────
 

@@ -429,8 +429,11 @@ def of_run(budgets: Budgets, run_id: str, declared: Limits) -> Limits:
     )
 
 
-def set_budget(journal: Journal, event: BudgetSet, *, at: int) -> None:
+def set_budget(journal: Journal, event: BudgetSet, *, at: int) -> tuple[Record, ...]:
     """Write a budget down, and what its scope has spent of it before into its account.
+
+    Returns:
+        What is to be told of it at once: how much of it is spent already.
 
     Raises:
         UsageError: the window or the zone is none.
@@ -450,7 +453,18 @@ def set_budget(journal: Journal, event: BudgetSet, *, at: int) -> None:
             place = budgets.seq + 1
             commit = Commit(stream=STREAM, events=(event,), at=at, holds=before, expected_seq=place)
             journal.append(commit)
-            return
+            return _told_at_once(journal, (event.scope, event.window), at)
+
+
+def _told_at_once(journal: Journal, key: tuple[str, str], at: int) -> tuple[Record, ...]:
+    budgets = fold(journal.read(STREAM), Budgets())
+    rules = [budgets.rules[key]] if key in budgets.rules else []
+    if not (news := passed(journal, budgets, rules, at=at)):
+        return ()
+    told = Commit(stream=STREAM, events=news, at=at, expected_seq=budgets.seq + 1)
+    with suppress(Conflict):  # whoever was faster tells it with the next outcome
+        return journal.append(told)
+    return ()
 
 
 def _missing(journal: Journal, rule: Rule, budgets: Budgets, at: int) -> Iterator[Hold]:
