@@ -249,7 +249,7 @@ class _Draw:
             turns=self.random.choice((*(50,) * 9, None, 4)),
             redacts=self.chance(0.2),
             opening=tuple(self.some(MESSAGES, (0, 0, 0, 1, 2))),
-            sayings=(*sayings, self.ending()),
+            sayings=(*self.stuck(sayings), self.ending()),
             breaks=tuple(self.breaks()),
         )  # fmt: skip
 
@@ -402,6 +402,19 @@ class _Draw:
             (self.words(), "end_turn", {}),
         ]  # fmt: skip
         return self.troubled(*self.random.choice(kinds))
+
+    def stuck(self, sayings: list[Saying]) -> list[Saying]:
+        """Let Claude make calls that fail alike, again and again, now and then."""
+        dice = Random(f"stuck {self.seed}")  # noqa: S311  (a draw of its own)
+        if dice.random() > 0.03:
+            return sayings
+        form = '{{"type":"tool_use","name":"look","input":{{"n":{},"does":"raise","after":0}}}}'
+        uses = [form.format(900 + number) for number in range(dice.randint(3, 6))]
+        alike = [
+            Saying(blocks=(use,), stop_reason="auto", extra={}, faults=(), seconds=0)
+            for use in uses
+        ]
+        return [*sayings, *alike]
 
     # ── what befalls the drivers ────────────────────────────────────────────────────────────────
 
