@@ -533,3 +533,33 @@ def test_a_stop_names_the_window() -> None:
             f"stopped: fleet budget of the day {today}, needs 1 turn, 0 turns left; "
             "`outlast budget set fleet --window day …` and resume, or resume when the day is over"
         )
+
+
+KILLED = """
+import asyncio, os, signal, sys
+sys.path[:0] = sys.argv[2:]
+import outlast
+from test_limits import Hanging, spender
+with outlast.Outlast(sys.argv[1], model=Hanging("Hang")) as app:
+    async def die():
+        task = asyncio.create_task(app.arun(spender(tools=[]), "Hang.", run_id="a"))
+        while not app.journal.balance("fleet").held:
+            await asyncio.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGKILL)
+    asyncio.run(die())
+"""
+
+
+@pytest.mark.timeout(60)
+def test_a_process_that_was_killed_keeps_nobody_waiting(tmp_path: Path) -> None:
+    """What a process held that is no more is in doubt as soon as somebody else needs it."""
+    url = f"sqlite:///{tmp_path}/a.db"
+    with outlast.Outlast(url, model=ScriptedModel(answering)) as app:
+        app.set_budget("fleet", usd="0.06", reason="fits one hold")
+        paths = [str(Path(__file__).parent), str(Path(outlast.__file__).parents[1])]
+        ended = subprocess.run([sys.executable, "-c", KILLED, url, *paths], check=False)
+        assert ended.returncode < 0
+        assert app.journal.balance("fleet").held > 0
+        run = app.run(spender(tools=[], min_tokens=2_000), "Go.", run_id="b")
+        assert run.status == "stopped"
+        assert app.journal.balance("fleet").held == 0

@@ -249,6 +249,13 @@ class Journal(Protocol):
         """
         ...
 
+    def abandoned(self, stream: str) -> bool:
+        """Return whether whoever claimed the stream last is surely gone, or has let it go.
+
+        A driver that took it over by force may have no lock, so to find it free is not enough.
+        """
+        ...
+
     def release(self, stream: str) -> None:
         """Let go of what `claim` took; the fence stays where it is.
 

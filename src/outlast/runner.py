@@ -280,6 +280,8 @@ class Runner:
         found = False
         for run_id in sorted(ids):
             stream = run_stream(run_id)
+            if not self._journal.abandoned(stream):
+                continue
             with suppress(Busy, Conflict, Fenced, RunNotFound):  # somebody drives it
                 epoch = self._journal.claim(stream)
                 try:

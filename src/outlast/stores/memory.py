@@ -111,6 +111,10 @@ class MemoryJournal:
                 self._rows[stream] = msgspec.structs.replace(row, fence=head.fence)
             return head.fence
 
+    def abandoned(self, stream: str) -> bool:
+        """Return whether nobody drives it; see `Journal.abandoned`."""
+        return stream not in self._claimed
+
     def release(self, stream: str) -> None:
         """Let go of what `claim` took."""
         self._claimed.discard(stream)

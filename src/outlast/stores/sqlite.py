@@ -157,6 +157,21 @@ class SqliteJournal:
         self._claimed[stream] = number
         return epoch
 
+    def abandoned(self, stream: str) -> bool:
+        """Return whether who claimed it last is gone, or has let go; see `Journal.abandoned`."""
+        with self._reading() as connection:
+            rows = self._all(connection, "stream_holder", stream)
+        pid = rows[0][0] if rows else 0
+        if pid == self._pid:
+            return stream not in self._claimed
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return pid > 0
+        except OSError:
+            return False  # it lives, and is another user's
+        return False
+
     def release(self, stream: str) -> None:
         """Let go of what `claim` took, also when the file cannot be read any more."""
         number = self._claimed.pop(stream, None)

@@ -478,6 +478,16 @@ class JournalContract:
 
     # ── the ledger ─────────────────────────────────────────────────────────────────────────────
 
+    def test_who_let_go_has_abandoned_it(self, journal: Journal) -> None:
+        """A stream that is driven is not abandoned, and one that was let go of is."""
+        stream = begin(journal, "a")
+        journal.claim(stream)
+        assert not journal.abandoned(stream)
+        journal.release(stream)
+        assert journal.abandoned(stream)
+        journal.claim(stream, force=True)
+        assert not journal.abandoned(stream)
+
     def test_who_holds_a_scope(self, journal: Journal) -> None:
         """Calls in flight are named, and neither those that are settled nor those in doubt."""
         stream = begin(journal, "a")
