@@ -11,8 +11,8 @@ SOURCE = Path(__file__).parents[1] / "src" / "outlast"
 CORE = frozenset(
     # from the ground up; of the package `models` its `__init__`, which declares the protocol
     """errors redaction events journal prices caching history media loops conversation budget steps
-    phases tools
-    agent flows wants models state actions decide decide_flow drive
+    phases tools control
+    agent flows wants models state actions decide decide_control decide_flow drive
     """.split()  # noqa: SIM905  (a list of words)
 )
 PURE_MODULES = frozenset(

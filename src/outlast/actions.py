@@ -129,6 +129,15 @@ class DriveChild(msgspec.Struct, frozen=True, kw_only=True):
         return f"step {self.name}"
 
 
+class Interrupt(msgspec.Struct, frozen=True):
+    """Give up what is in flight; each of the calls then has the outcome of one that was given up.
+
+    It has none of its own.
+    """
+
+    call_ids: frozenset[str]
+
+
 class Sleep(msgspec.Struct, frozen=True, kw_only=True):
     """Wait, unless something in flight finishes before; nanoseconds since the epoch."""
 
@@ -138,7 +147,7 @@ class Sleep(msgspec.Struct, frozen=True, kw_only=True):
 Work: TypeAlias = CallModel | FetchReply | CountTokens | CallTool | CallStep | DriveChild
 """An action that has an outcome."""
 
-Action: TypeAlias = Work | Sleep
+Action: TypeAlias = Interrupt | Work | Sleep
 
 
 class Short(msgspec.Struct, frozen=True):
@@ -170,6 +179,8 @@ class World(msgspec.Struct, frozen=True, kw_only=True):
     """The budgets of others that the last append did not fit into."""
     alone: bool = False
     """Several calls did not fit beside each other, so one is tried by itself."""
+    interrupted: frozenset[str] = frozenset()
+    """Those of the calls in flight that are given up already."""
     halted: tuple[str, ...] = ()
     """Why child runs were stopped, on which calls of tools wait: the run is stopped with them."""
     redact: Redact = same

@@ -23,6 +23,7 @@ from outlast.agent import Agent
 from outlast.background import Background
 from outlast.budget import Limits
 from outlast.content import Input, rendered
+from outlast.control import Control
 from outlast.conversation import Conversation
 from outlast.errors import (
     Busy,
@@ -37,7 +38,7 @@ from outlast.errors import (
     VersionChanged,
     shortened,
 )
-from outlast.events import NoteAdded
+from outlast.events import ControlGiven, NoteAdded, Verb
 from outlast.journal import Commit, Journal, Record, run_stream
 from outlast.limits import set_budget
 from outlast.models import Model, Part
@@ -45,7 +46,8 @@ from outlast.operators import budget_set
 from outlast.operators import check_text as _check_text
 from outlast.redaction import checked, same
 from outlast.run import Run, run_of
-from outlast.runner import Runner, Watch, first_request
+from outlast.runner import PATIENCE_S, Runner, Watch, first_request
+from outlast.signals import LOOK_S, Signals
 from outlast.starting import (
     OnChange,
     Who,
@@ -63,6 +65,7 @@ from outlast.starting import (
 from outlast.state import FINAL, fold, row
 from outlast.stores import open_store
 from outlast.streaming import AsyncStream, Feed, Stream
+from outlast.telling import below, nobody, tell
 
 if TYPE_CHECKING:
     from outlast.models.clouds import Client
@@ -72,6 +75,9 @@ T = TypeVar("T")
 
 _RUN_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@/-]{0,199}(~[0-9a-f]{12})?")
 """What a run can be called, and a fork of it."""
+ENDED: Final = FINAL | {"completed"}
+"""Statuses in which nothing of a run is to be ended."""
+
 _POLL_S: Final = 0.1
 _BEGINNING: Final = 3
 """How many records `begin` writes."""
@@ -129,6 +135,7 @@ class Outlast:
             model = AnthropicModel(client)
             self._farewell = model.aclose
         self._background = Background()
+        self._signals = Signals(self._journal, lambda: self._own.live | self._guest.live)
         self._own, self._guest = (
             Runner(
                 self._journal,
@@ -136,6 +143,7 @@ class Outlast:
                 deps=deps,
                 inline=inline,
                 redact=self._redact,
+                look=self._signals.look,
             )
             for inline in (True, False)
         )
@@ -170,6 +178,7 @@ class Outlast:
     def close(self) -> None:
         """Stop driving and close the store; runs stay where their journal is."""
         self._background.close(self._farewell)
+        self._signals.close()
         self._journal.close()
 
     async def aclose(self) -> None:
@@ -310,11 +319,16 @@ class Outlast:
         agent: Who,
         *,
         wait_s: float = 30.0,
+        reason: str = "",
+        by: str = "",
         on_change: OnChange | None = None,
         on_record: Callable[[Record], None] | None = None,
         on_part: Callable[[Part], None] | None = None,
     ) -> Run:
         """Go on with a run that exists, to rest, and return it.
+
+        A run that was paused is told to go on, with the reason and by whom, and so are the runs
+        below it.
 
         Raises:
             RunNotFound: there is no such run.
@@ -327,6 +341,8 @@ class Outlast:
             self.aresume(
                 run_id,
                 agent,
+                reason=reason,
+                by=by,
                 wait_s=wait_s,
                 on_change=on_change,
                 on_record=on_record,
@@ -340,6 +356,8 @@ class Outlast:
         agent: Who,
         *,
         wait_s: float = 30.0,
+        reason: str = "",
+        by: str = "",
         on_change: OnChange | None = None,
         on_record: Callable[[Record], None] | None = None,
         on_part: Callable[[Part], None] | None = None,
@@ -349,7 +367,91 @@ class Outlast:
         run = await self._aside(self.get, run_id)
         if run.status == "completed" or run.status in FINAL:
             raise RunEnded(run_id, status=run.status)
+        if run.status == "paused":
+            await self._aside(self._control, run_id, "resume", reason, by)
         return await self._driven(run_id, agent, wait_s, Watch(on_record, on_part), policy)
+
+    # ── control ─────────────────────────────────────────────────────────────────────────────────
+
+    def pause(self, run_id: str, *, reason: str = "", by: str = "") -> Run:
+        """Tell a run to begin nothing more, and return it; what is in flight has its outcome first.
+
+        The runs below it are told the same.  It stays `paused`, also through restarts, until it is
+        resumed; to pause it again changes nothing.
+
+        Raises:
+            RunNotFound: there is no such run.
+            UsageError: it has ended, or was stopped: there is nothing to pause.
+
+        """
+        return self._control(run_id, "pause", reason, by)
+
+    def cancel(self, run_id: str, *, reason: str = "", by: str = "") -> Run:
+        """End a run for good, and return it; nothing that was paid for is lost.
+
+        An answer of Claude's that is on its way is given up, and charged as in doubt; tools and
+        steps have 30 seconds to end.  The runs below it are told the same.  Where another process
+        drives the run, that ends it.  To cancel it again changes nothing.
+
+        Raises:
+            RunNotFound: there is no such run.
+            UsageError: it is completed, failed or rejected: there is nothing to cancel.
+
+        """
+        return self._background.run(self.acancel(run_id, reason=reason, by=by))
+
+    async def acancel(self, run_id: str, *, reason: str = "", by: str = "") -> Run:
+        """End a run for good, and return it.  Async; as `cancel`."""
+        await self._aside(self._control, run_id, "cancel", reason, by)
+        await self._end_cancelled(run_id)
+        return await self._aside(self.get, run_id)
+
+    def _control(self, run_id: str, verb: Verb, reason: str, by: str) -> Run:
+        self.get(run_id)
+        _check_text("the reason", reason, by)
+        told = ControlGiven(verb=verb, reason=self._redact(reason), by=self._redact(by))
+        self._tell(run_id, told, strict=True)
+        self._tell_below(run_id, told)
+        return self.get(run_id)
+
+    def _tell_below(self, run_id: str, told: ControlGiven) -> tuple[str, ...]:
+        # One that is begun meanwhile is told by the driver of the run above, once that has ended.
+        tree = below(self._journal, run_id)
+        for each in tree:
+            self._tell(each, told, strict=False)
+        return tree
+
+    def _tell(self, run_id: str, told: ControlGiven, *, strict: bool) -> None:
+        tell(self._journal, run_id, told, strict=strict)
+        for runner in (self._own, self._guest):
+            if (leg := runner.live.get(run_id)) is not None:
+                leg.nudge()
+
+    async def _end_cancelled(self, run_id: str) -> None:
+        """End a run that was cancelled and all below it, as far as nobody drives them."""
+        for each in (run_id, *await self._aside(below, self._journal, run_id)):
+            state = fold(await self._aside(self._journal.read, run_stream(each)))
+            if not state.control.cancelled or state.status in FINAL:
+                continue
+            with suppress(Busy, Fenced):  # then its driver does
+                stream = run_stream(each)
+                epoch = await self._claimed(stream)
+                try:
+                    runner = self._own if self._at_home() else self._guest
+                    await runner.drive(each, nobody(), epoch=epoch, watch=Watch())
+                finally:
+                    self._journal.release(stream)
+
+    async def _end_below(self, run_id: str, control: Control) -> None:
+        """Tell the runs below one that was cancelled: it may have begun some meanwhile."""
+        told = ControlGiven(verb="cancel", reason=control.reason, by=control.by)
+        tree = await self._aside(self._tell_below, run_id, told)
+        give_up_at = time.monotonic() + 2 * PATIENCE_S
+        while any(self.get(each).status not in ENDED for each in tree):
+            await self._end_cancelled(run_id)
+            if time.monotonic() >= give_up_at:
+                return  # another process drives one of them, and ends it
+            await asyncio.sleep(_POLL_S)
 
     # ── budgets ─────────────────────────────────────────────────────────────────────────────────
 
@@ -569,7 +671,7 @@ class Outlast:
         if status != "completed" and status not in FINAL:
             check_who(self._journal, run_id, who, "fork")
 
-    async def _drive(  # noqa: PLR0913, PLR0917  (what a drive is of, and who is told)
+    async def _drive(  # noqa: PLR0912, PLR0913, PLR0917  (what a drive is of, and who is told)
         self,
         run_id: str,
         who: Who,
@@ -589,12 +691,15 @@ class Outlast:
                 raise RunEnded(run_id, status=run.status)
             if run.status in FINAL or (run.status == "completed" and not unsaid):
                 return run
+            if run.status == "paused" and not unsaid:
+                return run
             if fenced and run.status == "stopped" and not unsaid:
                 return run  # whoever took it over has come to its end
             if run.wake_at is not None and (left_s := _left_s(run)) > 0:
                 if left_s > wait_s:
                     return run
-                await asyncio.sleep(left_s)
+                if await self._told_within(left_s):
+                    continue
             try:
                 if not fenced:
                     run = await self._drive_claimed(run_id, who, watch, on_change, feed, message)
@@ -615,6 +720,15 @@ class Outlast:
                     )
                 return _because(self.get(run_id), f"driven by {holder}")
             await asyncio.sleep(_POLL_S)
+
+    async def _told_within(self, left_s: float) -> bool:
+        """Let the time of a parked run go by; return whether somebody wrote something meanwhile."""
+        give_up_at, before = time.monotonic() + left_s, self._journal.changes()
+        while (left_s := give_up_at - time.monotonic()) > 0:
+            await asyncio.sleep(min(left_s, LOOK_S))
+            if self._journal.changes() != before:
+                return True
+        return False
 
     async def _drive_claimed(  # noqa: PLR0913, PLR0917  (as _drive)
         self,
@@ -647,6 +761,8 @@ class Outlast:
         finally:
             self._declared.pop(run_id, None)
             self._journal.release(stream)
+        if state.status == "cancelled":
+            await self._end_below(run_id, state.control)
         return run_of(row(state, run_id))
 
     def _check_ask(

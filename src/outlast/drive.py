@@ -16,10 +16,11 @@ from typing import Any, TypeAlias
 import msgspec
 from msgspec.structs import replace
 
-from outlast.actions import Action, Short, Sleep, Step, Work, World
+from outlast.actions import Action, Interrupt, Short, Sleep, Step, Work, World
 from outlast.agent import Agent
 from outlast.budget import Limits
 from outlast.decide import decide
+from outlast.decide_control import decide_control
 from outlast.decide_flow import decide_flow
 from outlast.events import AnyEvent, ModelCallStarted, Outcome, RunFinished, RunParked, StepFinished
 from outlast.flows import Flow
@@ -79,6 +80,8 @@ class Outcomes(msgspec.Struct, frozen=True):
     now: int
     wants: Wants = NOTHING
     """What the function of a flow asks for by now."""
+    news: tuple[Record, ...] = ()
+    """What others appended since, all of them outside events."""
     halted: tuple[tuple[str, str], ...] = ()
     """The calls that have no outcome because the runs that they are were stopped, and why."""
 
@@ -117,6 +120,7 @@ def drive(  # noqa: PLR0913  (all but two are keywords)
     short: tuple[Short, ...] = ()
     alone = False
     halted: tuple[str, ...] = ()
+    interrupted: frozenset[str] = frozenset()
     wants, run_id = NOTHING, stream.partition(":")[2]
     while True:
         world = World(
@@ -128,6 +132,7 @@ def drive(  # noqa: PLR0913  (all but two are keywords)
             short=short,
             alone=alone,
             halted=halted,
+            interrupted=interrupted,
             redact=redact,
         )
         plan = _plan(state, who, outcomes, world, _Place(stream, epoch, now))
@@ -164,6 +169,10 @@ def drive(  # noqa: PLR0913  (all but two are keywords)
         short, alone = (), False
         outcomes, now, wants = sent.events, sent.now, sent.wants
         in_flight = plan.in_flight.difference(map(_call_id, outcomes))
+        given_up = [one.call_ids for one in plan.actions if isinstance(one, Interrupt)]
+        interrupted = interrupted.union(*given_up) & in_flight
+        if sent.news:
+            state = fold(sent.news, state)
         if sent.halted:
             in_flight = in_flight.difference([call_id for call_id, _ in sent.halted])
             halted = tuple(why for _, why in sent.halted)
@@ -209,7 +218,7 @@ def _plan(
         step = _decided(state, who, place.now, _with(world, in_flight))
         actions += step.actions
         if not step.events:
-            begun = [one.call_id for one in step.actions if not isinstance(one, Sleep)]
+            begun = [one.call_id for one in step.actions if not isinstance(one, Sleep | Interrupt)]
             return _Plan(events, actions, state, in_flight.union(begun), step.rest)
         state = _folded(state, step.events, place)
         events += step.events
@@ -218,7 +227,7 @@ def _plan(
         ):  # the leg is over, whatever the next one may do
             return _Plan(events, actions, state, in_flight, rest=True)
         # What comes with an intent is a call; a `Sleep` comes with nothing.
-        begun = [one.call_id for one in step.actions if not isinstance(one, Sleep)]
+        begun = [one.call_id for one in step.actions if not isinstance(one, Sleep | Interrupt)]
         in_flight = in_flight.union(begun)
         if step.last or ((world.short or world.alone) and begun):
             # Where there is little left, one call at a time is tried.
@@ -226,6 +235,8 @@ def _plan(
 
 
 def _decided(state: RunState, who: Agent | Flow[..., Any], now: int, world: World) -> Step:
+    if (told := decide_control(state, now, world)) is not None:
+        return told
     if isinstance(who, Flow):
         return decide_flow(state, who, now, world)
     return decide(state, who, now, world)

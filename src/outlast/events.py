@@ -29,6 +29,7 @@ FailureKind: TypeAlias = Literal[
     "timeout",  # no outcome in time: unknown whether billed
     "malformed",  # a 200 that is not what the API promises: unknown whether billed
     "crash",  # the process ended before the outcome was written: unknown whether billed
+    "cancelled",  # somebody cancelled the run while Claude was answering: partly billed
     "spend_limit",  # 402, and 429 of a spend limit: not transient
     "auth",  # 401, 403
     "not_found",  # 404: the model or the endpoint does not exist
@@ -82,6 +83,7 @@ ToolFailureKind: TypeAlias = Literal[
     "refused",  # the function raised ToolError: its text is for the model
     "timeout",  # the function did not return within its timeout
     "crash",  # the process ended while the call was in flight
+    "cancelled",  # the run was cancelled while the call was in flight
     "unknown_tool",  # Claude asked for a tool that this agent does not have
     "invalid_arguments",  # Claude's arguments do not fit the tool's schema
     "bad_result",  # what the function returned cannot be written as JSON, or shown to Claude
@@ -103,6 +105,9 @@ repeated.
 
 FinalStatus: TypeAlias = Literal["completed", "failed", "rejected", "cancelled", "stopped"]
 
+
+Verb: TypeAlias = Literal["pause", "resume", "cancel"]
+"""What a run can be told."""
 
 StepKind: TypeAlias = Literal[
     "step",  # a function was called
@@ -263,6 +268,18 @@ class NoteAdded(Event, frozen=True, kw_only=True, omit_defaults=True, gc=False, 
     """Somebody wrote a remark.  An outside event: it changes nothing the run does."""
 
     text: str
+    by: str = ""
+
+
+class ControlGiven(
+    Event, frozen=True, kw_only=True, omit_defaults=True, gc=False, tag="control_given"
+):
+    """Somebody told the run to pause, to go on, or to end.  An outside event."""
+
+    kept: ClassVar[tuple[str, ...]] = ("verb", "by")
+
+    verb: Verb
+    reason: str = ""
     by: str = ""
 
 
@@ -756,6 +773,7 @@ class ToolCallInDoubt(
 AnyEvent: TypeAlias = (
     RunStarted
     | NoteAdded
+    | ControlGiven
     | BudgetRefused
     | BudgetSet
     | BudgetPassed
@@ -802,7 +820,7 @@ Outcome: TypeAlias = (
 )
 """What an action can come to."""
 
-OUTSIDE: Final[tuple[type[Event], ...]] = (NoteAdded, ModelCallReconciled)
+OUTSIDE: Final[tuple[type[Event], ...]] = (NoteAdded, ModelCallReconciled, ControlGiven)
 """Events that others than the run's driver may append, at any time."""
 
 _ENCODER: Final = msgspec.json.Encoder()

@@ -295,6 +295,10 @@ class Journal(Protocol):
         """Return the rows of the runs, newest first."""
         ...
 
+    def changes(self) -> int:
+        """Return a number that is another one once anybody has written since."""
+        ...
+
     def balance(
         self, scope: str, *, window: str = "total", unit: str = "nano", since: str = ""
     ) -> Balance:

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final, Protocol, TypeAlias, TypeVar, get_args
+from weakref import WeakKeyDictionary, WeakSet
 
 import msgspec
 from msgspec import Raw
@@ -27,6 +28,7 @@ from outlast.actions import (
     CountTokens,
     DriveChild,
     FetchReply,
+    Interrupt,
     Short,
     Sleep,
     Work,
@@ -84,6 +86,7 @@ from outlast.events import (
     Spec,
     StepFinished,
     TokensCounted,
+    ToolCallInDoubt,
     ToolCallStarted,
 )
 from outlast.flows import Flow
@@ -110,6 +113,7 @@ from outlast.models import Model, Part, Reply, Request, TokenCounter
 from outlast.prices import billed_as, context_window, exact
 from outlast.redaction import Redact, same
 from outlast.run import Run, run_of
+from outlast.signals import Live
 from outlast.state import RunState, fold, row
 
 T = TypeVar("T")
@@ -136,6 +140,9 @@ LOOKS_S: Final = 60.0
 
 FREE_S: Final = 1.0
 """How often is looked whether those who hold what somebody needs are still alive, in seconds."""
+
+RESTING: Final = frozenset({"stopped", "paused", "parked", "waiting"})
+"""Statuses of child runs that may go on: whoever waits for them goes on with them."""
 
 QUIET_S: Final = 0.05
 """How long a flow that waits for nothing but time is listened to before it is parked."""
@@ -183,6 +190,7 @@ class Runner:
         clock: nanoseconds since the epoch, UTC.
         redact: what every text of a tool's result goes through before it is kept.
         spawn: drives a child run to its end.
+        look: called when a run has become live.
 
     """
 
@@ -196,7 +204,9 @@ class Runner:
         clock: Callable[[], int] = time.time_ns,
         redact: Redact = same,
         spawn: Spawn | None = None,
+        look: Callable[[], None] = lambda: None,
     ) -> None:
+        self._look = look
         self._journal = journal
         self._model = model
         self._deps = deps
@@ -207,6 +217,8 @@ class Runner:
         self.batches = Batches(model)
         self._live = 0
         self._free_at = 0.0
+        self.live: dict[str, Live] = {}
+        """The runs that are driven here, to be nudged when somebody tells them something."""
         self.budgets = Budgets()
         """Those that operators set, as far as they were read."""
 
@@ -237,6 +249,8 @@ class Runner:
             budgets = await self.raise_bounds(run_id, state)
         self._live += 1
         leg = _Leg(self, run_id, who, epoch, watch, state, check, spawn or self._spawn, above)
+        self.live[run_id] = leg
+        self._look()
         loop = drive(
             state,
             who,
@@ -252,6 +266,7 @@ class Runner:
             return await leg.pump(loop)
         finally:
             self._live -= 1
+            self.live.pop(run_id, None)
             loop.close()
             await leg.abandon()
 
@@ -357,6 +372,16 @@ class _Leg:
         self._halted: dict[str, str] = {}
         """Why the tool calls have no outcome whose child runs were stopped, by `call_id`."""
         self._tasks: set[asyncio.Task[Outcome | None]] = set()
+        self._called: WeakKeyDictionary[asyncio.Task[Outcome | None], Work] = WeakKeyDictionary()
+        """What each task does."""
+        self._given_up: WeakSet[asyncio.Task[Outcome | None] | None] = WeakSet()
+        self._ignoring: set[asyncio.Task[Outcome | None]] = set()
+        """What went on after it was given up."""
+        self._seq = state.next_seq - 1
+        """How far the journal is known here."""
+        self._loop = asyncio.get_running_loop()
+        self._news: asyncio.Future[None] = self._loop.create_future()
+        """Done once somebody may have told the run something."""
         self._limits: Limits | None = None
         self._factors: Mapping[str, int] = {}
         """By how much the loop multiplies bounds because of what other runs found."""
@@ -463,6 +488,7 @@ class _Leg:
                 return await self._append(wanted)
             short = Short(refused.scope, refused.unit, refused.left, refused.held, refused.window)
             return Denied(short, self._runner._clock())  # noqa: SLF001
+        self._seq += len(records)
         self._watched(logs.tell, records)  # a filter of the caller's may raise
         self._tell(records)
         if any(isinstance(event, BoundExceeded) for event in commit.events):
@@ -531,6 +557,7 @@ class _Leg:
                 expected_seq=wanted.expected_seq,
                 actual_seq=wanted.expected_seq + len(news),
             )
+        self._seq += len(news)
         self._tell(news)
         return Behind(tuple(news), self._runner._clock())  # noqa: SLF001
 
@@ -562,21 +589,55 @@ class _Leg:
             return await self._perform_flow(self._host, wanted)
         if self._broken is not None and not self._tasks:
             raise self._broken
-        first = wanted.actions[0] if len(wanted.actions) == 1 else None
-        if first is not None and not isinstance(first, Sleep) and not self._tasks:
-            # The common case needs no task: nothing can finish beside it.
-            outcome = await self._call(first)
-            return self._outcomes([] if outcome is None else [outcome])
-        for action in wanted.actions:
-            if not isinstance(action, Sleep):
-                self._tasks.add(asyncio.create_task(self._call(action)))
+        self._begin(wanted.actions)
         return self._outcomes(await self._next(wanted.actions))
+
+    def _begin(self, actions: Sequence[Action]) -> None:
+        """Start what is to be done, and give up what is not to be done any more."""
+        for action in actions:
+            match action:
+                case Sleep():
+                    continue
+                case Interrupt(call_ids):
+                    for task in [*self._tasks]:
+                        if self._called[task].call_id in call_ids:
+                            self._give_up(task)
+                case _:
+                    task = asyncio.create_task(self._attempt(action), name=_task(action))
+                    self._tasks.add(task)
+                    self._called[task] = action
+
+    def _give_up(self, task: asyncio.Task[Outcome | None]) -> None:
+        """Cancel a call, and wait for it no longer than it may take to end."""
+        action = self._called[task]
+        self._given_up.add(task)
+        task.cancel()
+        last = asyncio.create_task(self._last(task, action), name=task.get_name())
+        self._tasks.discard(task)
+        self._tasks.add(last)
+        self._called[last] = action
+
+    async def _last(self, task: asyncio.Task[Outcome | None], action: Work) -> Outcome | None:
+        await asyncio.wait({task}, timeout=PATIENCE_S)
+        if task.done():
+            return task.result()
+        # It ignores that it is cancelled; whatever it does yet, nobody waits for it.
+        self._ignoring.add(task)
+        task.add_done_callback(self._ignoring.discard)
+        return given_up(action)
+
+    async def _attempt(self, action: Work) -> Outcome | None:
+        """Do it; what is given up on the way has the outcome of that."""
+        try:
+            return await self._call(action)
+        except asyncio.CancelledError:
+            if asyncio.current_task() not in self._given_up:
+                raise
+            return given_up(action)
 
     async def _perform_flow(self, host: Host, wanted: Perform) -> Outcomes:
         """Start actions, and come back when one is over or the flow asks for something new."""
-        for action in wanted.actions:
-            if not isinstance(action, Sleep):
-                self._tasks.add(asyncio.create_task(self._call(action), name=_task(action)))
+        self._begin(wanted.actions)
         host.start()
         self._let_end(host)
         quiet = await self._something(host, self._until(wanted.actions))
@@ -649,27 +710,63 @@ class _Leg:
         wait_s = None if until is None else max(0, until - self._runner._clock()) / NS  # noqa: SLF001
         if not self._tasks:
             assert wait_s is not None, "nothing in flight and nothing to wait for"  # noqa: S101
-            await asyncio.sleep(wait_s)
+            await self._sleep(wait_s)
             return []
-        done, self._tasks = await asyncio.wait(
-            self._tasks, timeout=wait_s, return_when=asyncio.FIRST_COMPLETED
-        )
+        waited: set[asyncio.Future[Any]] = {*self._tasks, self._news}
+        done, _ = await asyncio.wait(waited, timeout=wait_s, return_when=asyncio.FIRST_COMPLETED)
         outcomes = []
-        for task in done:
+        for task in self._tasks & done:
+            self._tasks.discard(task)
             if error := task.exception():
                 self._broken = error
             elif (outcome := task.result()) is not None:
                 outcomes.append(outcome)
-        if outcomes or self._broken is None:
+        if outcomes or self._broken is None or self._news.done():
             return outcomes
         if not self._tasks:
             raise self._broken
         # Siblings that are still at work may yet have an outcome that can be written.
         return await self._next(actions)
 
+    async def _sleep(self, wait_s: float) -> None:
+        """Let time go by, unless somebody tells the run something."""
+        nap = asyncio.create_task(asyncio.sleep(wait_s))
+        try:
+            await asyncio.wait({nap, self._news}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            nap.cancel()
+
     def _outcomes(self, events: list[Outcome]) -> Outcomes:
-        now = self._runner._clock()  # noqa: SLF001
-        return Outcomes(tuple(events), now, halted=tuple(self._halted.items()))
+        now, news = self._runner._clock(), self._read_news()  # noqa: SLF001
+        return Outcomes(tuple(events), now, halted=tuple(self._halted.items()), news=news)
+
+    @property
+    def seq(self) -> int:
+        """How far the journal is known here."""
+        return self._seq
+
+    def nudge(self) -> None:
+        """Look at the journal soon: somebody may have told the run something.  From any thread."""
+        with suppress(RuntimeError):  # the loop is closed, and the leg over
+            self._loop.call_soon_threadsafe(self._nudged)
+
+    def _nudged(self) -> None:
+        if not self._news.done():
+            self._news.set_result(None)
+        if self._host is not None:
+            self._host.changed.set()
+
+    def _read_news(self) -> tuple[Record, ...]:
+        """Return what others have told the run since, where somebody said that they did."""
+        if not self._news.done():
+            return ()
+        self._news = self._loop.create_future()
+        news = self._runner._journal.read(self._stream, after=self._seq)  # noqa: SLF001
+        if not all(isinstance(record.event, OUTSIDE) for record in news):
+            return ()  # another driver has it, and the next append will find that out
+        self._seq += len(news)
+        self._tell(news)
+        return tuple(news)
 
     async def _call(self, action: Work) -> Outcome | None:  # noqa: PLR0911  (a row per action)
         match action:
@@ -711,7 +808,7 @@ class _Leg:
             put = self._runner._journal.put_blob  # noqa: SLF001
             return finished_step(call.name, "child", run.answer, put_blob=put)
         told = f"run {run.id} is {run.status}: {run.why}"
-        if run.status == "stopped":
+        if run.status in RESTING:
             self._host.halted[call.name] = _halted(run)
             self._host.changed.set()
             return None
@@ -742,7 +839,7 @@ class _Leg:
             except OutlastError as error:
                 wrong.append(error)  # with our own code or store, so it is nothing to tell Claude
                 raise
-            if run.status == "stopped":
+            if run.status in RESTING:
                 self._halted[call_id] = _halted(run)
             if run.status != "completed":
                 raise ToolError(f"{who.name} has no answer: it is {run.status}. {run.why}")
@@ -835,11 +932,36 @@ class _Leg:
 
 
 def _halted(run: Run) -> str:
-    return f"run {run.id} is stopped: {run.why.removeprefix('stopped: ')}"
+    return f"run {run.id} is {run.status}: {run.why.removeprefix(run.status).lstrip(' :')}"
 
 
 def _has_children(who: Agent | Flow[..., Any]) -> bool:
     return isinstance(who, Flow) or any(tool.agent is not None for tool in who.tools)
+
+
+def given_up(action: Work) -> Outcome | None:
+    """Return the outcome of what was given up because the run was cancelled."""
+    why = "the run was cancelled"
+    match action:
+        case CallModel():
+            return not_answered(action, ModelFailure("cancelled", why))
+        case CallTool():
+            told = f"The outcome of this call of {action.tool} is unknown: {why}."
+            return ToolCallInDoubt(
+                ask_id=action.ask_id,
+                call_id=action.call_id,
+                tool_use_id=action.tool_use_id,
+                kind="cancelled",
+                content=Raw(msgspec.json.encode(told)),
+            )
+        case CallStep():
+            return StepFinished(name=action.name, kind="step", status="in_doubt", error=why)
+        case DriveChild():
+            return StepFinished(name=action.name, kind="child", status="failed", error=why)
+        case CountTokens():
+            return uncounted(action, why)
+        case FetchReply():
+            return not_answered(action, ModelFailure("cancelled", why))
 
 
 def _task(action: Work) -> str:

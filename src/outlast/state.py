@@ -9,14 +9,16 @@ import msgspec
 from msgspec import Raw
 from msgspec.structs import replace
 
-from outlast import budget, conversation, phases, steps
+from outlast import budget, control, conversation, phases, steps
 from outlast.budget import Spend
+from outlast.control import Control
 from outlast.conversation import Conversation
 from outlast.events import (
     AskAnswered,
     AskStarted,
     BoundExceeded,
     ChildStarted,
+    ControlGiven,
     Event,
     NoteAdded,
     PhaseEntered,
@@ -43,6 +45,7 @@ class RunState(msgspec.Struct, frozen=True):
     spend: Spend = Spend()
     steps: Steps = Steps()
     phases: Phases = Phases()
+    control: Control = Control()
     factors: dict[str, int] = {}
     """By how much bounds of prompts are multiplied, in whole percent, by the model that showed it.
 
@@ -95,11 +98,15 @@ def _stretched(
         run,
         asks=asks,
         spend=spend,
-        status="running" if epoch else run.status,
-        why="" if epoch else run.why,
+        **(_at_work(run) if epoch else {}),
         next_seq=last.seq + 1,
         updated_at=last.at,
     )
+
+
+def _at_work(state: RunState) -> dict[str, str]:
+    """Return what the run's status becomes by its driver's doing: what it was told, it stays."""
+    return {"status": "running", "why": ""} if state.control.verb is None else {}
 
 
 def _dated(state: RunState, record: Record) -> RunState:
@@ -125,11 +132,12 @@ def _ask_started(state: RunState, event: AskStarted, _: Record) -> RunState:
     assert state.started is not None, "an ask before its run"  # noqa: S101  (a broken invariant)
     before = state.asks[event.continues] if event.continues else None
     asks = {**state.asks, event.ask_id: conversation.start(event, state.started.spec, before)}
-    return replace(state, asks=asks, status="queued" if state.status == "queued" else "running")
+    stays = state.status == "queued" or state.control.verb is not None
+    return replace(state, asks=asks, status=state.status if stays else "running")
 
 
 def _stepped(state: RunState, _: Event, record: Record) -> RunState:
-    return replace(state, steps=steps.evolve(state.steps, record), status="running", why="")
+    return replace(state, steps=steps.evolve(state.steps, record), **_at_work(state))
 
 
 def _parked(state: RunState, event: RunParked, record: Record) -> RunState:
@@ -138,7 +146,7 @@ def _parked(state: RunState, event: RunParked, record: Record) -> RunState:
 
 
 def _entered(state: RunState, _: PhaseEntered, record: Record) -> RunState:
-    return replace(state, phases=phases.evolve(state.phases, record), status="running", why="")
+    return replace(state, phases=phases.evolve(state.phases, record), **_at_work(state))
 
 
 def _exceeded(state: RunState, event: BoundExceeded, record: Record) -> RunState:
@@ -163,6 +171,20 @@ def _finished(state: RunState, event: RunFinished, record: Record) -> RunState:
     )
 
 
+def _told(state: RunState, _: ControlGiven, record: Record) -> RunState:
+    if state.status == "completed" or state.status in FINAL:
+        return state
+    told = control.evolve(state.control, record)
+    if told == state.control:
+        return state
+    if told.verb is None:
+        # It is as it was before: parked, if its time has not come, and else to be driven.
+        status = "parked" if state.steps.wake_at else "queued"
+        return replace(state, control=told, status=status, why="")
+    status = "paused" if told.paused else state.status
+    return replace(state, control=told, status=status, why=told.why)
+
+
 def _unchanged(state: RunState, _event: NoteAdded, _: Record) -> RunState:
     return state
 
@@ -180,6 +202,7 @@ _RULES: Final[dict[type[Event], Callable[[RunState, Any, Record], RunState]]] = 
     RunWoken: _stepped,
     RunParked: _parked,
     NoteAdded: _unchanged,
+    ControlGiven: _told,
 }
 """What each event makes of the run; every other one belongs to an ask."""
 

@@ -18,6 +18,7 @@ from outlast.events import (
     BudgetPassed,
     BudgetSet,
     ChildStarted,
+    ControlGiven,
     ModelCallBatched,
     ModelCallReconciled,
     NoteAdded,
@@ -271,6 +272,7 @@ def test_no_event_type_is_left_out(uninterrupted: Played) -> None:
     flows = (PhaseEntered, StepStarted, StepFinished, ChildStarted, RunParked, RunWoken, AskFailed)
     outside = (
         NoteAdded,
+        ControlGiven,
         BudgetSet,
         BudgetPassed,
         BoundRaised,

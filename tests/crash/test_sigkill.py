@@ -28,6 +28,7 @@ from outlast.events import (
     BudgetSet,
     CacheMissed,
     ChildStarted,
+    ControlGiven,
     LoopDetected,
     ModelCallBatched,
     ModelCallReconciled,
@@ -51,7 +52,8 @@ HERE = Path(__file__).parent
 UNKNOWN = "may or may not have happened"
 
 ELSEWHERE = (
-    *(NoteAdded, BudgetSet, BudgetPassed, BoundRaised, ModelCallReconciled),  # from outside
+    *(NoteAdded, ControlGiven, ModelCallReconciled),  # from outside
+    *(BudgetSet, BudgetPassed, BoundRaised),  # of operators, and of bounds
     *(CacheMissed, BoundExceeded, TokensCounted, LoopDetected),  # of runs that are not played here
     ModelCallBatched,  # of batches, see tests/batch
     *(PhaseEntered, StepStarted, StepFinished, ChildStarted, RunParked, RunWoken, AskFailed),

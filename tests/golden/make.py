@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 import outlast
-from outlast.events import BoundRaised, BudgetPassed, NoteAdded, encode
+from outlast.events import BoundRaised, BudgetPassed, ControlGiven, NoteAdded, encode
 from outlast.journal import Commit, Journal, run_stream
 from outlast.models.script import (
     Fault,
@@ -167,6 +167,9 @@ def make(journal: Journal) -> None:
     journal.append(Commit(stream="~budgets", events=(raised,), at=3))
     cheap = World(lambda request, attempt: say("Half of it."))
     run(cheap, journal, agent(None), "What does it cost?", run_id="batched", batch=True)
+    begin(journal, "paused", agent(None), "Later.", at=1, nonce="n")
+    told = ControlGiven(verb="pause", reason="first the bill", by="ann")
+    journal.append(Commit(stream="run:paused", events=(told,), at=4))
     begin(journal, "queued", agent(None), "Later.", tenant="acme", tags={"a": "ä"}, at=1, nonce="n")
 
 

@@ -19,6 +19,7 @@ from outlast.events import (
     BudgetPassed,
     BudgetSet,
     ChildStarted,
+    ControlGiven,
     ModelCallBatched,
     ModelCallReconciled,
     NoteAdded,
@@ -35,6 +36,7 @@ ELSEWHERE = frozenset(
     # own in tests/flows
     {
         NoteAdded,
+        ControlGiven,
         BudgetPassed,
         BoundExceeded,
         BoundRaised,

@@ -13,7 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 from outlast.cli import exits
-from outlast.cli.options import DEFAULT_STORE, AsJson, Attach, RunId, Store, Wait
+from outlast.cli.options import DEFAULT_STORE, AsJson, Attach, By, Reason, RunId, Store, Wait
 from outlast.errors import OutlastError, UsageError
 
 # Each command imports what it does when it is called: `outlast --help` reads this page alone.
@@ -150,20 +150,51 @@ def run(  # noqa: PLR0913, PLR0917  (the options of a command)
 
 
 @app.command()
-def resume(
+def resume(  # noqa: PLR0913, PLR0917  (the options of a command)
     run_id: RunId,
     agent: Annotated[
         str | None,
         typer.Option("--agent", metavar="MODULE:AGENT", help="Default: where it was declared."),
     ] = None,
     wait: Wait = 30.0,
+    reason: Reason = "",
+    by: By = "",
     store: Store = DEFAULT_STORE,
     as_json: AsJson = False,
 ) -> int:
-    """Go on with a run that was interrupted, stopped or parked."""
+    """Go on with a run that was interrupted, stopped, paused or parked."""
     from outlast.cli.run import resume_run
 
-    return resume_run(store, run_id, location=agent, wait_s=wait, as_json=as_json)
+    told = {"reason": reason, "by": by}
+    return resume_run(store, run_id, location=agent, wait_s=wait, told=told, as_json=as_json)
+
+
+@app.command()
+def pause(
+    run_id: RunId,
+    reason: Reason = "",
+    by: By = "",
+    store: Store = DEFAULT_STORE,
+    as_json: AsJson = False,
+) -> int:
+    """Tell a run to begin nothing more, until it is resumed."""
+    from outlast.cli.control import tell
+
+    return tell(store, run_id, "pause", reason=reason, by=by, as_json=as_json)
+
+
+@app.command()
+def cancel(
+    run_id: RunId,
+    reason: Reason = "",
+    by: By = "",
+    store: Store = DEFAULT_STORE,
+    as_json: AsJson = False,
+) -> int:
+    """End a run for good, and all below it."""
+    from outlast.cli.control import tell
+
+    return tell(store, run_id, "cancel", reason=reason, by=by, as_json=as_json)
 
 
 @app.command()

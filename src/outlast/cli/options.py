@@ -48,3 +48,6 @@ Wait = Annotated[
         help="How long to wait where the run cannot go on at once: 30s, 500ms, 2m.",
     ),
 ]
+
+Reason = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why.")]
+By = Annotated[str, typer.Option("--by", metavar="NAME", help="Who says so.")]

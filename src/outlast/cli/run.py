@@ -7,8 +7,9 @@ import os
 import secrets
 import shlex
 import sys
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Final, TypeAlias
 
 from outlast.agent import Agent, WorstCase
@@ -89,8 +90,14 @@ def _worst_case(who: Who) -> WorstCase | None:
     return None if nano is None else WorstCase(nano=nano, why=f"the budget of {who.name}")
 
 
-def resume_run(
-    store: str, run_id: str, *, location: str | None, wait_s: float, as_json: bool
+def resume_run(  # noqa: PLR0913  (the options of a command)
+    store: str,
+    run_id: str,
+    *,
+    location: str | None,
+    wait_s: float,
+    told: Mapping[str, str],
+    as_json: bool,
 ) -> int:
     """Go on with a run that has not ended, and return the exit code."""
     with opened(store) as journal:
@@ -106,7 +113,7 @@ def resume_run(
         check_key()
 
         def drive(watch: Watch) -> Run:
-            return _resumed(journal, run_id, who, wait_s, watch)
+            return _resumed(journal, run_id, who, wait_s, watch, told)
 
         return driven(journal, run_id, drive, as_json=as_json)
 
@@ -250,7 +257,14 @@ def check_key() -> None:
         raise UsageError(NO_KEY)
 
 
-def _resumed(journal: Journal, run_id: str, who: Who, wait_s: float, watch: Watch) -> Run:
+def _resumed(  # noqa: PLR0913, PLR0917  (as `aresume`)
+    journal: Journal,
+    run_id: str,
+    who: Who,
+    wait_s: float,
+    watch: Watch,
+    told: Mapping[str, str] = MappingProxyType({}),
+) -> Run:
     """Drive a run that has begun, to rest, and return it; one that has ended is only looked at."""
     if is_final(row_of(journal, run_id)):
         return Outlast(journal).get(run_id)
@@ -263,6 +277,8 @@ def _resumed(journal: Journal, run_id: str, who: Who, wait_s: float, watch: Watc
                 wait_s=wait_s,
                 on_record=watch.on_record,
                 on_part=watch.on_part,
+                reason=told.get("reason", ""),
+                by=told.get("by", ""),
             )
         except RunEnded:
             return app.get(run_id)  # another process was faster

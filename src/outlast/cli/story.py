@@ -23,6 +23,7 @@ from outlast.events import (
     BudgetSet,
     CacheMissed,
     ChildStarted,
+    ControlGiven,
     FeedbackGiven,
     LoopDetected,
     MessageReceived,
@@ -56,6 +57,7 @@ STATUS_TONES = {
     "cancelled": "doubt",
     "running": "live",
     "parked": "live",
+    "paused": "doubt",
 }
 """The tone of a run's status."""
 
@@ -238,6 +240,10 @@ class Reader:
             case NoteAdded() as event:
                 by = f"  {words.line(event.by, 80)}" if event.by else ""
                 return [(f"“{words.line(event.text, 400)}”", "strong"), (by, "quiet")]
+            case ControlGiven() as event:
+                by = f"  {words.line(event.by, 80)}" if event.by else ""
+                why = f": {words.line(event.reason, 400)}" if event.reason else ""
+                return [(f"told to {event.verb}{why}", "strong"), (by, "quiet")]
             case BudgetRefused() as event:
                 needed = budget.amount(event.unit, event.needed)
                 left = budget.amount(event.unit, event.left)

@@ -162,6 +162,11 @@ class MemoryJournal:
             ]
         return rows[:limit]
 
+    def changes(self) -> int:
+        """Return a number that is another one once anybody has written since."""
+        with self._open():
+            return len(self._all)
+
     def balance(
         self, scope: str, *, window: str = "total", unit: str = "nano", since: str = ""
     ) -> Balance:

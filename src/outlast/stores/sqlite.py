@@ -18,6 +18,7 @@ CPU is the same from 1 KB on, and a quarter more with 512 B.
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -93,6 +94,9 @@ class SqliteJournal:
         self._readers: list[apsw.Connection] = []
         self._readable: set[int] = set()
         self._claimed: dict[str, int] = {}
+        self._watcher: apsw.Connection | None = None
+        """A connection that never writes, so whatever changes the file is told by it."""
+        self._watching = threading.Lock()
         connection = self._open(busy_timeout_s)
         self._writer = Writer(
             connection,
@@ -246,6 +250,17 @@ class SqliteJournal:
             rows = self._all(connection, query, *(*values, -1 if limit is None else limit))
         return [_run_row(row) for row in rows]
 
+    def changes(self) -> int:
+        """Return a number that is another one once anybody has written since; no table is read."""
+        self._check_usable()
+        with self._watching:
+            try:
+                if self._watcher is None:
+                    self._watcher = self._connect()
+                return int(self._watcher.pragma("data_version"))
+            except apsw.Error as error:
+                raise failed(error, self._path) from error
+
     def balance(
         self, scope: str, *, window: str = "total", unit: str = "nano", since: str = ""
     ) -> Balance:
@@ -305,6 +320,9 @@ class SqliteJournal:
         self._writer.close()
         while self._readers:
             self._readers.pop().close()
+        with self._watching:
+            if self._watcher is not None:
+                self._watcher.close()
         self._locks.close(self)
 
     def _open(self, busy_timeout_s: float) -> apsw.Connection:

@@ -24,6 +24,7 @@ from outlast.actions import (
     CountTokens,
     DriveChild,
     FetchReply,
+    Interrupt,
     Sleep,
 )
 from outlast.agent import Agent
@@ -226,7 +227,7 @@ class Driver:
             self.sleeps = [a for a in wanted.actions if isinstance(a, Sleep)]
             for action in wanted.actions:
                 # Flows are driven by the real runner, because their functions need an event loop.
-                assert not isinstance(action, CallStep | DriveChild)  # noqa: S101
+                assert not isinstance(action, CallStep | DriveChild | Interrupt)  # noqa: S101
                 if not isinstance(action, Sleep):
                     self.flying.append((action, None))
 

@@ -1,0 +1,73 @@
+"""How a run is told something from outside: where it may be told that, once, with its row."""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+from typing import Final
+
+from outlast import logs
+from outlast.agent import Agent, Budget
+from outlast.errors import Conflict, UsageError
+from outlast.events import ControlGiven, Verb
+from outlast.journal import Commit, Journal, Record, run_stream
+from outlast.state import RunState, fold, row
+
+FITS: Final[dict[Verb, frozenset[str]]] = {
+    "pause": frozenset({"queued", "running", "parked", "waiting", "paused"}),
+    "resume": frozenset({"paused"}),
+    "cancel": frozenset(
+        {"queued", "running", "parked", "waiting", "paused", "stopped", "cancelled"}
+    ),
+}
+"""What can be told to a run, by its status."""
+
+
+def tell(journal: Journal, run_id: str, told: ControlGiven, *, strict: bool) -> None:
+    """Write into a run's journal what it is told, unless it was told that already.
+
+    Raises:
+        UsageError: it is nothing to tell a run of this status, and `strict`.
+
+    """
+    stream = run_stream(run_id)
+    while True:
+        state = fold(journal.read(stream))
+        if state.status not in FITS[told.verb]:
+            if strict:
+                raise UsageError(
+                    f"run {run_id!r} is {state.status}, so there is nothing to {told.verb}; "
+                    f"`outlast show {run_id}` says more"
+                )
+            return
+        after = _after(state, stream, told)
+        if after.control == state.control:
+            return
+        commit = Commit(
+            stream=stream,
+            events=(told,),
+            at=after.updated_at,
+            expected_seq=state.next_seq,
+            row=row(after, run_id),
+        )
+        with suppress(Conflict):  # the run went on meanwhile, and is read again
+            logs.tell(journal.append(commit))
+            return
+
+
+def _after(state: RunState, stream: str, told: ControlGiven) -> RunState:
+    return fold((Record(stream, state.next_seq, 0, time.time_ns(), 0, told),), state)
+
+
+def below(journal: Journal, run_id: str) -> tuple[str, ...]:
+    """Return the ids of all runs below a run, parents before their children."""
+    rows = journal.runs()
+    found = [run_id]
+    for parent in found:
+        found += [one.id for one in rows if one.parent == parent]
+    return tuple(found[1:])
+
+
+def nobody() -> Agent:
+    """Return whom a run is driven with of which nothing is to be driven any more."""
+    return Agent("nobody", model="none", budget=Budget())
