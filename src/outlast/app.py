@@ -47,7 +47,7 @@ from outlast.operators import check_text as _check_text
 from outlast.redaction import checked, same
 from outlast.run import Run, run_of
 from outlast.runner import PATIENCE_S, Runner, Watch, first_request
-from outlast.signals import LOOK_S, Signals
+from outlast.signals import Live, Signals
 from outlast.starting import (
     OnChange,
     Who,
@@ -135,7 +135,11 @@ class Outlast:
             model = AnthropicModel(client)
             self._farewell = model.aclose
         self._background = Background()
-        self._signals = Signals(self._journal, lambda: self._own.live | self._guest.live)
+        self._waiting: dict[str, Live] = {}
+        """Those who wait for parked runs, by run."""
+        self._signals = Signals(
+            self._journal, lambda: self._own.live | self._guest.live | self._waiting
+        )
         self._own, self._guest = (
             Runner(
                 self._journal,
@@ -698,7 +702,7 @@ class Outlast:
             if run.wake_at is not None and (left_s := _left_s(run)) > 0:
                 if left_s > wait_s:
                     return run
-                if await self._told_within(left_s):
+                if await self._told_within(run_id, left_s):
                     continue
             try:
                 if not fenced:
@@ -721,14 +725,20 @@ class Outlast:
                 return _because(self.get(run_id), f"driven by {holder}")
             await asyncio.sleep(_POLL_S)
 
-    async def _told_within(self, left_s: float) -> bool:
+    async def _told_within(self, run_id: str, left_s: float) -> bool:
         """Let the time of a parked run go by; return whether somebody wrote something meanwhile."""
-        give_up_at, before = time.monotonic() + left_s, self._journal.changes()
-        while (left_s := give_up_at - time.monotonic()) > 0:
-            await asyncio.sleep(min(left_s, LOOK_S))
-            if self._journal.changes() != before:
-                return True
-        return False
+        row = self._journal.run(run_id)
+        waiting = _Waiting(asyncio.get_running_loop(), 0 if row is None else row.next_seq - 1)
+        self._waiting[run_id] = waiting
+        self._signals.look()
+        try:
+            await asyncio.wait_for(waiting.told.wait(), left_s)
+        except TimeoutError:
+            return False
+        finally:
+            if self._waiting.get(run_id) is waiting:
+                del self._waiting[run_id]
+        return True
 
     async def _drive_claimed(  # noqa: PLR0913, PLR0917  (as _drive)
         self,
@@ -947,6 +957,19 @@ class Outlast:
         if not claimed.cancelled() and claimed.exception() is None:
             with suppress(StoreError):
                 self._journal.release(stream)
+
+
+class _Waiting:
+    """Somebody who waits for a parked run, and is told when others write into it."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, seq: int) -> None:
+        self.seq = seq
+        self.told = asyncio.Event()
+        self._loop = loop
+
+    def nudge(self) -> None:
+        with suppress(RuntimeError):  # the loop is closed, and nobody waits
+            self._loop.call_soon_threadsafe(self.told.set)
 
 
 @dataclass
