@@ -44,14 +44,13 @@ class Signals:
     def __init__(self, journal: Journal, live: Callable[[], Mapping[str, Live]]) -> None:
         self._journal = journal
         self._live = live
-        self._wake = threading.Event()
         self._closed = threading.Event()
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
 
     def look(self) -> None:
         """Begin to look, where nobody does yet; called once a run is among the live ones."""
-        if self._wake.is_set():
+        if self._thread is not None:
             return
         with self._lock:
             if self._thread is None and not self._closed.is_set():
@@ -59,27 +58,17 @@ class Signals:
                     target=self._run, name="outlast-signals", daemon=True
                 )
                 self._thread.start()
-            self._wake.set()
 
     def close(self) -> None:
         """Stop looking."""
         with self._lock:
             self._closed.set()
-            self._wake.set()
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join(timeout=2.0)
 
     def _run(self) -> None:
         seen = -1
-        while self._goes_on():
-            live = dict(self._live())
-            if not live:
-                # Whoever begins a run after this sets it again.
-                self._wake.clear()
-                live = dict(self._live())
-                if not live:
-                    continue
-                self._wake.set()
+        while live := self._still_live():
             with suppress(StoreError):  # the drivers will meet it, and say so
                 changes = self._journal.changes()
                 if changes != seen:
@@ -87,9 +76,13 @@ class Signals:
                     self._nudge(live)
             self._closed.wait(LOOK_S)
 
-    def _goes_on(self) -> bool:
-        self._wake.wait()
-        return not self._closed.is_set()
+    def _still_live(self) -> Mapping[str, Live]:
+        """Return what is driven here; with nothing, the thread ends, and the next run begins it."""
+        with self._lock:
+            live = {} if self._closed.is_set() else dict(self._live())
+            if not live:
+                self._thread = None
+            return live
 
     def _nudge(self, live: Mapping[str, Live]) -> None:
         for run_id, leg in live.items():
