@@ -797,7 +797,9 @@ def test_leaving_early_stops_driving(
 ) -> None:
     """Whoever leaves a stream has let the run go by then: no task and no thread is left over."""
     with outlast.Outlast(url, model=halting.model) as app:
-        threads = threading.active_count() + 2  # the application's own, and who looks for what others write
+        threads = (
+            threading.active_count() + 2
+        )  # the application's own, and who looks for what others write
         leave(app, app.stream(AGENT, "Go.", run_id="r"))
         assert halting.given_up.is_set()
         assert asyncio.all_tasks(loop_of(app)) == set()

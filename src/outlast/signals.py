@@ -50,9 +50,7 @@ class Signals:
 
     def look(self) -> None:
         """Begin to look, where nobody does yet; called once a run is among the live ones."""
-        if self._thread is not None:
-            return
-        with self._lock:
+        with self._lock:  # a thread that is about to end has seen the new run, or is replaced
             if self._thread is None and not self._closed.is_set():
                 self._thread = threading.Thread(
                     target=self._run, name="outlast-signals", daemon=True
@@ -63,8 +61,9 @@ class Signals:
         """Stop looking."""
         with self._lock:
             self._closed.set()
-        if self._thread is not None and self._thread is not threading.current_thread():
-            self._thread.join(timeout=2.0)
+            thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(timeout=2.0)
 
     def _run(self) -> None:
         seen = -1
