@@ -315,9 +315,9 @@ def account_of(plan: BudgetPlan, at: int) -> str:
     if plan.window == ROLLING:
         return f"{ROLLING}:{at // (ROLLING_H * HOUR_NS // 60):012}"
     local = datetime.fromtimestamp(at / 1e9, ZoneInfo(plan.tz))
-    return {"total": "total", "day": f"day:{local:%Y-%m-%d}", "month": f"month:{local:%Y-%m}"}[
-        plan.window
-    ]
+    zone = "" if plan.tz == "UTC" else f"@{plan.tz}"
+    day, month = f"day:{local:%Y-%m-%d}{zone}", f"month:{local:%Y-%m}{zone}"
+    return {"total": "total", "day": day, "month": month}[plan.window]
 
 
 def summed(lines: Iterable[Billed], unit: str) -> int:
