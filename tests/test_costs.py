@@ -406,3 +406,20 @@ def test_a_budget_is_set_and_shown_and_taken_away(store: str) -> None:
     assert typed("budget", "set", "fleet", *wrong, *say).exit_code == exits.USAGE
     assert typed("budget", "set", "planet", "--usd", "1", *say).exit_code == exits.USAGE
     assert typed("budget", "set", "fleet", "--usd", "1", "--store", store).exit_code == exits.USAGE
+
+
+def test_rounds_of_errors_beside_each_other_are_wasted() -> None:
+    """Of replies whose calls all failed alike, all but the first are waste."""
+
+    @outlast.tool(effect="read")
+    def broken(page: int) -> str:
+        """Fail."""
+        raise ConnectionError("down")
+
+    def script(request: dict[str, Any], attempt: int) -> Any:
+        turn = turn_number(request)
+        return say(*(tool_use("broken", {"page": 10 * turn + n}) for n in range(3)))
+
+    model, journal = played(script, [broken])
+    assert len(model.bill) == 5
+    assert summed(journal).loops_nano == sum(charge.nano_usd for charge in model.bill[1:])

@@ -318,7 +318,7 @@ def test_an_agent_may_loop_if_it_is_told_so() -> None:
 
 
 def test_the_same_error_beside_itself_is_one() -> None:
-    """Five calls of one reply that fail alike are no loop; the fifth reply of them is."""
+    """Nine calls of one reply that fail alike are no loop; the fifth reply of them is."""
 
     @outlast.tool(effect="read")
     def fetch(page: int) -> str:
@@ -329,7 +329,7 @@ def test_the_same_error_beside_itself_is_one() -> None:
         turn = turn_number(request)
         if turn > give_up_after:
             return say("It is down.")
-        return say(*(tool_use("fetch", {"page": 10 * turn + n}) for n in range(5)))
+        return say(*(tool_use("fetch", {"page": 10 * turn + n}) for n in range(9)))
 
     for give_up_after in (2, 99):
         with outlast.Outlast("memory://", model=ScriptedModel(script)) as app:

@@ -761,16 +761,16 @@ def _tool_answered(
     message = b'{"role":"user","content":[%b]}' % b",".join(results)
     made, asked = conversation.made, conversation.asked_by
     # What was asked twice in one reply was asked once.
-    for call in distinct([_made(one, asked, conversation.calls) for one in pending]):
+    for call in distinct([_made(one, asked) for one in pending]):
         made = remembered(made, call)
     names = "+".join(sorted({one.name for one in pending}))
     return _told_more(conversation, message, pending=(), made=made, results_of=names)
 
 
-def _made(one: Pending, asked: Asked | None, turn: int) -> Made:
+def _made(one: Pending, asked: Asked | None) -> Made:
     failed = one.result.endswith(_IS_ERROR + b"}")
     content = _content(one.result, one.tool_use_id)
-    return Made(one.name, bytes(one.arguments), content, failed, asked, turn)
+    return Made(one.name, bytes(one.arguments), content, failed, asked)
 
 
 def _content(result: bytes, tool_use_id: str) -> bytes:

@@ -52,9 +52,6 @@ class Made(msgspec.Struct, frozen=True, gc=False):
     failed: bool
     asked: Asked | None = None
     """Who asked for it; `None` once that call is counted as wasted."""
-    turn: int | None = None
-    """Which reply asked for it; `None` where that is not known."""
-
 
 class Loop(msgspec.Struct, frozen=True):
     """What repeats."""
@@ -73,12 +70,16 @@ def remembered(made: tuple[Made, ...], call: Made) -> tuple[Made, ...]:
 
 
 def distinct(calls: Sequence[Made]) -> list[Made]:
-    """Return calls that were made beside each other, each of those that are the same once."""
+    """Return calls that were made beside each other, each of those that are the same once.
+
+    Those that failed with the same words are, too, whatever they were called with: it is one round.
+    """
     if len(calls) == 1:
         return [*calls]
     seen: dict[bytes, Made] = {}
     for call in calls:
-        seen.setdefault(_seen(call.tool, call.arguments, call.result), call)
+        arguments = b"" if call.failed else call.arguments
+        seen.setdefault(_seen(call.tool, arguments, call.result), call)
     return [*seen.values()]
 
 
@@ -90,20 +91,10 @@ def found(made: Sequence[Made]) -> Loop | None:
     for period in range(1, PERIODS + 1):
         if (times := _times(rounds, period)) >= NUDGE:
             return Loop(tuple(call.tool for call in made[-period:]), times)
-    if (times := _same_errors(made)) >= NUDGE:
+    errors = [(call.tool, call.result) if call.failed else None for call in made]
+    if errors[-1] is not None and (times := _times(errors, 1)) >= NUDGE:
         return Loop((made[-1].tool,), times, error=True)
     return None
-
-
-def _same_errors(made: Sequence[Made]) -> int:
-    """Return how many replies in a row came to the same error; beside each other they are one."""
-    last = made[-1]
-    replies = set()
-    for number, call in enumerate(reversed(made)):
-        if not call.failed or (call.tool, call.result) != (last.tool, last.result):
-            break
-        replies.add(-1 - number if call.turn is None else call.turn)
-    return len(replies)
 
 
 def wasted(made: Sequence[Made], period: int, times: int) -> tuple[Asked, ...]:
