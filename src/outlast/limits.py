@@ -387,18 +387,11 @@ def carried(journal: Journal, tree: Tree, budgets: Budgets, spent: Limits) -> li
     ]
 
 
-def settled(events: Sequence[AnyEvent], run_id: str, *, always: bool) -> list[Settlement]:
-    """Return what the outcomes of an append settle of what their calls held.
-
-    Args:
-        events: of the append.
-        run_id: the run.
-        always: whether its calls may hold anything; of one that was lost nobody knows.
-
-    """
+def settled(events: Sequence[AnyEvent], run_id: str) -> list[Settlement]:
+    """Return what the outcomes of an append settle of what their calls held."""
     lines = []
     for event in events:
-        if not isinstance(event, BILLED) or not (always or getattr(event, "kind", "") == "crash"):
+        if not isinstance(event, BILLED):
             continue
         # An attempt that was surely not billed was a call all the same, but no turn.
         amounts = (0, 0, 1, 0)

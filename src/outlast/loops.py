@@ -53,6 +53,7 @@ class Made(msgspec.Struct, frozen=True, gc=False):
     asked: Asked | None = None
     """Who asked for it; `None` once that call is counted as wasted."""
 
+
 class Loop(msgspec.Struct, frozen=True):
     """What repeats."""
 

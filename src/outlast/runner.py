@@ -318,7 +318,7 @@ class Runner:
             events=lost, expected_seq=before.next_seq, at=at, state=state, before=before
         )
         commit = commit_of(wanted, started, run_id=run_id, epoch=epoch)
-        paid = settled(lost, run_id, always=True)
+        paid = settled(lost, run_id)
         logs.tell(await self.commit(replace(commit, settlements=paid)))
         return True
 
@@ -385,8 +385,9 @@ class _Leg:
         self._limits: Limits | None = None
         self._factors: Mapping[str, int] = {}
         """By how much the loop multiplies bounds because of what other runs found."""
-        self._accounts = False
-        """Whether calls of this leg may hold something of the budgets of others."""
+        self._accounts = bool(state.spend.held)
+        """Whether calls may hold something of the budgets of others: of those that an earlier leg
+        began, such as in a batch, nobody knows."""
         self._notifies = False
         """Whether somebody is to be told how much of those is spent."""
         self._intents: dict[str, int] = {}
@@ -542,7 +543,7 @@ class _Leg:
             self._notifies |= any(rule.notify for rule in rules)
             lines += holds(rules, intent, call_id=call_id, at=commit.at)
         self._accounts |= bool(lines)
-        paid = settled(commit.events, self._run_id, always=self._accounts)
+        paid = settled(commit.events, self._run_id) if self._accounts else []
         if not intents:
             return replace(commit, settlements=paid) if paid else commit
         # A budget that is set while this is on its way counts: the store looks.

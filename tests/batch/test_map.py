@@ -25,7 +25,8 @@ from outlast.events import (
     ModelCallSucceeded,
     RunStarted,
 )
-from outlast.models.script import last_text
+from outlast.journal import Balance
+from outlast.models.script import last_text, say
 from outlast.models.scripted import ScriptedModel, request_key
 from outlast.prices import Terms, worst_case
 from outlast.testing import simulator
@@ -438,3 +439,30 @@ def test_a_child_stays_batched_whatever_the_flow_says_then() -> None:
     run = app.run(mapping(agent(), batch=False), ["use a"], run_id="r")
     assert run.answer == ["found use a 2"]
     assert [charge.usage["service_tier"] for charge in model.bill] == ["batch"] * 3
+
+
+def test_what_a_batch_held_is_settled_by_who_fetches_it() -> None:
+    """A batch that a later leg fetches settles what its calls hold of their tree."""
+
+    @outlast.flow(name="mapping", budget=outlast.Budget(usd=1))
+    async def flow(run: outlast.Run, given: list[str]) -> Any:
+        return await run.map(agent(tools=[]), given, name="each", batch=True)
+
+    app, claude = scripted(slow)
+
+    async def left() -> None:
+        driving = asyncio.create_task(app.arun(flow, ["a", "b"], run_id="r"))
+        while not Told(app).events(ModelCallBatched):  # noqa: ASYNC110  (of other tasks)
+            await asyncio.sleep(0.01)
+        driving.cancel()
+        await asyncio.gather(driving, return_exceptions=True)
+
+    asyncio.run(left())
+    assert app.journal.balance("tree:r").held > 0
+    assert app.run(flow, ["a", "b"], run_id="r").status == "completed"
+    assert len(claude.batches) == 1
+    assert app.journal.balance("tree:r") == Balance(settled=claude.billed_nano)
+
+
+def slow(request: dict[str, Any], attempt: int) -> Any:
+    return say(f"re: {last_text(request)}", total_s=1)
