@@ -1,7 +1,9 @@
 """Trees of runs: what a run may use, all below it may not use more, wherever the process dies."""
 
+import asyncio
 import itertools
 import re
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -262,3 +264,34 @@ async def first_two(run: outlast.Run) -> int:
     first = await run.map(EXPERT, ["a", "b"], name="first")
     await run.sleep("1.5s")
     return len([*first, *await run.map(EXPERT, ["c", "d", "e"], name="then")])
+
+
+def test_a_call_that_was_in_flight_counts_once() -> None:
+    """What a leg left behind is not carried into the account that holds it already."""
+
+    class Once:
+        """A Claude whose second answer, the first of a child, never comes at first."""
+
+        def __init__(self) -> None:
+            self.model = ScriptedModel(finite)
+            self.asked = 0
+
+        async def call(self, request: Any, *, on_part: Any) -> Any:
+            self.asked += 1
+            if self.asked == 2:
+                await asyncio.sleep(600)
+            return await self.model.call(request, on_part=on_part)
+
+    async def left(app: outlast.Outlast, lead: outlast.Agent) -> None:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(app.arun(lead, "Go.", run_id="r"), 0.5)
+
+    model = Once()
+    lead = agent("lead", EXPERT.as_tool(), budget=Budget(usd=5))
+    with outlast.Outlast("memory://", model=model) as app:
+        app.set_budget("tree:r", calls=90, turns=90, reason="a test")
+        asyncio.run(left(app, lead))
+        assert app.resume("r", lead).status == "completed"
+        for unit in ("calls", "turns"):
+            assert app.journal.balance("tree:r", unit=unit).taken == model.asked
+        assert app.journal.balance("tree:r").taken == sum(run.cost_nano for run in app.runs())

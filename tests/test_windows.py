@@ -315,3 +315,16 @@ def test_another_budget_of_a_scope_tells_nothing_again() -> None:
             app.set_budget("fleet", turns=limit, window=window, notify=[50], reason="a test")
             app.run(asker(), "Go.", run_id=window)
         assert told(app) == [("turns", 50)]
+
+
+def test_what_has_left_a_rolling_window_stays_out_when_the_amount_changes(monkeypatch: Any) -> None:
+    """The account knows to the slice what the roll-up knows to the hour, so it is not asked."""
+    clock = Clock(monkeypatch)
+    clock.jump(datetime(2027, 1, 30, 12, 5, tzinfo=UTC).timestamp() - clock() / 10**9)
+    with outlast.Outlast("memory://", model=ScriptedModel(answering)) as app:
+        app.set_budget("fleet", turns=1, window="1h", reason="a test")
+        app.run(asker(), "Go.").result()
+        clock.jump(75 * 60)
+        app.set_budget("fleet", turns=2, window="1h", reason="more")
+        for _ in range(2):
+            app.run(asker(), "Go.").result()

@@ -62,10 +62,10 @@ from outlast.starting import (
     located,
     question,
 )
-from outlast.state import FINAL, fold, row
+from outlast.state import ENDED, FINAL, fold, row
 from outlast.stores import open_store
 from outlast.streaming import AsyncStream, Feed, Stream
-from outlast.telling import below, nobody, tell
+from outlast.telling import nobody, tell
 
 if TYPE_CHECKING:
     from outlast.models.clouds import Client
@@ -75,9 +75,6 @@ T = TypeVar("T")
 
 _RUN_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@/-]{0,199}(~[0-9a-f]{12})?")
 """What a run can be called, and a fork of it."""
-ENDED: Final = FINAL | {"completed"}
-"""Statuses in which nothing of a run is to be ended."""
-
 _POLL_S: Final = 0.1
 _BEGINNING: Final = 3
 """How many records `begin` writes."""
@@ -369,7 +366,7 @@ class Outlast:
         """Do what `resume` does, on the caller's event loop."""
         policy = self._on_change if on_change is None else _checked_change(on_change)
         run = await self._aside(self.get, run_id)
-        if run.status == "completed" or run.status in FINAL:
+        if run.status in ENDED:
             raise RunEnded(run_id, status=run.status)
         if run.status == "paused":
             await self._aside(self._control, run_id, "resume", reason, by)
@@ -418,12 +415,10 @@ class Outlast:
         self._tell_below(run_id, told)
         return self.get(run_id)
 
-    def _tell_below(self, run_id: str, told: ControlGiven) -> tuple[str, ...]:
+    def _tell_below(self, run_id: str, told: ControlGiven) -> None:
         # One that is begun meanwhile is told by the driver of the run above, once that has ended.
-        tree = below(self._journal, run_id)
-        for each in tree:
-            self._tell(each, told, strict=False)
-        return tree
+        for one in self._journal.below(run_id):
+            self._tell(one.id, told, strict=False)
 
     def _tell(self, run_id: str, told: ControlGiven, *, strict: bool) -> None:
         tell(self._journal, run_id, told, strict=strict)
@@ -433,7 +428,8 @@ class Outlast:
 
     async def _end_cancelled(self, run_id: str) -> None:
         """End a run that was cancelled and all below it, as far as nobody drives them."""
-        for each in (run_id, *await self._aside(below, self._journal, run_id)):
+        below = await self._aside(self._journal.below, run_id)
+        for each in (run_id, *(one.id for one in below)):
             state = fold(await self._aside(self._journal.read, run_stream(each)))
             if not state.control.cancelled or state.status in FINAL:
                 continue
@@ -449,9 +445,11 @@ class Outlast:
     async def _end_below(self, run_id: str, control: Control) -> None:
         """Tell the runs below one that was cancelled: it may have begun some meanwhile."""
         told = ControlGiven(verb="cancel", reason=control.reason, by=control.by)
-        tree = await self._aside(self._tell_below, run_id, told)
+        await self._aside(self._tell_below, run_id, told)
         give_up_at = time.monotonic() + 2 * PATIENCE_S
-        while any(self.get(each).status not in ENDED for each in tree):
+        while any(
+            one.status not in ENDED for one in await self._aside(self._journal.below, run_id)
+        ):
             await self._end_cancelled(run_id)
             if time.monotonic() >= give_up_at:
                 return  # another process drives one of them, and ends it
@@ -672,7 +670,7 @@ class Outlast:
     def _check_before(self, run_id: str, who: Who) -> None:
         """Find a run that is not to be gone on with before anything of it is shown."""
         status = self.get(run_id).status
-        if status != "completed" and status not in FINAL:
+        if status not in ENDED:
             check_who(self._journal, run_id, who, "fork")
 
     async def _drive(  # noqa: PLR0912, PLR0913, PLR0917  (what a drive is of, and who is told)

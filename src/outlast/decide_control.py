@@ -17,7 +17,7 @@ from typing import Final
 from outlast.actions import NS, REST, WAIT, Interrupt, Sleep, Step, World
 from outlast.decide import lost_call
 from outlast.events import RunFinished
-from outlast.state import FINAL, RunState
+from outlast.state import ENDED, RunState
 
 GRACE_NS: Final = 30 * NS
 """How long what is in flight may go on in a run that is cancelled, answers of Claude's aside."""
@@ -26,7 +26,7 @@ GRACE_NS: Final = 30 * NS
 def decide_control(state: RunState, now: int, world: World) -> Step | None:
     """Return the next step of a run that was told something, `None` where it was told nothing."""
     told = state.control
-    if told.verb is None or state.status == "completed" or state.status in FINAL:
+    if told.verb is None or state.status in ENDED:
         return None
     for call_id in state.spend.held:
         ask = state.asks[call_id.rpartition(".m")[0]]

@@ -11,7 +11,7 @@ keeps its results.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from hashlib import sha256
 from typing import Final, Protocol
 
@@ -293,6 +293,14 @@ class Journal(Protocol):
         limit: int | None = None,
     ) -> list[RunRow]:
         """Return the rows of the runs, newest first."""
+        ...
+
+    def below(self, run_id: str) -> list[RunRow]:
+        """Return the rows of all runs below a run, parents before their children."""
+        ...
+
+    def grown(self, known: Mapping[str, int]) -> list[str]:
+        """Return which of these runs have records beyond the seq that is known of each."""
         ...
 
     def changes(self) -> int:

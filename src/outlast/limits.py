@@ -33,7 +33,7 @@ from outlast.events import (
     ModelCallSucceeded,
     RunStarted,
 )
-from outlast.journal import Commit, Hold, Journal, Posting, Record, Settlement
+from outlast.journal import Balance, Commit, Hold, Journal, Posting, Record, Settlement
 from outlast.prices import undated
 
 STREAM: Final = "~budgets"
@@ -383,7 +383,7 @@ def carried(journal: Journal, tree: Tree, budgets: Budgets, spent: Limits) -> li
     return [
         Hold(call_id=rule.scope, scope=rule.scope, unit=unit, needed=lacking, paid=True)
         for unit, one in found.items()
-        if (lacking := whole[unit] - one.settled - one.in_doubt) > 0
+        if (lacking := _lacking(rule, unit, whole[unit], one)) > 0
     ]
 
 
@@ -465,40 +465,35 @@ def _missing(journal: Journal, rule: Rule, budgets: Budgets, at: int) -> Iterato
     old = budgets.rules.get((rule.scope, rule.window))
     kept = old.amounts if old is not None and old.tz == rule.tz else {}
     window, first = window_key(rule, at), since(rule, at)
-    found = {
-        unit: journal.balance(rule.scope, window=window, unit=unit, since=first) for unit in UNITS
-    }
-    for hold in _before(journal, rule, at):
-        # An account that was kept all the time has everything, and one that never was, nothing.
-        if hold.unit not in kept and not found[hold.unit].taken:
-            yield hold
-    spent: dict[str, int] = {}
-    for (_, unit), amount in _spent(journal, rule.scope, rule, at).items():
-        spent[unit] = spent.get(unit, 0) + amount
-    for unit, balance in found.items():
-        # One that was not kept for a while lacks what was spent meanwhile.
-        lacking = spent.get(unit, 0) - balance.settled - balance.in_doubt
-        if unit not in kept and balance.taken and lacking > 0:
-            yield Hold(
-                call_id=f"before {rule.scope} {window} {at}",
-                scope=rule.scope,
-                window=window,
-                unit=unit,
-                needed=lacking,
-                paid=True,
-            )
-
-
-def _before(journal: Journal, rule: Rule, at: int) -> Iterator[Hold]:
-    """Yield what a scope has spent in the windows that count at a time, as accounts keep it."""
     spent = _spent(journal, rule.scope, rule, at)
+    new = []
+    for unit in UNITS:
+        if unit in kept:
+            continue  # an account that was kept all the time has everything
+        balance = journal.balance(rule.scope, window=window, unit=unit, since=first)
+        if not balance.taken:
+            new.append(unit)
+            continue
+        # One that was not kept for a while lacks what was spent meanwhile.
+        whole = sum(amount for (_, what), amount in spent.items() if what == unit)
+        if (lacking := _lacking(rule, unit, whole, balance)) > 0:
+            yield _paid(rule, window, unit, lacking, at)
+    if new:
+        yield from (hold for hold in _before(journal, rule, spent, at) if hold.unit in new)
+
+
+def _before(
+    journal: Journal, rule: Rule, spent: Mapping[tuple[str, str], int], at: int
+) -> Iterator[Hold]:
+    """Yield what a scope has spent in the windows that count at a time, as accounts keep it."""
+    certain = dict(spent)
     for doubt, window in _doubted(journal, rule, at):
         # Each for itself, so that it can be settled once somebody knows what it cost.
         amounts = {"nano": doubt.nano, "tokens": doubt.tokens, "calls": 1, "turns": 1}
         for unit, amount in amounts.items():
             if unit != "tokens" or rule.scope.startswith("tree:"):
                 # The roll-up has no tokens of what is in doubt; everything else is in `spent`.
-                spent[window, unit] = spent.get((window, unit), 0) - amount
+                certain[window, unit] = certain.get((window, unit), 0) - amount
             if amount:
                 yield Hold(
                     call_id=doubt.holder,
@@ -508,25 +503,38 @@ def _before(journal: Journal, rule: Rule, at: int) -> Iterator[Hold]:
                     needed=amount,
                     in_doubt=True,
                 )
-    for (window, unit), amount in spent.items():
+    for (window, unit), amount in certain.items():
         if amount > 0:
-            yield Hold(
-                call_id=f"before {rule.scope} {window} {at}",
-                scope=rule.scope,
-                window=window,
-                unit=unit,
-                needed=amount,
-                paid=True,
-            )
+            yield _paid(rule, window, unit, amount, at)
+
+
+def _lacking(rule: Rule, unit: str, spent: int, balance: Balance) -> int:
+    """Return how much of what was spent an account does not have."""
+    has = balance.settled + balance.in_doubt
+    if rule.scope.partition(":")[0] in WHOLE and unit in ("calls", "turns"):
+        has += balance.held  # the row of a run counts calls in flight among its turns
+    return spent - has
+
+
+def _paid(rule: Rule, window: str, unit: str, amount: int, at: int) -> Hold:
+    """Return what was spent before a budget was set, as its account takes it."""
+    return Hold(
+        call_id=f"before {rule.scope} {window} {at}",
+        scope=rule.scope,
+        window=window,
+        unit=unit,
+        needed=amount,
+        paid=True,
+    )
 
 
 def _doubted(journal: Journal, rule: Rule, at: int) -> Iterator[tuple[Doubt, str]]:
     """Yield the calls in doubt of a scope, each with its window, where that counts at a time."""
-    whole = rule.scope.partition(":")[0] in WHOLE
-    tree = _within(journal, rule.scope.removeprefix("tree:")) if whole else set()
-    for doubt in () if rule.scope.startswith("run:") else doubts(journal, readable=True):
+    kind, _, root = rule.scope.partition(":")
+    tree = {root, *(row.id for row in journal.below(root))} if kind == "tree" else set()
+    for doubt in () if kind == "run" else doubts(journal, readable=True):
         window = _window(rule, doubt.where[0], at)
-        pays = doubt.run_id in tree if whole else rule.scope in _scopes(doubt.payer)
+        pays = doubt.run_id in tree if tree else rule.scope in _scopes(doubt.payer)
         if window and pays:
             yield doubt, window
 
@@ -578,25 +586,14 @@ def _amounts(line: Posting) -> dict[str, int]:
     }
 
 
-def _within(journal: Journal, root: str) -> set[str]:
-    """Return a run and all below it."""
-    rows = journal.runs()
-    within, found = {root}, 0
-    while len(within) != found:
-        found = len(within)
-        within |= {row.id for row in rows if row.parent in within}
-    return within
-
-
 def _spent_by_tree(journal: Journal, root: str) -> dict[tuple[str, str], int]:
     """Return what a run and all below it have spent, by the rows of the runs."""
-    within = _within(journal, root)
-    rows = [row for row in journal.runs() if row.id in within]
-    spent = [(row.cost_nano, row.tokens, row.turns) for row in rows]
-    nano, tokens, turns = map(sum, zip((0, 0, 0), *spent, strict=True))
+    first = journal.run(root)
+    rows = [*([] if first is None else [first]), *journal.below(root)]
+    turns = sum(row.turns for row in rows)
     return {
-        ("total", "nano"): nano,
-        ("total", "tokens"): tokens,
+        ("total", "nano"): sum(row.cost_nano for row in rows),
+        ("total", "tokens"): sum(row.tokens for row in rows),
         ("total", "calls"): turns,
         ("total", "turns"): turns,
     }

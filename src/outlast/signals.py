@@ -1,8 +1,8 @@
 """Tells drivers that somebody else has written into the runs they drive.
 
 A driver reads its journal when it appends, which may be minutes away while Claude answers.  So a
-thread looks every quarter second whether anybody has written into the store at all, which takes no
-query, and only then which of the live runs have grown.
+thread looks every quarter second whether anybody has written into the store at all, which reads no
+table, and only then which of the live runs have grown.
 """
 
 from __future__ import annotations
@@ -84,7 +84,5 @@ class Signals:
             return live
 
     def _nudge(self, live: Mapping[str, Live]) -> None:
-        for run_id, leg in live.items():
-            row = self._journal.run(run_id)
-            if row is not None and row.next_seq - 1 > leg.seq:
-                leg.nudge()
+        for run_id in self._journal.grown({run_id: leg.seq for run_id, leg in live.items()}):
+            live[run_id].nudge()

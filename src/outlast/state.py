@@ -36,6 +36,9 @@ from outlast.steps import Steps
 FINAL: Final = frozenset({"failed", "rejected", "cancelled"})
 """Statuses after which nothing of a run can go on."""
 
+ENDED: Final = FINAL | {"completed"}
+"""Statuses in which a run has nothing left to do, unless it is told more."""
+
 
 class RunState(msgspec.Struct, frozen=True):
     """Everything a run knows, and nothing else does: the fold of its journal."""
@@ -172,7 +175,7 @@ def _finished(state: RunState, event: RunFinished, record: Record) -> RunState:
 
 
 def _told(state: RunState, _: ControlGiven, record: Record) -> RunState:
-    if state.status == "completed" or state.status in FINAL:
+    if state.status in ENDED:
         return state
     told = control.evolve(state.control, record)
     if told == state.control:

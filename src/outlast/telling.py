@@ -59,15 +59,6 @@ def _after(state: RunState, stream: str, told: ControlGiven) -> RunState:
     return fold((Record(stream, state.next_seq, 0, time.time_ns(), 0, told),), state)
 
 
-def below(journal: Journal, run_id: str) -> tuple[str, ...]:
-    """Return the ids of all runs below a run, parents before their children."""
-    rows = journal.runs()
-    found = [run_id]
-    for parent in found:
-        found += [one.id for one in rows if one.parent == parent]
-    return tuple(found[1:])
-
-
 def nobody() -> Agent:
     """Return whom a run is driven with of which nothing is to be driven any more."""
     return Agent("nobody", model="none", budget=Budget())

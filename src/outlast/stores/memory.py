@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from hashlib import sha256
 from typing import Any
 
@@ -161,6 +161,26 @@ class MemoryJournal:
                 if status in {None, row.status} and agent in {None, row.agent}
             ]
         return rows[:limit]
+
+    def below(self, run_id: str) -> list[RunRow]:
+        """Return the rows of all runs below a run, parents before their children."""
+        with self._open():
+            found: list[RunRow] = []
+            parents = {run_id}
+            while parents - {""}:
+                children = [row for row in self._rows.values() if row.parent in parents]
+                found += children
+                parents = {row.id for row in children}
+            return found
+
+    def grown(self, known: Mapping[str, int]) -> list[str]:
+        """Return which of these runs have records beyond the seq that is known of each."""
+        with self._open():
+            return [
+                run_id
+                for run_id, seq in known.items()
+                if (row := self._rows.get("run:" + run_id)) is not None and row.next_seq - 1 > seq
+            ]
 
     def changes(self) -> int:
         """Return a number that is another one once anybody has written since."""

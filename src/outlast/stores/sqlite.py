@@ -20,13 +20,14 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 import apsw
+import msgspec
 
 from outlast.errors import Busy, JournalDamaged, OutlastError, RunNotFound, StoreError
 from outlast.journal import Balance, Commit, Posting, Proof, Record, RunRow
@@ -249,6 +250,18 @@ class SqliteJournal:
         with self._reading() as connection:
             rows = self._all(connection, query, *(*values, -1 if limit is None else limit))
         return [_run_row(row) for row in rows]
+
+    def below(self, run_id: str) -> list[RunRow]:
+        """Return the rows of all runs below a run, parents before their children."""
+        with self._reading() as connection:
+            rows = self._all(connection, "runs_below", run_id)
+        return [_run_row(row) for row in rows]
+
+    def grown(self, known: Mapping[str, int]) -> list[str]:
+        """Return which of these runs have records beyond the seq that is known of each."""
+        with self._reading() as connection:
+            rows = self._all(connection, "grown", msgspec.json.encode(known).decode())
+        return [run_id for (run_id,) in rows]
 
     def changes(self) -> int:
         """Return a number that is another one once anybody has written since; no table is read."""

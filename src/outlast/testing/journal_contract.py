@@ -442,6 +442,24 @@ class JournalContract:
         assert ids(agent="x", status="running", limit=1) == ["d"]
         assert ids(status="failed") == []
 
+    def test_runs_below_a_run(self, journal: Journal) -> None:
+        """All of them, parents before their children, and nobody else's."""
+        for name, parent in [("r", ""), ("s", ""), ("b", "r"), ("c", "s"), ("a", "r"), ("d", "b")]:
+            begin(journal, name, parent=parent)
+        assert [row.id for row in journal.below("r")] == ["b", "a", "d"]
+        assert [row.id for row in journal.below("b")] == ["d"]
+        assert journal.below("d") == []
+        assert journal.below("nobody") == []
+        assert journal.below("") == []
+
+    def test_runs_that_have_grown(self, journal: Journal) -> None:
+        """A run has grown that has records beyond what is known of it."""
+        for name in ("a", "b", 'c"ä'):
+            journal.append(note(begin(journal, name)))
+        known = {"a": 1, "b": 2, 'c"ä': 1, "nobody": 0}
+        assert sorted(journal.grown(known)) == ["a", 'c"ä']
+        assert journal.grown({}) == []
+
     def test_a_run_is_listed_under_its_latest_status(self, journal: Journal) -> None:
         """A change of status is seen at once by whoever looks for it."""
         stream = begin(journal, "a", status="queued")

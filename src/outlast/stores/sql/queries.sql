@@ -131,6 +131,22 @@ SELECT id, agent, version, status, phase, answer, cost_nano, in_doubt_nano, toke
        created_at, updated_at, wake_at, why, degraded, tenant, parent, root, next_seq, fence
 FROM runs WHERE status = ? AND agent = ? ORDER BY number DESC LIMIT ?;
 
+-- runs_below --
+-- The rows of all runs below a run, parents before their children.
+WITH RECURSIVE below (id, depth) AS (
+    SELECT id, 1 FROM runs WHERE parent = ? AND parent <> ''
+    UNION ALL
+    SELECT runs.id, depth + 1 FROM below JOIN runs ON runs.parent = below.id AND runs.parent <> ''
+)
+SELECT runs.id, agent, version, status, phase, answer, cost_nano, in_doubt_nano, tokens, turns,
+       created_at, updated_at, wake_at, why, degraded, tenant, parent, root, next_seq, fence
+FROM below CROSS JOIN runs ON runs.id = below.id ORDER BY depth, number;
+
+-- grown --
+-- Which runs of a JSON object of ids and seqs have records beyond those.
+SELECT runs.id FROM json_each(?) AS known JOIN runs ON runs.id = known.key
+WHERE runs.next_seq - 1 > known.value;
+
 -- ── money ────────────────────────────────────────────────────────────────────────────────────
 
 -- balance --
