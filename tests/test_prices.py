@@ -423,6 +423,24 @@ def test_a_price_that_is_declared_counts():
         prices.rates("my-model", "fast")
 
 
+def test_what_was_declared_is_billed_so_whatever_the_reply_is_called(monkeypatch):
+    """A date, or a name of whoever serves it, makes no other model; one that is known does."""
+    prices.declare_price("served-model", input=1, output=2)
+    declared = prices._DECLARED["served-model"]
+    monkeypatch.setitem(prices._DECLARED, "claude-sonnet-5-5", declared)
+    for asked, replied, billed in [
+        ("claude-sonnet-5-5", "claude-sonnet-5-5-20261001", "claude-sonnet-5-5"),
+        ("served-model", "served-model-v2", "served-model"),
+        ("served-model", "claude-opus-5-5", "claude-opus-5-5"),
+        ("claude-opus-5-5", "unheard-of", "unheard-of"),
+    ]:
+        assert prices.billed_as(asked, replied) == billed
+    usage = counted(
+        input_tokens=2, iterations=[{"model": "x-1", "input_tokens": 2, "output_tokens": 0}]
+    )
+    assert prices.exact("served-model", usage).nano == 2_000
+
+
 def test_a_price_does_not_change_under_a_running_process():
     """The same again is the same; other prices are refused."""
     for _ in range(2):

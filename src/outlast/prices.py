@@ -247,9 +247,18 @@ def _is_resident(used: Usage, terms: Terms) -> bool:
 
 
 def billed_as(asked: str, replied: str) -> str:
-    """Return under which name a reply is billed: on Bedrock the one asked, which no reply says."""
+    """Return under which name a reply is billed.
+
+    On Bedrock that is the one asked, which no reply says.  What a user declared the price of is
+    billed so, too, whatever date or name of its own whoever serves it puts into the reply; another
+    model that is known, such as one to fall back to, is billed as itself.
+    """
     there = _on_bedrock(asked)
-    return asked if there and there[1] == undated(replied) else replied
+    if there and there[1] == undated(replied):
+        return asked
+    if asked in _DECLARED and (undated(replied) == undated(asked) or not known(replied)):
+        return asked
+    return replied
 
 
 def search_fees(raw: bytes | msgspec.Raw) -> int:
