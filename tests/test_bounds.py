@@ -356,3 +356,30 @@ def test_a_factor_is_never_lowered() -> None:
     less = replace(event, percent=101)
     later = Record("run:r", state.next_seq, 1, 1, 1, less)
     assert fold([later], state).factors == {OPUS: event.percent}
+
+
+def test_fees_of_searches_raise_no_bound() -> None:
+    """What searches cost is told where it passes what was held, and is no word about prompts."""
+
+    def searching(request: dict[str, Any], attempt: int) -> Any:
+        used = {"server_tool_use": {"web_search_requests": 20}} if turn_number(request) == 1 else {}
+        return rounds(request, **used)
+
+    model = ScriptedModel(searching)
+    with outlast.Outlast("memory://", model=model) as app:
+        assert app.run(asker(), LONG, run_id="r").status == "completed"
+        (event,) = told(app.journal)
+        assert 0 < event.over_nano <= 20 * 10**7, "of the fees, at $0.01 each"
+        assert overdrawn(model.bill, app.journal, "r") == [1]
+        assert event.percent == 100
+        assert fleet(app.journal) == []
+        fees = held(app.journal, "r")
+    with outlast.Outlast("memory://", model=ScriptedModel(honest)) as app:
+        app.run(asker(), LONG, run_id="r")
+        assert fees == held(app.journal, "r"), "no call holds more for it"
+
+
+def held(journal: Any, run_id: str) -> list[int]:
+    """Return what each call of a run held, in tokens."""
+    events = [record.event for record in journal.read(f"run:{run_id}")]
+    return [event.hold_tokens for event in events if isinstance(event, ModelCallStarted)]

@@ -205,6 +205,8 @@ class Exceeded(msgspec.Struct, frozen=True, gc=False):
     """The bound that was held."""
     actual: int
     over_nano: int
+    fees_nano: int = 0
+    """Of what it cost: web searches, which are not held, and say nothing of a prompt's length."""
 
 
 class Conversation(msgspec.Struct, frozen=True):
@@ -546,20 +548,19 @@ def _excess(conversation: Conversation, event: ModelCallSucceeded) -> Exceeded |
     bound = bound_within(call.hold_tokens, call.max_tokens, terms)
     if event.tokens <= bound and event.cost_nano <= call.hold_nano:
         return None  # nearly every reply, and without reading its usage
-    # What web searches cost was not held, and says nothing of how long a prompt was.
-    cost_nano = event.cost_nano - search_fees(event.usage)
     # Of several prompts the longest counts, without what was written in the passes before it, and
     # all of them count against all that was held.
     longest = _longest_prompt(event.usage) - (terms.passes - 1) * call.max_tokens
     actual = max(longest, bound_within(event.tokens, call.max_tokens, terms))
-    if actual <= bound and cost_nano <= call.hold_nano:
+    if actual <= bound and event.cost_nano <= call.hold_nano:
         return None
     return Exceeded(
         call_id=event.call_id,
         plain=conversation.input_bound + FRAMING_TOKENS,
         bound=bound,
         actual=actual,
-        over_nano=max(0, cost_nano - call.hold_nano),
+        over_nano=max(0, event.cost_nano - call.hold_nano),
+        fees_nano=search_fees(event.usage),
     )
 
 

@@ -278,7 +278,8 @@ def _exceeded(ask: Conversation, over: Exceeded, *, batch: bool) -> BoundExceede
     # Money that was short is turned into the tokens of a prompt that would have brought it.
     model, terms = ask.spec.model, _terms(ask, batch=batch)
     more = worst_case(model, over.bound + 1_000, 0, terms) - worst_case(model, over.bound, 0, terms)
-    needed = max(over.actual, over.bound - (-1_000 * over.over_nano // more))
+    short = max(0, over.over_nano - over.fees_nano)
+    needed = max(over.actual, over.bound - (-1_000 * short // more))
     return BoundExceeded(
         ask_id=ask.ask_id,
         call_id=over.call_id,

@@ -285,11 +285,9 @@ def test_no_thread_is_left() -> None:
             with pytest.raises(UsageError, match="is taken"):
                 app.run(wrong, "x", run_id=f"w-{number}")
         ended = time.monotonic() + 10
-        while flows := [one for one in threading.enumerate() if one.name == "outlast-flow"]:
-            assert time.monotonic() < ended, flows
-        assert threading.active_count() <= before + 2, (
-            "the application's own loop, and who looks for what others write"
-        )
+        while threading.active_count() > before + 1:  # the application's own loop stays
+            assert time.monotonic() < ended, threading.enumerate()
+            time.sleep(0.01)
 
 
 def test_no_task_is_left() -> None:
