@@ -460,6 +460,17 @@ class JournalContract:
         assert sorted(journal.grown(known)) == ["a", 'c"ä']
         assert journal.grown({}) == []
 
+    def test_whether_anybody_has_written(self, journal: Journal) -> None:
+        """The number of changes is the same until there is something new to read."""
+        seen = [journal.changes()]
+        for name in ("a", "b"):
+            assert journal.changes() == seen[-1]
+            stream = begin(journal, name)
+            seen.append(journal.changes())
+            journal.append(note(stream))
+            seen.append(journal.changes())
+        assert len(set(seen)) == len(seen), seen
+
     def test_a_run_is_listed_under_its_latest_status(self, journal: Journal) -> None:
         """A change of status is seen at once by whoever looks for it."""
         stream = begin(journal, "a", status="queued")
