@@ -636,4 +636,4 @@ def test_every_query_says_what_it_is_for():
         after = text.split(f"-- {name} --\n")[1]
         assert after.startswith("-- "), name
         assert after.split("\n")[0].endswith("."), name
-        assert sql.split()[0] in {"SELECT", "INSERT", "UPDATE", "DELETE"}, name
+        assert sql.split()[0] in {"WITH", "SELECT", "INSERT", "UPDATE", "DELETE"}, name
