@@ -20,10 +20,9 @@ from flow_stubs import Deeds, Dying, before, named, of_kind, opened
 from outlast import steps
 from outlast.errors import FlowChanged, StepFailed, StoreError
 from outlast.events import (
+    ApprovalRequested,
     ChildStarted,
     ModelCallSucceeded,
-    RunParked,
-    RunWoken,
     StepFinished,
     StepStarted,
 )
@@ -63,8 +62,11 @@ GONE = StepFinished(name="a", kind="step", status="failed", error="no")
             [StepStarted(name="s", kind="sleep", effect="read", until=9)],
             Steps({"s": Begun("sleep", "", "read", until=9)}),
         ),
-        ([RunParked(until=9, why="")], Steps(wake_at=9)),
-        ([RunParked(until=9, why=""), RunWoken()], Steps()),
+        (
+            [ApprovalRequested(name="a", question="Now?", given="g", expires_at=9)],
+            Steps({"a": Begun("approval", "g", until=9)}),
+        ),
+        ([ApprovalRequested(call_id="x.m1.t1", question="Now?")], Steps()),
     ],
     ids=[
         "nothing",
@@ -76,8 +78,8 @@ GONE = StepFinished(name="a", kind="step", status="failed", error="no")
         "a child",
         "a child that is a tool call",
         "a sleep",
-        "parked",
-        "woken",
+        "an approval",
+        "an approval of a tool call",
     ],
 )
 def test_what_is_known(events: list[Any], known: Steps) -> None:

@@ -139,9 +139,14 @@ class Interrupt(msgspec.Struct, frozen=True):
 
 
 class Sleep(msgspec.Struct, frozen=True, kw_only=True):
-    """Wait, unless something in flight finishes before; nanoseconds since the epoch."""
+    """Wait, unless something in flight finishes before."""
 
     until: int
+    """When to decide again, in nanoseconds since the epoch; 0 is once somebody acts."""
+    why: str = ""
+    """What is waited for, for people; empty for a moment."""
+    person: bool = False
+    """A person is waited for."""
 
 
 Work: TypeAlias = CallModel | FetchReply | CountTokens | CallTool | CallStep | DriveChild
@@ -183,6 +188,12 @@ class World(msgspec.Struct, frozen=True, kw_only=True):
     """Those of the calls in flight that are given up already."""
     halted: tuple[str, ...] = ()
     """Why child runs were stopped, on which calls of tools wait: the run is stopped with them."""
+    asleep: Mapping[str, Sleep] = {}
+    """Those of the calls in flight that are runs which wait themselves, and for what."""
+    called: bool = False
+    """Something below a parked run is to be driven, so it is, before its time."""
+    draining: bool = False
+    """The driver is about to end, so nothing more is begun."""
     redact: Redact = same
     """What is told of arguments that do not fit goes through it: a validator may say anything."""
 

@@ -46,7 +46,7 @@ from outlast.operators import budget_set
 from outlast.operators import check_text as _check_text
 from outlast.redaction import checked, same
 from outlast.run import Run, run_of
-from outlast.runner import PATIENCE_S, Runner, Watch, first_request
+from outlast.runner import PATIENCE_S, Resting, Runner, Watch, first_request
 from outlast.signals import Live, Signals
 from outlast.starting import (
     OnChange,
@@ -62,7 +62,7 @@ from outlast.starting import (
     located,
     question,
 )
-from outlast.state import ENDED, FINAL, fold, row
+from outlast.state import ENDED, FINAL, PARKED, fold, is_due, row
 from outlast.stores import open_store
 from outlast.streaming import AsyncStream, Feed, Stream
 from outlast.telling import nobody, tell
@@ -437,8 +437,7 @@ class Outlast:
                 stream = run_stream(each)
                 epoch = await self._claimed(stream)
                 try:
-                    runner = self._own if self._at_home() else self._guest
-                    await runner.drive(each, nobody(), epoch=epoch, watch=Watch())
+                    await self._runner().drive(each, nobody(), epoch=epoch, watch=Watch())
                 finally:
                     self._journal.release(stream)
 
@@ -538,8 +537,7 @@ class Outlast:
             return digest
 
         content = rendered(input, put=put, redact=self._redact)
-        runner = self._own if self._at_home() else self._guest
-        return await runner.count(first_request(agent.spec(), content, blobs.get))
+        return await self._runner().count(first_request(agent.spec(), content, blobs.get))
 
     # ── streaming ───────────────────────────────────────────────────────────────────────────────
 
@@ -650,6 +648,7 @@ class Outlast:
         watch: Watch,
         on_change: OnChange,
         feed: Feed | None = None,
+        resting: Resting | None = None,
     ) -> Run:
         """Drive a run, or its fork, where one that was changed is to be left as it is."""
         driven = {run_id}
@@ -658,7 +657,9 @@ class Outlast:
             try:
                 if on_change == "fork":
                     await self._aside(self._check_before, run_id, who)
-                return await self._drive(run_id, who, wait_s, watch, on_change, feed)
+                return await self._drive(
+                    run_id, who, wait_s, watch, on_change, feed, resting=resting
+                )
             except VersionChanged as changed:
                 if on_change != "fork" or (feed is not None and feed.seq):
                     raise
@@ -673,7 +674,7 @@ class Outlast:
         if status not in ENDED:
             check_who(self._journal, run_id, who, "fork")
 
-    async def _drive(  # noqa: PLR0912, PLR0913, PLR0917  (what a drive is of, and who is told)
+    async def _drive(  # noqa: PLR0911, PLR0912, PLR0913, PLR0917  (what a drive is of, and who is told)
         self,
         run_id: str,
         who: Who,
@@ -682,6 +683,7 @@ class Outlast:
         on_change: OnChange,
         feed: Feed | None = None,
         message: _Message | None = None,
+        resting: Resting | None = None,
     ) -> Run:
         give_up_at = time.monotonic() + wait_s
         fenced = False
@@ -693,19 +695,29 @@ class Outlast:
                 raise RunEnded(run_id, status=run.status)
             if run.status in FINAL or (run.status == "completed" and not unsaid):
                 return run
-            if run.status == "paused" and not unsaid:
+            if run.status == "paused" and not unsaid and resting is None:
+                return run
+            if resting is not None and self._runner().draining:
+                resting.asleep(run)
                 return run
             if fenced and run.status == "stopped" and not unsaid:
                 return run  # whoever took it over has come to its end
-            if run.wake_at is not None and (left_s := _left_s(run)) > 0:
+            called = run.status in PARKED and await self._aside(self._has_due, run_id)
+            if not called and not unsaid and (left_s := _left_s(run)) > 0:
                 if left_s > wait_s:
                     return run
-                if await self._told_within(run_id, left_s):
+                told = await self._told_within(run, left_s, resting)
+                if resting is not None:
+                    await resting.awake()
+                if told:
                     continue
             try:
                 if not fenced:
-                    run = await self._drive_claimed(run_id, who, watch, on_change, feed, message)
-                    if run.status != "parked" or _left_s(run) > wait_s:
+                    run = await self._drive_claimed(
+                        run_id, who, watch, on_change, feed, message, called=called
+                    )
+                    waits = run.status in PARKED or (run.status == "paused" and resting is not None)
+                    if not waits or _left_s(run) > wait_s or self._runner().draining:
                         return run
                     continue
                 holder = "another process"
@@ -723,20 +735,40 @@ class Outlast:
                 return _because(self.get(run_id), f"driven by {holder}")
             await asyncio.sleep(_POLL_S)
 
-    async def _told_within(self, run_id: str, left_s: float) -> bool:
-        """Let the time of a parked run go by; return whether somebody wrote something meanwhile."""
-        row = self._journal.run(run_id)
-        waiting = _Waiting(asyncio.get_running_loop(), 0 if row is None else row.next_seq - 1)
-        self._waiting[run_id] = waiting
+    async def _told_within(self, run: Run, left_s: float, resting: Resting | None) -> bool:
+        """Let the time of a run that waits go by; return whether somebody wrote something.
+
+        It may be written into the run, or into one below it.
+        """
+        rows = await self._aside(self._journal.below, run.id)
+        row = await self._aside(self._journal.run, run.id)
+        now = time.time_ns()
+        if row is None or row.status != run.status or any(is_due(one, now) for one in rows):
+            return True
+        told = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        news = {one.id: _Waiting(loop, told, one.next_seq - 1) for one in (row, *rows)}
+        self._waiting.update(news)
         self._signals.look()
+        if resting is not None:
+            resting.asleep(run)
         try:
-            await asyncio.wait_for(waiting.told.wait(), left_s)
+            await asyncio.wait_for(told.wait(), None if math.isinf(left_s) else left_s)
         except TimeoutError:
             return False
         finally:
-            if self._waiting.get(run_id) is waiting:
-                del self._waiting[run_id]
+            for run_id, waiting in news.items():
+                if self._waiting.get(run_id) is waiting:
+                    del self._waiting[run_id]
         return True
+
+    def _has_due(self, run_id: str) -> bool:
+        """Return whether a run below one that is parked is to be driven."""
+        now = time.time_ns()
+        return any(is_due(row, now) for row in self._journal.below(run_id))
+
+    def _runner(self) -> Runner:
+        return self._own if self._at_home() else self._guest
 
     async def _drive_claimed(  # noqa: PLR0913, PLR0917  (as _drive)
         self,
@@ -746,10 +778,12 @@ class Outlast:
         on_change: OnChange,
         feed: Feed | None,
         message: _Message | None,
+        *,
+        called: bool,
     ) -> Run:
         self._seen[who.name] = who
         await self._aside(check_who, self._journal, run_id, who, on_change)
-        runner = self._own if self._at_home() else self._guest
+        runner = self._runner()
         stream = run_stream(run_id)
         epoch = await self._claimed(stream)
         self._declared[run_id] = who.budget.limits
@@ -765,6 +799,7 @@ class Outlast:
                 check=partial(self._check_ask, run_id, on_change),
                 spawn=partial(self._spawned, on_change),
                 above=await self._aside(ancestors, self._journal, run_id, self._declared),
+                called=called,
             )
         finally:
             self._declared.pop(run_id, None)
@@ -788,6 +823,7 @@ class Outlast:
         parent: str,
         root: str,
         tenant: str,
+        resting: Resting,
         batch: bool = False,
     ) -> Run:
         """Drive a child run to its end, from wherever its journal ends."""
@@ -795,7 +831,7 @@ class Outlast:
         run = await self._aside(partial(self._started, run_id, who, given, **more))
         if run.parent != parent:
             raise RunConflict(run_id, what="parent", recorded=run.parent, given=parent)
-        return await self._driven(run_id, who, math.inf, Watch(), on_change)
+        return await self._driven(run_id, who, math.inf, Watch(), on_change, resting=resting)
 
     # ── talking on ──────────────────────────────────────────────────────────────────────────────
 
@@ -960,14 +996,14 @@ class Outlast:
 class _Waiting:
     """Somebody who waits for a parked run, and is told when others write into it."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, seq: int) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, told: asyncio.Event, seq: int) -> None:
         self.seq = seq
-        self.told = asyncio.Event()
+        self._told = told
         self._loop = loop
 
     def nudge(self) -> None:
         with suppress(RuntimeError):  # the loop is closed, and nobody waits
-            self._loop.call_soon_threadsafe(self.told.set)
+            self._loop.call_soon_threadsafe(self._told.set)
 
 
 @dataclass
@@ -989,8 +1025,12 @@ def _named(who: Who) -> str:
 
 
 def _left_s(run: Run) -> float:
-    """Return for how long a run is still parked."""
-    return 0.0 if run.wake_at is None else (run.wake_at - time.time_ns()) / 1_000_000_000
+    """Return for how long a run is to be left alone; without an end where that is for others."""
+    if run.status not in (*PARKED, "paused"):
+        return 0.0
+    if run.status == "paused" or run.wake_at is None:
+        return math.inf
+    return (run.wake_at - time.time_ns()) / 1_000_000_000
 
 
 def _because(run: Run, why: str) -> Run:

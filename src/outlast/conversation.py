@@ -171,6 +171,8 @@ class Pending(msgspec.Struct, frozen=True):
     """What the attempt in flight was declared to do to the world."""
     result: bytes = b""
     """The encoded `tool_result` block; empty until there is one."""
+    edited: Raw = NULL
+    """What a person made of the arguments; null where they are Claude's."""
 
 
 class Cached(msgspec.Struct, frozen=True, gc=False):
@@ -723,7 +725,12 @@ def _call_corrected(
 
 
 def _tool_started(conversation: Conversation, event: ToolCallStarted, _: Record) -> Conversation:
-    changes = {"call_id": event.call_id, "attempts": event.attempt, "effect": event.effect}
+    changes = {
+        "call_id": event.call_id,
+        "attempts": event.attempt,
+        "effect": event.effect,
+        "edited": event.arguments,
+    }
     return replace(
         conversation,
         pending=_changed(conversation, event.tool_use_id, changes),
@@ -753,7 +760,10 @@ def _tool_answered(
     event: ToolCallSucceeded | ToolCallFailed | ToolCallInDoubt,
     error: bytes,
 ) -> Conversation:
-    changes = {"call_id": "", "result": _result(event, error)}
+    edited = next(
+        (one.edited for one in conversation.pending if one.tool_use_id == event.tool_use_id), NULL
+    )
+    changes = {"call_id": "", "result": _result(event, error, edited)}
     pending = _changed(conversation, event.tool_use_id, changes)
     results = [one.result for one in pending]
     if not all(results):
@@ -826,14 +836,25 @@ _RULES: Final[dict[type[Event], Callable[[Conversation, Any, Record], Conversati
 _IS_ERROR: Final = b',"is_error":true'
 
 
-def _result(event: ToolCallSucceeded | ToolCallFailed | ToolCallInDoubt, error: bytes) -> bytes:
+def _result(
+    event: ToolCallSucceeded | ToolCallFailed | ToolCallInDoubt, error: bytes, edited: Raw
+) -> bytes:
     return b"".join(
         (
             b'{"type":"tool_result","tool_use_id":',
             _json(event.tool_use_id),
             b',"content":',
-            event.content,
+            event.content if edited == NULL else _told_of(edited, bytes(event.content)),
             error,
             b"}",
         )
     )
+
+
+def _told_of(edited: Raw, content: bytes) -> bytes:
+    """Return a result that tells Claude with which arguments the call was made."""
+    told = _json(
+        "Before this call was made, a person changed its arguments to " + bytes(edited).decode()
+    )
+    blocks = content[1:-1] if content[:1] == b"[" else b'{"type":"text","text":%b}' % content
+    return b'[{"type":"text","text":%b},%b]' % (told, blocks) if blocks else told

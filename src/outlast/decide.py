@@ -15,6 +15,8 @@ that follows from it share one commit.
 | a tool use without a result | wait |
 | a tool use that is a run of its own, which was stopped | stopped with it |
 | a failed attempt worth repeating | wait for its time, then ask again |
+| nothing in flight, and long to wait | the run is parked; see `park` |
+| a tool use that a person has to allow | asked, and waited for |
 | a failed attempt that only a person can mend | the run stops, saying why |
 | a failed attempt not worth repeating, or one too many | the run fails, saying why |
 | a reply that ended its turn | the answer |
@@ -28,8 +30,9 @@ that follows from it share one commit.
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from hashlib import sha256
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 from msgspec import Raw
@@ -52,6 +55,7 @@ from outlast.actions import (
     child_id,
 )
 from outlast.agent import Agent
+from outlast.approvals import Request
 from outlast.budget import Limits
 from outlast.caching import LIFE_NS
 from outlast.conversation import (
@@ -72,17 +76,21 @@ from outlast.conversation import (
 from outlast.events import (
     NULL,
     RETRYABLE,
+    ApprovalRequested,
     AskAnswered,
     BoundExceeded,
     BudgetRefused,
     CacheMissed,
     ChildStarted,
     Effect,
+    FailureKind,
     FeedbackGiven,
     LoopDetected,
     ModelCallInDoubt,
     ModelCallStarted,
     RunFinished,
+    RunParked,
+    RunWoken,
     ToolCallFailed,
     ToolCallInDoubt,
     ToolCallStarted,
@@ -129,6 +137,9 @@ Any other is carried through a conversation as it came, but is never part of an 
 CUTS: Final = 3
 """How many replies in a row may be cut off at `max_tokens` and are gone on with."""
 
+NAP_NS: Final = 5 * NS
+"""What an agent waits for at most without being parked, in nanoseconds."""
+
 REPEATS: Final = 2
 """How often a `read` whose process died under it is repeated before the model is told."""
 
@@ -142,7 +153,9 @@ CAUTION: Final[tuple[Effect, ...]] = ("read", "idempotent", "once")
 """Effects in the order of what it would cost to repeat them wrongly."""
 
 
-def decide(state: RunState, agent: Agent, now: int, world: World) -> Step:
+def decide(  # noqa: PLR0911  (the rows of the table)
+    state: RunState, agent: Agent, now: int, world: World
+) -> Step:
     """Return the next step of the run.
 
     Args:
@@ -152,6 +165,8 @@ def decide(state: RunState, agent: Agent, now: int, world: World) -> Step:
         world: what lies outside the run.
 
     """
+    if state.parking.status:
+        return wake(state, now, world)
     if state.finished and not may_go_on(state, world.limits or agent.budget.limits):
         return REST
     if world.halted:
@@ -167,7 +182,40 @@ def decide(state: RunState, agent: Agent, now: int, world: World) -> Step:
         if step.events:
             return step
         waiting, actions = True, actions + step.actions
-    return Step(actions=actions) if waiting else Step((RunFinished(status="completed"),))
+    if not waiting:
+        return Step((RunFinished(status="completed"),))
+    return park(actions, now, world) or Step(actions=actions)
+
+
+def wake(state: RunState, now: int, world: World) -> Step:
+    """Return the next step of a parked run: it goes on when its time has come, or when called."""
+    return Step((RunWoken(),)) if world.called or state.parking.due(now) else REST
+
+
+def park(
+    actions: tuple[Action, ...], now: int, world: World, *, nap_ns: int = NAP_NS
+) -> Step | None:
+    """Return the park of a run that waits for nothing but time and people.
+
+    A wait that is not longer than `nap_ns` is not worth to be written down: it is slept through.
+    """
+    waits = [action for action in actions if isinstance(action, Sleep)]
+    if len(waits) < len(actions) or world.in_flight - world.asleep.keys():
+        return None
+    waits += world.asleep.values()
+    if not waits:
+        return None
+    until = min((wait.until for wait in waits if wait.until), default=0)
+    if until and until - now <= nap_ns:
+        return None
+    first = next((wait for wait in waits if wait.person), None)
+    first = first or next(wait for wait in waits if wait.until == until)
+    return Step((RunParked(until=until, why=first.why, person=first.person),))
+
+
+def moment(at: int) -> str:
+    """Return a time as sentences of the journal name it: UTC, to the second."""
+    return datetime.fromtimestamp(at // NS, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def stopped_child(why: str) -> Step:
@@ -204,7 +252,7 @@ def ask_step(  # noqa: PLR0911, PLR0913, PLR0917  (the rows of the table)
     if ask.call is not None:
         return WAIT if ask.call.call_id in world.in_flight else _unheard(ask, ask.call)
     if ask.pending:
-        return _tools_step(state, agent, ask, world, shared)
+        return _tools_step(state, agent, ask, now, world, shared)
     if ask.replied and ask.stop_reason not in GOES_ON:
         return _reply_step(ask)
     if ask.failure is not None and (step := _failure_step(state, ask, ask.failure, now)):
@@ -521,7 +569,19 @@ def _failure_step(state: RunState, ask: Conversation, failure: Failure, now: int
     if failure.at > now:
         return None  # the clock was set back, and nobody knows by how much: waiting could be long
     until = _next_attempt(state, ask, failure)
-    return Step(actions=(Sleep(until=until),)) if now < until else None
+    if now >= until:
+        return None
+    why = f"{_WAITS.get(failure.kind, 'waiting to ask Claude again')} until {moment(until)}"
+    return Step(actions=(Sleep(until=until, why=why),))
+
+
+_WAITS: Final[dict[FailureKind, str]] = {
+    "rate_limited": "waiting for Claude's rate limit",
+    "overloaded": "waiting for Claude, which is overloaded,",
+    "unavailable": "waiting for Claude, which is not available,",
+    "unreachable": "waiting for Claude, which cannot be reached,",
+}
+"""What a run waits for after an attempt that failed."""
 
 
 def _next_attempt(state: RunState, ask: Conversation, failure: Failure) -> int:
@@ -637,21 +697,39 @@ def _content(ask: Conversation) -> Raw:
 # ── tools ───────────────────────────────────────────────────────────────────────────────────────
 
 
-def _tools_step(
-    state: RunState, agent: Agent, ask: Conversation, world: World, shared: Limits | None
+def _tools_step(  # noqa: PLR0913, PLR0917  (everything a call depends on)
+    state: RunState,
+    agent: Agent,
+    ask: Conversation,
+    now: int,
+    world: World,
+    shared: Limits | None,
 ) -> Step:
+    actions: tuple[Action, ...] = ()
     for number, pending in enumerate(ask.pending, start=1):
         if pending.result or pending.call_id in world.in_flight:
             continue
         declared = agent.tool(pending.name)
+        if pending.call_id and declared is not None and declared.agent is not None:
+            # Its own journal says how far it came, so to drive it twice is to drive it once.
+            arguments = bytes(pending.arguments if pending.edited == NULL else pending.edited)
+            try:
+                given = declared.arguments(arguments)
+            except InvalidArguments:  # it was changed since, and cannot be called again
+                return _lost_tool(ask, pending, declared)
+            actions += (_tool_call(state, ask, pending, pending.call_id, given, world),)
+            continue
         if pending.call_id:
             return _lost_tool(ask, pending, declared)
         if (used_up := _no_more_tools(state, agent, ask, world, shared)) is not None:
             busy = any(one.call_id in world.in_flight for one in ask.pending if one.call_id)
             return WAIT if busy else used_up  # what is in flight may have an outcome yet
         call_id = f"{ask.ask_id}.m{ask.calls}.t{number}"
-        return _start_tool(state, ask, pending, declared, call_id, world)
-    return WAIT
+        step = _start_tool(state, ask, pending, declared, call_id, now, world)
+        if step.events:
+            return step
+        actions += step.actions
+    return Step(actions=actions)
 
 
 def _no_more_tools(
@@ -696,16 +774,25 @@ def _start_tool(  # noqa: PLR0913, PLR0917  (what a call is made of)
     pending: Pending,
     declared: Tool[..., object] | None,
     call_id: str,
+    now: int,
     world: World,
 ) -> Step:
     if declared is None:
         known = "This agent has no tool of that name, and nothing was called."
         return _not_called(ask, pending, call_id, "unknown_tool", known)
+    asked = state.approvals.of_call(call_id)
+    edited = NULL if asked is None or asked.given is None else asked.given.arguments
     try:
-        given = declared.arguments(bytes(pending.arguments))
+        given = declared.arguments(bytes(pending.arguments if edited == NULL else edited))
     except InvalidArguments as error:
         told = redacted(str(error), world.redact)
+        if edited != NULL:
+            told = f"A person changed the arguments, and nothing was called: {told}"
         return _not_called(ask, pending, call_id, "invalid_arguments", told)
+    if asked is None and declared.needs_approval(given):
+        return _request(ask, pending, declared, call_id, now)
+    if asked is not None and (step := _unapproved(ask, pending, call_id, asked, now)) is not None:
+        return step
     attempt = pending.attempts + 1
     intent = ToolCallStarted(
         ask_id=ask.ask_id,
@@ -714,22 +801,80 @@ def _start_tool(  # noqa: PLR0913, PLR0917  (what a call is made of)
         tool=pending.name,
         effect=declared.effect,
         attempt=attempt,
+        arguments=edited,
     )
-    call = CallTool(
+    is_child = declared.agent is not None
+    call = _tool_call(state, ask, pending, intent.call_id, given, world if is_child else None)
+    if is_child:
+        born = ChildStarted(name=call_id, child=call.child, call_id=intent.call_id)
+        return Step((intent, born), (call,))
+    return Step((intent,), (call,), last=len(ask.pending) == 1 == len(state.asks))
+
+
+def _tool_call(  # noqa: PLR0913, PLR0917  (what a call is made of)
+    state: RunState,
+    ask: Conversation,
+    pending: Pending,
+    call_id: str,
+    given: dict[str, Any],
+    world: World | None,
+) -> CallTool:
+    """Return the call of a tool; with `world` it is a run of its own, below the run."""
+    attempt = pending.attempts if call_id == pending.call_id else pending.attempts + 1
+    named = call_id if attempt == 1 else call_id.removesuffix(f".{attempt}")
+    return CallTool(
         ask_id=ask.ask_id,
-        call_id=intent.call_id,
+        call_id=call_id,
         tool_use_id=pending.tool_use_id,
         tool=pending.name,
         arguments=pending.arguments,
         given=given,
         attempt=attempt,
         place=_place(state, ask, pending),
-        child=child_id(world.run_id, call_id) if declared.agent is not None else "",
+        child="" if world is None else child_id(world.run_id, named),
     )
-    if call.child:
-        born = ChildStarted(name=call_id, child=call.child, call_id=intent.call_id)
-        return Step((intent, born), (call,))
-    return Step((intent,), (call,), last=len(ask.pending) == 1 == len(state.asks))
+
+
+def _request(
+    ask: Conversation, pending: Pending, declared: Tool[..., object], call_id: str, now: int
+) -> Step:
+    """Return the question whether a tool may be called."""
+    length = declared.approval_ns
+    return Step(
+        (
+            ApprovalRequested(
+                question=f"May {pending.name} be called?",
+                call_id=call_id,
+                ask_id=ask.ask_id,
+                tool=pending.name,
+                arguments=pending.arguments,
+                expires_at=now + length if length else 0,
+            ),
+        )
+    )
+
+
+def _unapproved(
+    ask: Conversation, pending: Pending, call_id: str, asked: Request, now: int
+) -> Step | None:
+    """Return what is done about a call that nobody allowed; `None` where somebody did."""
+    if asked.given is not None and asked.given.approved:
+        return None
+    if asked.given is not None:
+        note = f": {asked.given.note}" if asked.given.note else "."
+        told = f"A person did not allow this call of {pending.name}, and it was not made{note}"
+        return _not_called(ask, pending, call_id, "denied", told)
+    if asked.late(now):
+        told = f"Nobody allowed this call of {pending.name} in time, and it was not made."
+        return _not_called(ask, pending, call_id, "denied", told)
+    return Step(actions=(awaited(asked),))
+
+
+def awaited(asked: Request) -> Sleep:
+    """Return the wait for a person's answer."""
+    until = f" until {moment(asked.expires_at)}" if asked.expires_at else ""
+    why = f"waiting for a person{until}: {asked.question}"
+    return Sleep(until=asked.expires_at, why=why, person=True)
 
 
 def _not_called(

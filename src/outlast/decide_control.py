@@ -16,7 +16,7 @@ from typing import Final
 
 from outlast.actions import NS, REST, WAIT, Interrupt, Sleep, Step, World
 from outlast.decide import lost_call
-from outlast.events import RunFinished
+from outlast.events import RunFinished, RunParked
 from outlast.state import ENDED, RunState
 
 GRACE_NS: Final = 30 * NS
@@ -35,7 +35,7 @@ def decide_control(state: RunState, now: int, world: World) -> Step | None:
         assert ask.call is not None, f"{call_id} is held, and in flight nowhere"  # noqa: S101
         return lost_call(ask.call)
     if told.paused:
-        return WAIT if world.in_flight else REST
+        return WAIT if world.in_flight - world.asleep.keys() else REST
     return _cancel(state, now, world)
 
 
@@ -48,3 +48,17 @@ def _cancel(state: RunState, now: int, world: World) -> Step:
     if given_up - world.interrupted:
         return Step(actions=(Interrupt(given_up - world.interrupted),))
     return WAIT if late else Step(actions=(Sleep(until=state.control.at + GRACE_NS),))
+
+
+def decide_drain(state: RunState, now: int, world: World) -> Step | None:
+    """Return the next step of a run whose driver is about to end, `None` where it is not.
+
+    What is in flight has its outcome first; then the run is parked, for the next driver.
+    """
+    if not world.draining or state.status not in ("queued", "running"):
+        return None
+    if world.in_flight - world.asleep.keys():
+        return WAIT
+    if state.status == "queued":
+        return REST
+    return Step((RunParked(until=now, why="its worker was shut down"),))

@@ -8,7 +8,8 @@
 | has a child run that was stopped | stopped with it, once nothing else is in flight |
 | wants a child run | driven, from wherever its own journal ends |
 | asks an agent | as for any question; see `decide`; its failure fails the ask, not the run |
-| wants only sleeps, and nothing is in flight | parked until the first is over |
+| wants a person's approval | asked, and waited for; late is denied |
+| wants only sleeps and approvals, and nothing is in flight | parked until the first is over |
 | raised | the run fails, saying what |
 | returned | the run is completed, with what it returned |
 """
@@ -16,31 +17,37 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from typing import Any, Final
+
+import msgspec
+from msgspec import Raw
 
 from outlast import wants
 from outlast.actions import NS, REST, WAIT, Action, CallStep, DriveChild, Sleep, Step, World
+from outlast.approvals import Given
 from outlast.conversation import Conversation
 from outlast.decide import (
     CAUTION,
     REPEATS,
     ask_step,
+    awaited,
     exceeded_step,
     failed,
     lost_call,
     may_go_on,
+    moment,
+    park,
     stopped_child,
+    wake,
 )
 from outlast.events import (
+    ApprovalRequested,
     AskFailed,
     AskStarted,
     ChildStarted,
     MessageReceived,
     PhaseEntered,
     RunFinished,
-    RunParked,
-    RunWoken,
     StepFinished,
     StepStarted,
 )
@@ -49,15 +56,15 @@ from outlast.state import RunState
 from outlast.steps import Begun
 
 NAP_NS: Final = NS
-"""A sleep that is not longer is slept through, rather than to park the run."""
+"""What a flow waits for at most without being parked, in nanoseconds."""
 
 
 def decide_flow(  # noqa: PLR0911  (the rows of the table)
     state: RunState, flow: Flow[..., Any], now: int, world: World
 ) -> Step:
     """Return the next step of a flow's run; see `decide.decide`."""
-    if state.status == "parked":
-        return Step((RunWoken(),)) if now >= state.steps.wake_at else REST
+    if state.parking.status:
+        return wake(state, now, world)
     if state.finished and not may_go_on(state, world.limits or flow.budget.limits):
         return REST
     wanted = world.wants
@@ -79,7 +86,8 @@ def decide_flow(  # noqa: PLR0911  (the rows of the table)
         if step.events:
             return step
         actions += step.actions
-    return _park(actions, now, world) or Step(actions=actions)
+    parked = park(actions, now, world, nap_ns=NAP_NS) if wanted.quiet else None
+    return parked or Step(actions=actions)
 
 
 def _let_go(state: RunState, call_id: str) -> Step:
@@ -109,28 +117,16 @@ def _end(state: RunState, now: int, world: World) -> Step:
     actions: tuple[Action, ...] = ()
     for name, want in wanted.steps.items():
         # Without a crash it would be in flight, and waited for.
-        if name in state.steps.begun and not isinstance(want, wants.Nap):
+        if name in state.steps.begun and not isinstance(want, wants.Nap | wants.Approval):
             step = _want_step(state, name, want, now, world)
             if step.events:
                 return step
             actions += step.actions
     if actions or world.in_flight:
-        return Step(actions=actions)
+        return park(actions, now, world, nap_ns=NAP_NS) or Step(actions=actions)
     if wanted.returned is None:
         return failed(wanted.raised)
     return Step((RunFinished(status="completed", answer=wanted.returned),))
-
-
-def _park(actions: tuple[Action, ...], now: int, world: World) -> Step | None:
-    """Return the park of a run that waits for nothing but time."""
-    naps = [action.until for action in actions if isinstance(action, Sleep)]
-    if not naps or len(naps) < len(actions) or world.in_flight or not world.wants.quiet:
-        return None
-    until = min(naps)
-    if until - now <= NAP_NS:
-        return None
-    at = datetime.fromtimestamp(until // NS, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    return Step((RunParked(until=until, why=f"sleeping until {at}"),))
 
 
 def _drawn(name: str, value: wants.Value) -> StepFinished:
@@ -179,6 +175,8 @@ def _want_step(state: RunState, name: str, want: wants.Step, now: int, world: Wo
             return Step((_drawn(name, want),))
         case wants.Nap():
             return _nap_step(name, begun, want, now)
+        case wants.Approval():
+            return _approval_step(state, name, want, now)
         case wants.Child():
             return _child_step(name, begun, want, world)
         case wants.Call():
@@ -190,7 +188,25 @@ def _nap_step(name: str, begun: Begun | None, want: wants.Nap, now: int) -> Step
         return Step((StepStarted(name=name, kind="sleep", effect="read", until=now + want.length),))
     if now >= begun.until:
         return Step((StepFinished(name=name, kind="sleep"),))
-    return Step(actions=(Sleep(until=begun.until),))
+    return Step(actions=(Sleep(until=begun.until, why=f"sleeping until {moment(begun.until)}"),))
+
+
+def _approval_step(state: RunState, name: str, want: wants.Approval, now: int) -> Step:
+    asked = state.approvals.of_name(name)
+    if asked is None:
+        request = ApprovalRequested(
+            question=want.question,
+            name=name,
+            context=want.context,
+            given=want.given,
+            expires_at=now + want.length if want.length else 0,
+        )
+        return Step((request,))
+    if asked.given is None and not asked.late(now):
+        return Step(actions=(awaited(asked),))
+    said = asked.given or Given(approved=False, note="nobody decided in time")
+    result = Raw(msgspec.json.encode({"approved": said.approved, "by": said.by, "note": said.note}))
+    return Step((StepFinished(name=name, kind="approval", result=result),))
 
 
 def _child_step(name: str, begun: Begun | None, want: wants.Child, world: World) -> Step:

@@ -20,7 +20,7 @@ from outlast.actions import Action, Interrupt, Short, Sleep, Step, Work, World
 from outlast.agent import Agent
 from outlast.budget import Limits
 from outlast.decide import decide
-from outlast.decide_control import decide_control
+from outlast.decide_control import decide_control, decide_drain
 from outlast.decide_flow import decide_flow
 from outlast.events import AnyEvent, ModelCallStarted, Outcome, RunFinished, RunParked, StepFinished
 from outlast.flows import Flow
@@ -82,6 +82,10 @@ class Outcomes(msgspec.Struct, frozen=True):
     """What the function of a flow asks for by now."""
     news: tuple[Record, ...] = ()
     """What others appended since, all of them outside events."""
+    asleep: Mapping[str, Sleep] = {}
+    """Those in flight that are runs which wait themselves."""
+    draining: bool = False
+    """The driver is about to end."""
     halted: tuple[tuple[str, str], ...] = ()
     """The calls that have no outcome because the runs that they are were stopped, and why."""
 
@@ -100,6 +104,7 @@ def drive(  # noqa: PLR0913  (all but two are keywords)
     now: int,
     limits: Limits | None = None,
     factors: Mapping[str, int] | None = None,
+    called: bool = False,
     redact: Redact = same,
 ) -> Loop:
     """Drive a run to rest and return its state.
@@ -112,6 +117,7 @@ def drive(  # noqa: PLR0913  (all but two are keywords)
         now: nanoseconds since the epoch, UTC.
         limits: what the run may use, where somebody set that.
         factors: by how much bounds are multiplied in every run; see `World.factors`.
+        called: whether it goes on though it is parked, because of a run below it.
         redact: what a text goes through that the decisions have of the user's code.
 
     """
@@ -121,6 +127,8 @@ def drive(  # noqa: PLR0913  (all but two are keywords)
     alone = False
     halted: tuple[str, ...] = ()
     interrupted: frozenset[str] = frozenset()
+    asleep: Mapping[str, Sleep] = {}
+    draining = False
     wants, run_id = NOTHING, stream.partition(":")[2]
     while True:
         world = World(
@@ -133,6 +141,9 @@ def drive(  # noqa: PLR0913  (all but two are keywords)
             alone=alone,
             halted=halted,
             interrupted=interrupted,
+            asleep=asleep,
+            called=called,
+            draining=draining,
             redact=redact,
         )
         plan = _plan(state, who, outcomes, world, _Place(stream, epoch, now))
@@ -171,6 +182,7 @@ def drive(  # noqa: PLR0913  (all but two are keywords)
         in_flight = plan.in_flight.difference(map(_call_id, outcomes))
         given_up = [one.call_ids for one in plan.actions if isinstance(one, Interrupt)]
         interrupted = interrupted.union(*given_up) & in_flight
+        asleep, draining = sent.asleep, sent.draining
         if sent.news:
             state = fold(sent.news, state)
         if sent.halted:
@@ -237,6 +249,8 @@ def _plan(
 def _decided(state: RunState, who: Agent | Flow[..., Any], now: int, world: World) -> Step:
     if (told := decide_control(state, now, world)) is not None:
         return told
+    if (drained := decide_drain(state, now, world)) is not None:
+        return drained
     if isinstance(who, Flow):
         return decide_flow(state, who, now, world)
     return decide(state, who, now, world)

@@ -86,6 +86,7 @@ ToolFailureKind: TypeAlias = Literal[
     "cancelled",  # the run was cancelled while the call was in flight
     "unknown_tool",  # Claude asked for a tool that this agent does not have
     "invalid_arguments",  # Claude's arguments do not fit the tool's schema
+    "denied",  # a person did not allow it, or nobody did in time
     "bad_result",  # what the function returned cannot be written as JSON, or shown to Claude
 ]
 """Why a tool call came to nothing."""
@@ -114,6 +115,7 @@ StepKind: TypeAlias = Literal[
     "sleep",  # time went by
     "value",  # the time, an id or a random number, drawn once
     "child",  # a run of its own ended
+    "approval",  # a person decided
 ]
 """What a flow waited for."""
 
@@ -256,12 +258,60 @@ class RunParked(Event, frozen=True, kw_only=True, omit_defaults=True, gc=False, 
     kept: ClassVar[tuple[str, ...]] = ("until",)
 
     until: int
-    """When it is to go on, in nanoseconds since the epoch."""
+    """When it is to go on, in nanoseconds since the epoch; 0 is once somebody acts."""
     why: str
+    person: bool = False
+    """It waits for a person, though perhaps not for ever."""
 
 
 class RunWoken(Event, frozen=True, kw_only=True, omit_defaults=True, gc=False, tag="run_woken"):
     """The run goes on after it was parked."""
+
+
+class ApprovalRequested(
+    Event, frozen=True, kw_only=True, omit_defaults=True, gc=False, tag="approval_requested"
+):
+    """A person is to say whether something may be done."""
+
+    kept: ClassVar[tuple[str, ...]] = ("name", "call_id", "tool", "expires_at")
+
+    question: str
+    name: str = ""
+    """What a flow calls it; empty for a call of a tool."""
+    call_id: str = ""
+    """The call of a tool that is not made before; empty for what a flow asks."""
+    ask_id: str = ""
+    tool: str = ""
+    arguments: Raw = NULL
+    """What the tool is to be called with, as JSON."""
+    context: Raw = NULL
+    """What the person should see to decide, as JSON."""
+    given: str = ""
+    """Hex SHA-256 of what a flow asked."""
+    expires_at: int = 0
+    """From when on it counts as denied, in nanoseconds since the epoch; 0 is never."""
+
+
+class ApprovalGiven(
+    Event, frozen=True, kw_only=True, omit_defaults=True, gc=False, tag="approval_given"
+):
+    """A person said yes or no.  An outside event; the first that comes in time counts."""
+
+    kept: ClassVar[tuple[str, ...]] = ("name", "call_id", "approved", "by")
+
+    approved: bool
+    name: str = ""
+    call_id: str = ""
+    arguments: Raw = NULL
+    """What the tool is to be called with instead; null where nothing was changed."""
+    note: str = ""
+    by: str = ""
+
+
+class RunLeft(Event, frozen=True, kw_only=True, omit_defaults=True, gc=False, tag="run_left"):
+    """A worker cannot drive the run and leaves it to others.  An outside event."""
+
+    why: str
 
 
 class NoteAdded(Event, frozen=True, kw_only=True, omit_defaults=True, gc=False, tag="note_added"):
@@ -698,6 +748,8 @@ class ToolCallStarted(
     tool: str
     effect: Effect
     attempt: int = 1
+    arguments: Raw = NULL
+    """What a person made of the arguments; null where they are those of the reply."""
 
 
 class ToolCallSucceeded(
@@ -785,6 +837,9 @@ AnyEvent: TypeAlias = (
     | ChildStarted
     | RunParked
     | RunWoken
+    | RunLeft
+    | ApprovalRequested
+    | ApprovalGiven
     | AskStarted
     | MessageReceived
     | FeedbackGiven
@@ -820,7 +875,13 @@ Outcome: TypeAlias = (
 )
 """What an action can come to."""
 
-OUTSIDE: Final[tuple[type[Event], ...]] = (NoteAdded, ModelCallReconciled, ControlGiven)
+OUTSIDE: Final[tuple[type[Event], ...]] = (
+    NoteAdded,
+    ModelCallReconciled,
+    ControlGiven,
+    ApprovalGiven,
+    RunLeft,
+)
 """Events that others than the run's driver may append, at any time."""
 
 _ENCODER: Final = msgspec.json.Encoder()

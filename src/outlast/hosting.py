@@ -51,11 +51,11 @@ from outlast.events import Effect
 from outlast.flows import Flow, hint, validated
 from outlast.phases import check_entry
 from outlast.prices import check_priced
-from outlast.redaction import redacted
-from outlast.run import Run
+from outlast.redaction import redacted, within
+from outlast.run import Approval, Expires, Run
 from outlast.state import RunState
 from outlast.steps import Begun, Finished
-from outlast.tools import Tool
+from outlast.tools import EXPIRES, Tool
 from outlast.versions import version_of
 from outlast.wants import Wants
 
@@ -205,7 +205,9 @@ class Host:
         for name in list(self._steps):
             if (over := state.steps.finished.get(name)) is not None:
                 del self._steps[name]
-                self._answer(f"step {name}", partial(self._result, name, over))
+                given = over.kind == "approval"
+                answer = partial(_approval_of, over) if given else partial(self._result, name, over)
+                self._answer(f"step {name}", answer)
 
     async def unwind(self) -> None:
         """End this execution, wherever it is."""
@@ -352,6 +354,28 @@ class Host:
             return self._ready(lambda: self._result(named, over), named, "sleep")
         self._steps[named] = wants.Nap(length=length)
         return self._wait(f"step {named}", named, "sleep")
+
+    def approval(
+        self, question: str, context: Any, expires: Expires, name: str | None
+    ) -> asyncio.Future[Any]:
+        """Return the future of what a person says."""
+        if not isinstance(question, str) or not question.strip():
+            self._stop(UsageError(f"approval: {question!r} is no question; give a text"))
+        length = 0 if expires is None else nanoseconds(expires)
+        named = self._named("approval", "approval", name)
+        given = _digest([question, context])
+        if (over := self._known(named, "approval", given)) is not None:
+            return self._ready(lambda: _approval_of(over), named, "approval")
+        try:
+            seen = within(_to_json(context).decode(), self._around.redact)
+            msgspec.json.decode(seen)
+        except Exception as error:  # noqa: BLE001  (a user's value, a user's serializer)
+            told = f"approval {named!r}: its context cannot be written as JSON: {words(error)}"
+            self._stop(UsageError(told))
+        self._steps[named] = wants.Approval(
+            question=self._written(question), context=Raw(seen.encode()), given=given, length=length
+        )
+        return self._wait(f"step {named}", named, "approval")
 
     def value(self, kind: str, name: str | None, draw: Callable[[], T], like: type[T]) -> T:
         """Return a value that is drawn once."""
@@ -714,6 +738,16 @@ class _FlowRun(Run):
     def sleep(self, duration: float | str | timedelta, *, name: str | None = None) -> Any:
         return self._later(lambda: self._host.sleep(duration, name))
 
+    def approval(
+        self,
+        question: str,
+        *,
+        context: Any = None,
+        expires: Expires = EXPIRES,
+        name: str | None = None,
+    ) -> Any:
+        return self._later(lambda: self._host.approval(question, context, expires, name))
+
     def map(
         self,
         who: Agent | Flow[..., Any],
@@ -781,6 +815,10 @@ def _answer_of(name: str, ask: Conversation) -> Any:
     if ask.failed:
         raise AskFailed(name, why=ask.failed)
     return msgspec.json.decode(ask.answer or b"null")
+
+
+def _approval_of(over: Finished) -> Approval:
+    return msgspec.json.decode(over.result, type=Approval)
 
 
 def _fulfil(future: asyncio.Future[Any], answer: Callable[[], Any]) -> None:

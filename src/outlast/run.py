@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import timedelta
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeAlias
 
 import msgspec
 
@@ -17,10 +18,11 @@ from outlast.errors import (
     UsageError,
 )
 from outlast.journal import RunRow
+from outlast.tools import EXPIRES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
-    from datetime import datetime, timedelta
+    from datetime import datetime
     from uuid import UUID
 
     from outlast.agent import Agent
@@ -29,6 +31,28 @@ if TYPE_CHECKING:
     from outlast.flows import Flow
 
 NANO_PER_USD: Final = 1_000_000_000
+
+
+Expires: TypeAlias = float | str | timedelta | None
+"""For how long a person may decide: as for `Run.sleep`; `None` is for ever."""
+
+
+class Approval(msgspec.Struct, frozen=True, kw_only=True):
+    """What a person decided; true where it was approved.
+
+    Attributes:
+        approved: whether it was.
+        by: who decided; empty where nobody did in time.
+        note: what the person said to it.
+
+    """
+
+    approved: bool
+    by: str = ""
+    note: str = ""
+
+    def __bool__(self) -> bool:
+        return self.approved
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,6 +183,34 @@ class Run:
         A run that waits for nothing else is parked: it needs no process until it is to go on.
         """
         self._outside("sleep", duration, name)
+
+    def approval(
+        self,
+        question: str,
+        *,
+        context: Any = None,
+        expires: Expires = EXPIRES,
+        name: str | None = None,
+    ) -> Any:
+        """Ask a person, wait without a process until one decides, and return an `Approval`.
+
+            if not await run.approval("Send this to the funder?", context=draft):
+                return draft
+
+        People find it with `outlast runs --waiting`, and answer with `outlast approve` or `deny`.
+
+        Args:
+            question: what is asked.
+            context: what the person should see to decide: anything that can be written as JSON.
+            expires: for how long somebody may, as for `sleep`; default a week.  After that it
+                counts as denied.  `None` waits for ever.
+            name: what the journal answers it by; by default `approval` and a number.
+
+        Raises:
+            FlowChanged: the journal has something else under this name, or another question.
+
+        """
+        self._outside("approval", question, context, expires, name)
 
     def map(
         self,

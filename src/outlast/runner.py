@@ -41,6 +41,7 @@ from outlast.caching import marked
 from outlast.calls import call_step, call_tool, finished_step, printable, words
 from outlast.conversation import Conversation, blocks, evolve, opened
 from outlast.decide import lost_calls
+from outlast.decide_flow import NAP_NS
 from outlast.doubts import payer_of
 from outlast.drive import (
     Append,
@@ -82,6 +83,7 @@ from outlast.events import (
     ModelCallSucceeded,
     NoteAdded,
     Outcome,
+    RunParked,
     RunStarted,
     Spec,
     StepFinished,
@@ -114,7 +116,7 @@ from outlast.prices import billed_as, context_window, exact
 from outlast.redaction import Redact, same
 from outlast.run import Run, run_of
 from outlast.signals import Live
-from outlast.state import RunState, fold, row
+from outlast.state import ENDED, RunState, fold, row
 
 T = TypeVar("T")
 
@@ -141,8 +143,16 @@ LOOKS_S: Final = 60.0
 FREE_S: Final = 1.0
 """How often is looked whether those who hold what somebody needs are still alive, in seconds."""
 
-RESTING: Final = frozenset({"stopped", "paused", "parked", "waiting"})
-"""Statuses of child runs that may go on: whoever waits for them goes on with them."""
+
+class Resting(Protocol):
+    """Who waits for a child run, and is told whether that waits itself."""
+
+    def asleep(self, run: Run) -> None:
+        """Be told that it does."""
+
+    async def awake(self) -> None:
+        """Be told that it is to go on; return once it may."""
+
 
 QUIET_S: Final = 0.05
 """How long a flow that waits for nothing but time is listened to before it is parked."""
@@ -163,6 +173,7 @@ class Spawn(Protocol):
         parent: str,
         root: str,
         tenant: str,
+        resting: Resting,
         batch: bool = False,
     ) -> Run: ...
 
@@ -217,6 +228,8 @@ class Runner:
         self.batches = Batches(model)
         self._live = 0
         self._free_at = 0.0
+        self.draining = False
+        """Whether nothing more is begun, since this is about to end."""
         self.live: dict[str, Live] = {}
         """The runs that are driven here, to be nudged when somebody tells them something."""
         self.budgets = Budgets()
@@ -232,10 +245,12 @@ class Runner:
         check: Check = _unchecked,
         spawn: Spawn | None = None,
         above: tuple[Tree, ...] = (),
+        called: bool = False,
     ) -> RunState:
         """Drive a claimed run to rest and return its state; its children are driven by `spawn`.
 
-        What it spends is paid from the budgets of the runs `above` it, too.
+        What it spends is paid from the budgets of the runs `above` it, too.  One that is parked
+        goes on when its time has come, or when it is `called` because of a run below it.
 
         Raises:
             Fenced: another driver took the run over; nothing more was started.
@@ -259,6 +274,7 @@ class Runner:
             now=self._clock(),
             limits=leg.limits(budgets),
             factors=budgets.factors,
+            called=called,
             redact=self._redact,
         )
         try:
@@ -269,6 +285,12 @@ class Runner:
             self.live.pop(run_id, None)
             loop.close()
             await leg.abandon()
+
+    def drain(self) -> None:
+        """Begin nothing more: every run is parked once what is in flight has its outcome."""
+        self.draining = True
+        for leg in [*self.live.values()]:
+            leg.nudge()
 
     def read_budgets(self) -> Budgets:
         """Read what operators have set since, and return all budgets."""
@@ -369,6 +391,11 @@ class _Leg:
         self._spawn = spawn
         self._above = above
         self._tree = Tree(run_id, who.budget.limits)
+        self.asleep: dict[str, Sleep] = {}
+        """The child runs that wait themselves, by what is known of them while in flight."""
+        self.unparked = asyncio.Event()
+        """Whether child runs may wake: not while the run is being parked, for they end with it."""
+        self.unparked.set()
         self._halted: dict[str, str] = {}
         """Why the tool calls have no outcome whose child runs were stopped, by `call_id`."""
         self._tasks: set[asyncio.Task[Outcome | None]] = set()
@@ -459,10 +486,10 @@ class _Leg:
 
     async def abandon(self) -> None:
         """Give up what is in flight: its outcome will be in doubt."""
-        if self._host is not None:
-            await self._host.unwind()
         for task in self._tasks:
             task.cancel()
+        if self._host is not None:
+            await self._host.unwind()
         if self._tasks:
             # Not for ever: a tool may ignore that it is cancelled.
             await asyncio.wait(self._tasks, timeout=PATIENCE_S)
@@ -470,6 +497,15 @@ class _Leg:
     # ── appending ───────────────────────────────────────────────────────────────────────────────
 
     async def _append(self, wanted: Append) -> Appended | Behind | Denied | Relimited:
+        if not any(isinstance(event, RunParked) for event in wanted.events):
+            return await self._commit(wanted)
+        self.unparked.clear()
+        done = await self._commit(wanted)
+        if not isinstance(done, Appended):
+            self.unparked.set()
+        return done
+
+    async def _commit(self, wanted: Append) -> Appended | Behind | Denied | Relimited:
         commit = commit_of(wanted, self._started, run_id=self._run_id, epoch=self._epoch)
         intents = [event for event in commit.events if isinstance(event, ModelCallStarted)]
         budgets = self._runner.budgets
@@ -482,11 +518,11 @@ class _Leg:
         except Conflict as conflict:
             if conflict.stream == BUDGETS:
                 self._runner.read_budgets()
-                return await self._append(wanted)
+                return await self._commit(wanted)
             return self._behind(wanted)
         except Refused as refused:
             if refused.held and await self._runner.free(refused.scope):
-                return await self._append(wanted)
+                return await self._commit(wanted)
             short = Short(refused.scope, refused.unit, refused.left, refused.held, refused.window)
             return Denied(short, self._runner._clock())  # noqa: SLF001
         self._seq += len(records)
@@ -641,7 +677,8 @@ class _Leg:
         self._begin(wanted.actions)
         host.start()
         self._let_end(host)
-        quiet = await self._something(host, self._until(wanted.actions))
+        until, parks = self._until(wanted.actions), self._parks(wanted.actions)
+        quiet = await self._something(host, until, parks=parks)
         outcomes = self._over()
         if not outcomes:
             self._let_end(host)
@@ -658,7 +695,18 @@ class _Leg:
         if trouble is not None and all(task.get_name() == CHILD for task in self._tasks):
             raise trouble
 
-    async def _something(self, host: Host, until: int | None) -> bool:
+    def _awake(self) -> bool:
+        """Return whether anything is in flight that is no run which waits itself."""
+        return any(self._called[task].call_id not in self.asleep for task in self._tasks)
+
+    def _parks(self, actions: Sequence[Action]) -> bool:
+        """Return whether there is so long to wait that a flow which waits for no more is parked."""
+        waits = [*actions, *self.asleep.values()]
+        sleeps = [wait.until for wait in waits if isinstance(wait, Sleep)]
+        soon = self._runner._clock() + NAP_NS  # noqa: SLF001
+        return bool(sleeps) and all(not until or until > soon for until in sleeps)
+
+    async def _something(self, host: Host, until: int | None, *, parks: bool) -> bool:
         """Wait until something happens; return whether nothing did for a moment."""
         news = asyncio.create_task(host.changed.wait())
         try:
@@ -667,8 +715,8 @@ class _Leg:
                 if left_s is not None and left_s <= 0:
                     break
                 # A flow that only sleeps is parked once it was quiet for a moment.
-                is_idle = not self._tasks and left_s is not None
-                wait_s = QUIET_S if is_idle and left_s is not None else left_s
+                is_idle = parks and not host.done and not self._awake()
+                wait_s = QUIET_S if is_idle else left_s
                 done, _ = await asyncio.wait(
                     {news, *self._tasks},
                     timeout=min(wait_s, left_s or wait_s) if wait_s is not None else None,
@@ -701,7 +749,7 @@ class _Leg:
 
     def _until(self, actions: Sequence[Action]) -> int | None:
         """Return when to decide again though nothing happened; `None` is never."""
-        sleeps = [action.until for action in actions if isinstance(action, Sleep)]
+        sleeps = [one.until for one in actions if isinstance(one, Sleep) and one.until]
         # A clock that was set back since they were decided would make a moment last an hour.
         latest = self._runner._clock() + int(LOOKS_S * NS)  # noqa: SLF001
         return min(*sleeps, latest) if sleeps else None
@@ -739,7 +787,14 @@ class _Leg:
 
     def _outcomes(self, events: list[Outcome]) -> Outcomes:
         now, news = self._runner._clock(), self._read_news()  # noqa: SLF001
-        return Outcomes(tuple(events), now, halted=tuple(self._halted.items()), news=news)
+        return Outcomes(
+            tuple(events),
+            now,
+            asleep={**self.asleep},
+            draining=self._runner.draining,
+            halted=tuple(self._halted.items()),
+            news=news,
+        )
 
     @property
     def seq(self) -> int:
@@ -804,44 +859,55 @@ class _Leg:
     async def _drive_child(self, call: DriveChild) -> StepFinished | None:
         assert self._host is not None, "a child outside of a flow"  # noqa: S101
         born = self._host.offspring[call.name]
-        run = await self._spawned(call.run_id, born.who, born.input, batch=born.batch)
+        run = await self._spawned(call, born.who, born.input, batch=born.batch)
         if run.status == "completed":
             put = self._runner._journal.put_blob  # noqa: SLF001
             return finished_step(call.name, "child", run.answer, put_blob=put)
         told = f"run {run.id} is {run.status}: {run.why}"
-        if run.status in RESTING:
+        if run.status == "stopped":
             self._host.halted[call.name] = _halted(run)
             self._host.changed.set()
             return None
+        if run.status not in ENDED:
+            return None  # it is left to the next driver
         return StepFinished(name=call.name, kind="child", status="failed", error=told)
 
     async def _spawned(
-        self, run_id: str, who: Agent | Flow[..., Any], given: Any, *, batch: bool = False
+        self,
+        call: DriveChild | CallTool,
+        who: Agent | Flow[..., Any],
+        given: Any,
+        *,
+        batch: bool = False,
     ) -> Run:
         assert self._spawn is not None, "a runner that can drive no child"  # noqa: S101
         return await self._spawn(
-            run_id,
+            call.run_id if isinstance(call, DriveChild) else call.child,
             who,
             given,
             parent=self._run_id,
             root=self._started.root,
             tenant=self._started.tenant,
+            resting=_Resting(self, call.call_id),
             batch=batch,
         )
 
     async def _call_tool(self, action: CallTool) -> Outcome | None:
         agent = self._agents[action.ask_id] if isinstance(self._who, Flow) else self._who
         wrong: list[OutlastError] = []
+        left: list[Run] = []
         call_id = action.call_id
 
         async def spawn(who: Agent, given: Any) -> Any:
             try:
-                run = await self._spawned(action.child, who, given)
+                run = await self._spawned(action, who, given)
             except OutlastError as error:
                 wrong.append(error)  # with our own code or store, so it is nothing to tell Claude
                 raise
-            if run.status in RESTING:
+            if run.status == "stopped":
                 self._halted[call_id] = _halted(run)
+            elif run.status not in ENDED:
+                left.append(run)
             if run.status != "completed":
                 raise ToolError(f"{who.name} has no answer: it is {run.status}. {run.why}")
             return run.answer
@@ -860,7 +926,7 @@ class _Leg:
         if wrong:
             raise wrong[0]
         # What stopped a child may be mended: the call goes on with it then, and has no outcome now.
-        return None if call_id in self._halted else outcome
+        return None if call_id in self._halted or left else outcome
 
     async def _count(self, count: CountTokens) -> TokensCounted:
         blob = self._runner._journal.blob  # noqa: SLF001
@@ -930,6 +996,24 @@ class _Leg:
                 text="",
             )
         )
+
+
+class _Resting:
+    """Remembers for a leg whether one of its child runs waits itself."""
+
+    def __init__(self, leg: _Leg, call_id: str) -> None:
+        self._leg = leg
+        self._call_id = call_id
+
+    def asleep(self, run: Run) -> None:
+        person = run.status != "parked"
+        why = run.why if run.why.startswith("waiting") else f"waiting for run {run.id}: {run.why}"
+        self._leg.asleep[self._call_id] = Sleep(until=run.wake_at or 0, why=why, person=person)
+        self._leg.nudge()
+
+    async def awake(self) -> None:
+        await self._leg.unparked.wait()
+        self._leg.asleep.pop(self._call_id, None)
 
 
 def _halted(run: Run) -> str:

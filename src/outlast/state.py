@@ -9,11 +9,14 @@ import msgspec
 from msgspec import Raw
 from msgspec.structs import replace
 
-from outlast import budget, control, conversation, phases, steps
+from outlast import approvals, budget, control, conversation, parking, phases, steps
+from outlast.approvals import Approvals
 from outlast.budget import Spend
 from outlast.control import Control
 from outlast.conversation import Conversation
 from outlast.events import (
+    ApprovalGiven,
+    ApprovalRequested,
     AskAnswered,
     AskStarted,
     BoundExceeded,
@@ -23,6 +26,7 @@ from outlast.events import (
     NoteAdded,
     PhaseEntered,
     RunFinished,
+    RunLeft,
     RunParked,
     RunStarted,
     RunWoken,
@@ -30,11 +34,18 @@ from outlast.events import (
     StepStarted,
 )
 from outlast.journal import Record, RunRow
+from outlast.parking import Parking
 from outlast.phases import Phases
 from outlast.steps import Steps
 
 FINAL: Final = frozenset({"failed", "rejected", "cancelled"})
 """Statuses after which nothing of a run can go on."""
+
+PARKED: Final = frozenset({"parked", "waiting"})
+"""Statuses in which nothing is done until a time, or until somebody acts."""
+
+WAITING: Final = PARKED | {"queued"}
+"""Statuses in which a run waits for somebody to drive it, now or later."""
 
 ENDED: Final = FINAL | {"completed"}
 """Statuses in which a run has nothing left to do, unless it is told more."""
@@ -49,6 +60,8 @@ class RunState(msgspec.Struct, frozen=True):
     steps: Steps = Steps()
     phases: Phases = Phases()
     control: Control = Control()
+    parking: Parking = Parking()
+    approvals: Approvals = Approvals()
     factors: dict[str, int] = {}
     """By how much bounds of prompts are multiplied, in whole percent, by the model that showed it.
 
@@ -143,9 +156,39 @@ def _stepped(state: RunState, _: Event, record: Record) -> RunState:
     return replace(state, steps=steps.evolve(state.steps, record), **_at_work(state))
 
 
-def _parked(state: RunState, event: RunParked, record: Record) -> RunState:
-    parked = steps.evolve(state.steps, record)
-    return replace(state, steps=parked, status="parked", why=event.why)
+def _parked(state: RunState, _: RunParked, record: Record) -> RunState:
+    parked = parking.evolve(state.parking, record)
+    return replace(state, parking=parked, status=parked.status, why=parked.why)
+
+
+def _woken(state: RunState, _: RunWoken, record: Record) -> RunState:
+    return replace(state, parking=parking.evolve(state.parking, record), **_at_work(state))
+
+
+def _requested(state: RunState, _: ApprovalRequested, record: Record) -> RunState:
+    asked = approvals.evolve(state.approvals, record)
+    begun = steps.evolve(state.steps, record)
+    return replace(state, approvals=asked, steps=begun, **_at_work(state))
+
+
+def _approved(state: RunState, _: ApprovalGiven, record: Record) -> RunState:
+    told = approvals.evolve(state.approvals, record)
+    if told == state.approvals:
+        return state
+    return _called(replace(state, approvals=told))
+
+
+def _called(state: RunState) -> RunState:
+    """Return a run that is to be driven at once, where nobody drives it."""
+    if not state.parking.status:
+        return state
+    paused = state.control.paused
+    status, why = (state.status, state.why) if paused else ("queued", state.control.why)
+    return replace(state, parking=Parking(), status=status, why=why)
+
+
+def _left(state: RunState, event: RunLeft, _: Record) -> RunState:
+    return replace(state, why=event.why) if state.status in WAITING else state
 
 
 def _entered(state: RunState, _: PhaseEntered, record: Record) -> RunState:
@@ -171,6 +214,7 @@ def _finished(state: RunState, event: RunFinished, record: Record) -> RunState:
         why=event.why,
         answer=answer,
         phases=phases.evolve(state.phases, record),
+        parking=parking.evolve(state.parking, record),
     )
 
 
@@ -182,10 +226,13 @@ def _told(state: RunState, _: ControlGiven, record: Record) -> RunState:
         return state
     if told.verb is None:
         # It is as it was before: parked, if its time has not come, and else to be driven.
-        status = "parked" if state.steps.wake_at else "queued"
-        return replace(state, control=told, status=status, why="")
-    status = "paused" if told.paused else state.status
-    return replace(state, control=told, status=status, why=told.why)
+        parked = state.parking
+        return replace(state, control=told, status=parked.status or "queued", why=parked.why)
+    if told.paused:
+        return replace(state, control=told, status="paused", why=told.why)
+    # Whoever finds it is to end it, whatever it waits for.
+    status = "running" if state.status == "running" else "queued"
+    return replace(state, control=told, status=status, why=told.why, parking=Parking())
 
 
 def _unchanged(state: RunState, _event: NoteAdded, _: Record) -> RunState:
@@ -202,12 +249,22 @@ _RULES: Final[dict[type[Event], Callable[[RunState, Any, Record], RunState]]] = 
     StepStarted: _stepped,
     StepFinished: _stepped,
     ChildStarted: _stepped,
-    RunWoken: _stepped,
+    RunWoken: _woken,
     RunParked: _parked,
+    RunLeft: _left,
+    ApprovalRequested: _requested,
+    ApprovalGiven: _approved,
     NoteAdded: _unchanged,
     ControlGiven: _told,
 }
 """What each event makes of the run; every other one belongs to an ask."""
+
+
+def is_due(row: RunRow, now: int) -> bool:
+    """Return whether a run that nobody drives is to be driven."""
+    if row.status in PARKED:
+        return row.wake_at is not None and row.wake_at <= now
+    return row.status == "queued"
 
 
 def row(state: RunState, run_id: str) -> RunRow:
@@ -220,7 +277,7 @@ def row(state: RunState, run_id: str) -> RunRow:
         version=started.version,
         status=state.status,
         phase=state.phases.now,
-        wake_at=state.steps.wake_at or None,
+        wake_at=state.parking.until or None,
         answer=_answer(state),
         cost_nano=state.spend.nano,
         in_doubt_nano=state.spend.in_doubt_nano,

@@ -18,11 +18,10 @@ from msgspec import Raw
 
 from outlast.events import (
     NULL,
+    ApprovalRequested,
     ChildStarted,
     Effect,
     Event,
-    RunParked,
-    RunWoken,
     StepFinished,
     StepKind,
     StepStarted,
@@ -60,8 +59,6 @@ class Steps(msgspec.Struct, frozen=True):
 
     begun: dict[str, Begun] = {}
     finished: dict[str, Finished] = {}
-    wake_at: int = 0
-    """When the run is to go on; 0 when it is not parked."""
 
 
 def evolve(steps: Steps, record: Record) -> Steps:
@@ -79,14 +76,14 @@ def _started(steps: Steps, event: StepStarted) -> Steps:
         event.until,
         function=event.function,
     )
-    return Steps({**steps.begun, event.name: begun}, steps.finished, steps.wake_at)
+    return Steps({**steps.begun, event.name: begun}, steps.finished)
 
 
 def _child(steps: Steps, event: ChildStarted) -> Steps:
     if event.call_id:
         return steps  # the tool call says what becomes of it
     begun = Begun("child", event.given, child=event.child, function=event.agent)
-    return Steps({**steps.begun, event.name: begun}, steps.finished, steps.wake_at)
+    return Steps({**steps.begun, event.name: begun}, steps.finished)
 
 
 def _finished(steps: Steps, event: StepFinished) -> Steps:
@@ -96,23 +93,21 @@ def _finished(steps: Steps, event: StepFinished) -> Steps:
         event.kind, given, event.status, event.result, event.error, event.blob, function
     )
     begun = {name: one for name, one in steps.begun.items() if name != event.name}
-    return Steps(begun, {**steps.finished, event.name: over}, steps.wake_at)
+    return Steps(begun, {**steps.finished, event.name: over})
 
 
-def _parked(steps: Steps, event: RunParked) -> Steps:
-    return Steps(steps.begun, steps.finished, event.until)
-
-
-def _woken(steps: Steps, _: RunWoken) -> Steps:
-    return Steps(steps.begun, steps.finished)
+def _requested(steps: Steps, event: ApprovalRequested) -> Steps:
+    if event.call_id:
+        return steps  # the conversation knows what becomes of a call
+    begun = Begun("approval", event.given, until=event.expires_at)
+    return Steps({**steps.begun, event.name: begun}, steps.finished)
 
 
 _RULES: Final[dict[type[Event], Callable[[Steps, Any], Steps]]] = {
     StepStarted: _started,
     ChildStarted: _child,
     StepFinished: _finished,
-    RunParked: _parked,
-    RunWoken: _woken,
+    ApprovalRequested: _requested,
 }
 """What each event makes of the steps; every other one leaves them as they are."""
 

@@ -11,12 +11,14 @@ import inspect
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from datetime import timedelta
 from functools import cached_property, update_wrapper
 from typing import (
     TYPE_CHECKING,
     Any,
     Final,
     Generic,
+    Literal,
     ParamSpec,
     TypeVar,
     get_args,
@@ -26,6 +28,7 @@ from typing import (
 
 import msgspec
 
+from outlast.durations import nanoseconds
 from outlast.errors import InvalidTool
 from outlast.events import Effect
 
@@ -37,6 +40,9 @@ R = TypeVar("R")
 
 MAX_RESULT_BYTES: Final = 64 * 1024
 """How much of a result the model gets by default; the whole of a longer one goes to a blob."""
+
+EXPIRES: Final = "7d"
+"""For how long a person may allow something, unless it is said."""
 
 _NAME: Final = re.compile(r"[a-zA-Z0-9_-]{1,128}")
 
@@ -81,12 +87,14 @@ class Tool(Generic[P, R]):
         effect: `read`, `idempotent` or `once`.
         timeout_s: seconds after which a call is given up; `None` waits for ever.
         max_result_bytes: how much of a result the model gets.
+        approval: which calls a person has to allow.
+        approval_ns: for how long a person may, in nanoseconds; 0 is for ever.
         agent: the agent that a call of it asks, in a run of its own; see `Agent.as_tool`.
         function: the function itself.
 
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  (all but one are keywords)
         self,
         function: Callable[P, R],
         *,
@@ -94,6 +102,8 @@ class Tool(Generic[P, R]):
         name: str | None = None,
         timeout_s: float | None = 60.0,
         max_result_bytes: int = MAX_RESULT_BYTES,
+        approval: Literal["always"] | Callable[..., bool] | None = None,
+        approval_expires: float | str | timedelta | None = EXPIRES,
     ) -> None:
         # First, because it copies the function's own attributes, whatever their names.
         update_wrapper(self, function)
@@ -102,6 +112,8 @@ class Tool(Generic[P, R]):
         self.effect: Effect = effect
         self.timeout_s = timeout_s
         self.max_result_bytes = max_result_bytes
+        self.approval = approval
+        self.approval_ns = 0 if approval_expires is None else nanoseconds(approval_expires)
         self.agent: Any = None
         _check(self)
 
@@ -136,6 +148,18 @@ class Tool(Generic[P, R]):
         """
         return _arguments(self, raw)
 
+    def needs_approval(self, given: dict[str, Any]) -> bool:
+        """Return whether a person has to allow a call with these arguments.
+
+        A function that cannot tell, because it raises, is taken to say so.
+        """
+        if not callable(self.approval):
+            return self.approval is not None
+        try:
+            return bool(self.approval(**given))
+        except Exception:  # noqa: BLE001  (unknown is never good)
+            return True
+
     @property
     def context_parameter(self) -> str:
         """The parameter that takes the `ToolContext`; empty when there is none."""
@@ -155,8 +179,10 @@ def tool(
     name: str | None = ...,
     timeout_s: float | None = ...,
     max_result_bytes: int = ...,
+    approval: Literal["always"] | Callable[..., bool] | None = ...,
+    approval_expires: float | str | timedelta | None = ...,
 ) -> Callable[[Callable[P, R]], Tool[P, R]]: ...
-def tool(
+def tool(  # noqa: PLR0913  (all but one are keywords)
     function: Callable[P, R] | None = None,
     /,
     *,
@@ -164,6 +190,8 @@ def tool(
     name: str | None = None,
     timeout_s: float | None = 60.0,
     max_result_bytes: int = MAX_RESULT_BYTES,
+    approval: Literal["always"] | Callable[..., bool] | None = None,
+    approval_expires: float | str | timedelta | None = EXPIRES,
 ) -> Tool[P, R] | Callable[[Callable[P, R]], Tool[P, R]]:
     """Declare a function, sync or async, as a tool.
 
@@ -182,6 +210,11 @@ def tool(
         name: what Claude calls it by; default the function's name.
         timeout_s: seconds after which the call is given up, default 60; `None` waits for ever.
         max_result_bytes: how much of a result Claude gets, default 65,536 bytes of UTF-8.
+        approval: which calls a person has to allow before they are made: `"always"`, or a function
+            that is given the arguments by name and returns whether; none by default.  The run
+            waits without a process, and Claude is told of a denial.
+        approval_expires: for how long a person may, as seconds, a `timedelta` or such as `"3d"`;
+            default a week.  After that the call is denied.  `None` waits for ever.
 
     Raises:
         InvalidTool: a parameter has no type hint, or cannot be given by name.
@@ -195,6 +228,8 @@ def tool(
             name=name,
             timeout_s=timeout_s,
             max_result_bytes=max_result_bytes,
+            approval=approval,
+            approval_expires=approval_expires,
         )
 
     return declare(function) if function is not None else declare
@@ -226,6 +261,11 @@ def _check(declared: Tool[Any, Any]) -> None:
         raise InvalidTool(
             f"tool {declared.name!r}: timeout_s is {declared.timeout_s}, but must be above 0, "
             "or None to wait for ever"
+        )
+    if declared.approval not in ("always", None) and not callable(declared.approval):
+        raise InvalidTool(
+            f"tool {declared.name!r}: approval is {declared.approval!r}; give 'always', or a "
+            "function of the tool's arguments that returns whether a person has to allow the call"
         )
     if declared.max_result_bytes < 1:
         raise InvalidTool(

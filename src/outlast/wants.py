@@ -59,7 +59,18 @@ class Child(msgspec.Struct, frozen=True, kw_only=True):
     """What the agent or flow is called that it is a run of."""
 
 
-Step: TypeAlias = Call | Nap | Value | Child
+class Approval(msgspec.Struct, frozen=True, kw_only=True):
+    """A person is to say yes or no."""
+
+    question: str
+    context: Raw = NULL
+    given: str = ""
+    """Hex SHA-256 of both."""
+    length: int = 0
+    """For how long somebody may, in nanoseconds; 0 is for ever."""
+
+
+Step: TypeAlias = Call | Nap | Value | Child | Approval
 
 
 class Wants(msgspec.Struct, frozen=True, kw_only=True):

@@ -13,6 +13,8 @@ from agents import idle as idle_script
 import outlast
 from outlast.events import (
     AnyEvent,
+    ApprovalGiven,
+    ApprovalRequested,
     AskFailed,
     BoundRaised,
     BudgetPassed,
@@ -23,8 +25,7 @@ from outlast.events import (
     ModelCallReconciled,
     NoteAdded,
     PhaseEntered,
-    RunParked,
-    RunWoken,
+    RunLeft,
     StepFinished,
     StepStarted,
     tag,
@@ -269,7 +270,8 @@ def test_no_event_type_is_left_out(uninterrupted: Played) -> None:
     known = {tag(event) for event in get_args(AnyEvent)}
     # Batches have tests/batch; notes, budgets and bills come from outside: see test_two_drivers,
     # test_limits and test_reconciliation; flows have tests/flows.
-    flows = (PhaseEntered, StepStarted, StepFinished, ChildStarted, RunParked, RunWoken, AskFailed)
+    flows = (PhaseEntered, StepStarted, StepFinished, ChildStarted, AskFailed)
+    people = (ApprovalRequested, ApprovalGiven, RunLeft)  # tests/test_approvals, tests/worker
     outside = (
         NoteAdded,
         ControlGiven,
@@ -279,4 +281,4 @@ def test_no_event_type_is_left_out(uninterrupted: Played) -> None:
         ModelCallReconciled,
         ModelCallBatched,
     )
-    assert known - emitted == set(map(tag, (*outside, *flows)))
+    assert known - emitted == set(map(tag, (*outside, *flows, *people)))

@@ -21,6 +21,8 @@ import pytest
 from conftest import SOAK
 from outlast.events import (
     AnyEvent,
+    ApprovalGiven,
+    ApprovalRequested,
     AskFailed,
     BoundExceeded,
     BoundRaised,
@@ -34,6 +36,7 @@ from outlast.events import (
     ModelCallReconciled,
     NoteAdded,
     PhaseEntered,
+    RunLeft,
     RunParked,
     RunWoken,
     StepFinished,
@@ -57,6 +60,7 @@ ELSEWHERE = (
     *(CacheMissed, BoundExceeded, TokensCounted, LoopDetected),  # of runs that are not played here
     ModelCallBatched,  # of batches, see tests/batch
     *(PhaseEntered, StepStarted, StepFinished, ChildStarted, RunParked, RunWoken, AskFailed),
+    *(ApprovalRequested, ApprovalGiven, RunLeft),  # tests/test_approvals, tests/worker
 )
 """Events that other tests of crashes meet: of flows, for one, see tests/flows."""
 

@@ -360,8 +360,7 @@ class Played:
         life = _Life(self.journal, self._model, self.counted_wrong)
         runner = Runner(life, life, inline=True, clock=self._clock, redact=self._redact)
         epoch = self.journal.claim(STREAM, force=True)
-        work = runner.drive("r", self.agent, epoch=epoch, watch=Watch())
-        task = self._loop.create_task(work)
+        task = self._loop.create_task(self._driven(runner, epoch))
         waits = asyncio.Event()
         if broken is not None:
             self._prepare(broken, life, task, waits)
@@ -377,6 +376,14 @@ class Played:
             assert broken is not None
             self.tally[f"{broken.how}"] += 1
             return None
+
+    async def _driven(self, runner: Runner, epoch: int) -> RunState:
+        """Drive, and again where the run is parked, once its time has come."""
+        while True:
+            state = await runner.drive("r", self.agent, epoch=epoch, watch=Watch())
+            if not state.parking.until:
+                return state
+            await asyncio.sleep(max(0, state.parking.until - self._clock()) / NS)
 
     def _prepare(
         self, broken: Break, life: _Life, task: asyncio.Task[RunState], waits: asyncio.Event

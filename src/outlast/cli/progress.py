@@ -15,6 +15,8 @@ from outlast.cli.story import Reader, said, trouble
 from outlast.cli.words import Part
 from outlast.events import (
     NULL,
+    ApprovalGiven,
+    ApprovalRequested,
     AskAnswered,
     AskFailed,
     AskStarted,
@@ -103,6 +105,8 @@ class Progress:
                 | StepFinished()
                 | ChildStarted()
                 | RunParked()
+                | ApprovalRequested()
+                | ApprovalGiven()
             ):
                 self._show_flow(record)
             case NoteAdded() as event:
@@ -120,9 +124,11 @@ class Progress:
                 self._mark("✗", "bad", words.plain(self.reader.tell(record)), [])
             case StepStarted(kind="sleep") | RunParked():
                 self._mark("◷", "live", words.plain(self.reader.tell(record)), [])
+            case ApprovalRequested() | ApprovalGiven():
+                self._mark("☞", "strong", words.plain(self.reader.tell(record)), [])
             case ChildStarted():
                 self._mark("⇢", "live", words.plain(self.reader.tell(record)), [])
-            case StepFinished() as event if event.kind != "value":
+            case StepFinished() as event if event.kind not in ("value", "approval"):
                 mark, tone = _OUTCOMES[event.status]
                 self._mark(mark, tone, words.plain(self.reader.tell(record)), [])
 

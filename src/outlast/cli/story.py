@@ -13,6 +13,8 @@ from outlast.cli.words import Part
 from outlast.conversation import blocks
 from outlast.events import (
     NULL,
+    ApprovalGiven,
+    ApprovalRequested,
     AskAnswered,
     AskFailed,
     AskStarted,
@@ -36,6 +38,7 @@ from outlast.events import (
     NoteAdded,
     PhaseEntered,
     RunFinished,
+    RunLeft,
     RunParked,
     RunStarted,
     RunWoken,
@@ -204,6 +207,12 @@ class Reader:
                 return [(words.line(event.why, 200), "doubt")]
             case RunWoken():
                 return [("goes on", "")]
+            case RunLeft() as event:
+                return [(words.line(event.why, 400), "doubt")]
+            case ApprovalRequested() as event:
+                return _approval_requested(event)
+            case ApprovalGiven() as event:
+                return _approval_given(event)
             case BudgetSet() as event:
                 return _budget_set(event)
             case BudgetPassed() as event:
@@ -294,6 +303,32 @@ class Reader:
         told = words.line(event.why.removeprefix(f"{event.status}: "), 400)
         why = f": {told}" if told else ""
         return [(event.status, STATUS_TONES.get(event.status, "")), (why, ""), (spent, "quiet")]
+
+
+def _approval_requested(event: ApprovalRequested) -> list[Part]:
+    what = event.context if event.name else event.arguments
+    shown = "" if what == NULL else f"  {words.line(bytes(what).decode(), 200)}"
+    until = f"  until {words.day(event.expires_at)}" if event.expires_at else ""
+    return [
+        (f"asks a person: {words.line(event.question, 400)}", "doubt"),
+        (shown, ""),
+        (until, "quiet"),
+    ]
+
+
+def _approval_given(event: ApprovalGiven) -> list[Part]:
+    verb, tone = ("approved", "good") if event.approved else ("denied", "bad")
+    edited = (
+        ""
+        if event.arguments == NULL
+        else f" with {words.line(bytes(event.arguments).decode(), 200)}"
+    )
+    note = f": {words.line(event.note, 400)}" if event.note else ""
+    by = f"  {words.line(event.by, 80)}" if event.by else ""
+    return [
+        (f"{verb} {words.line(event.name or event.call_id, 80)}{edited}{note}", tone),
+        (by, "quiet"),
+    ]
 
 
 def said(event: ModelCallSucceeded) -> tuple[str, list[str]]:

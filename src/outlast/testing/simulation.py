@@ -138,9 +138,8 @@ class Driver:
         self.sleeps: list[Sleep] = []
         self.state: RunState | None = None
         self.fenced = False
-        self._loop = drive(state, agent, stream=self.stream, epoch=self.epoch, now=world.tick())
         self._wanted: Append | Perform
-        self._send(None)
+        self._drive(state)
 
     @property
     def done(self) -> bool:
@@ -211,11 +210,21 @@ class Driver:
         self.world.now = max(self.world.now, min(sleep.until for sleep in self.sleeps))
         self._send(Outcomes((), self.world.tick()))
 
+    def _drive(self, state: RunState) -> None:
+        now = self.world.tick()
+        self._loop = drive(state, self.agent, stream=self.stream, epoch=self.epoch, now=now)
+        self._send(None)
+
     def _send(self, sent: Sent) -> None:
         try:
             self._wanted = self._loop.send(sent)
         except StopIteration as stop:
-            self.state = stop.value
+            state: RunState = stop.value
+            if state.parking.until:  # time jumps over a park as over every other wait
+                self.world.now = max(self.world.now, state.parking.until)
+                self._drive(state)
+                return
+            self.state = state
             self.journal.release(self.stream)
         else:
             self._arrived()
