@@ -536,7 +536,7 @@ class JournalContract:
         ],
     )
     def test_when_a_root_is_due(
-        self, journal: Journal, status: str, wake_at: int | None, is_due: bool
+        self, journal: Journal, *, status: str, wake_at: int | None, is_due: bool
     ) -> None:
         """When it is queued, or sleeps until now at the latest, and in no other status."""
         root(journal, "r", status, wake_at=wake_at)
@@ -559,6 +559,7 @@ class JournalContract:
     def test_when_a_root_is_due_for_a_run_below_it(  # noqa: PLR0913  (a table)
         self,
         journal: Journal,
+        *,
         asleep: str,
         depth: int,
         status: str,
@@ -1190,6 +1191,7 @@ class JournalContract:
         journal = self.open(tmp_path)
         stream = begin(journal, "a")
         journal.claim(stream)
+        journal.unheld([stream])
         journal.close()
         journal.close()
         journal.release(stream)
@@ -1197,6 +1199,9 @@ class JournalContract:
             lambda: journal.append(note(stream)),
             lambda: journal.read(stream),
             lambda: journal.claim(stream),
+            lambda: journal.due(0),
+            lambda: journal.unheld([stream]),
+            lambda: journal.beat("w", [stream]),
             lambda: asyncio.run(journal.aappend(note(stream))),
         ):
             with pytest.raises(StoreError, match="closed"):
