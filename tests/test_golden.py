@@ -140,6 +140,30 @@ def test_a_store_is_brought_up_to_date(path: Path, journal: Journal) -> None:
         assert whole.in_doubt_nano == sum(row.in_doubt_nano for row in rows)
 
 
+def test_workers_find_what_an_earlier_version_left(path: Path) -> None:
+    """Runs of before are due when they were queued or slept, and nobody has a lease."""
+    store = apsw.Connection(str(path))
+    asleep = {"stopped": 7, "flown/librarian-map-1/1": 8, "locked": None}
+    for run_id, wake_at in asleep.items():
+        given = (wake_at, run_id)
+        store.execute("UPDATE runs SET status = 'parked', wake_at = ? WHERE id = ?", given)
+    store.execute("UPDATE runs SET status = 'waiting' WHERE id = 'flown'")
+    store.execute("UPDATE runs SET status = 'running' WHERE id = 'cut'")
+    queued = [run_id for (run_id,) in store.execute("SELECT id FROM runs WHERE status = 'queued'")]
+    store.close()
+    journal = open_store(f"sqlite:///{path}")
+    assert queued
+    for at, woken in [(6, []), (7, ["stopped"]), (8, ["stopped", "flown"])]:
+        assert [row.id for row in journal.due(at)] == [*woken, *queued]
+    assert [journal.next_wake(after) for after in (0, 7, 8)] == [7, 8, None]
+    assert [row.id for row in journal.running()] == ["cut"]
+    assert journal.unheld(["run:cut"]) == ["run:cut"]
+    assert journal.leases() == []
+    journal.beat("w", ["run:cut"])
+    assert [lease.beats for lease in journal.leases()] == [1]
+    journal.close()
+
+
 def test_the_chain_holds(journal: Journal) -> None:
     """The hashes that an earlier version wrote are those that this one computes."""
     streams = {record.stream for record in journal.read_all(limit=10_000)}

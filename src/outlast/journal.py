@@ -179,6 +179,18 @@ class Posting(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         return self.hour, self.agent, self.version, self.tenant, self.model, self.tool
 
 
+class Lease(msgspec.Struct, frozen=True):
+    """A worker's word that it drives a stream, with how often it has said so.
+
+    It holds no time: whoever sees that `beats` stands still for long, by a monotonic clock of his
+    own, may take the stream over.
+    """
+
+    stream: str
+    worker: str
+    beats: int
+
+
 COUNTED: Final = Posting.__struct_fields__[6:]
 """The members of a posting that are added up."""
 
@@ -305,6 +317,53 @@ class Journal(Protocol):
 
     def changes(self) -> int:
         """Return a number that is another one once anybody has written since."""
+        ...
+
+    def due(self, at: int, *, limit: int = 100) -> list[RunRow]:
+        """Return the rows of root runs that wait to be driven, oldest first.
+
+        A root (`root` is its own `id`) is due when it is `queued`, or `parked` or `waiting` until
+        `at` or earlier, in nanoseconds since the epoch; and while it is `parked` or `waiting` also
+        when a run below it is so.  One that is running, paused, stopped or over never is.
+
+        Args:
+            at: the moment, nanoseconds since the epoch, UTC.
+            limit: the most runs of each tenant, so that no backlog hides anybody.
+
+        """
+        ...
+
+    def next_wake(self, after: int) -> int | None:
+        """Return the earliest `wake_at` above `after` of any `parked` or `waiting` run."""
+        ...
+
+    def running(self) -> list[RunRow]:
+        """Return the rows of root runs that are `running`, oldest first.
+
+        Somebody drives them, or has left them when he died.
+        """
+        ...
+
+    def unheld(self, streams: Iterable[str]) -> list[str]:
+        """Return which of these streams no living process of this machine holds, in their order.
+
+        What a killed driver held is free at once.  It is cheap enough to be asked ten times a
+        second, and no `claim` meanwhile is refused because of it.  What this process holds, by
+        whichever journal, is held; a stream that does not exist is not.
+        """
+        ...
+
+    def beat(self, worker: str, streams: Iterable[str]) -> None:
+        """Make the leases of `worker` exactly those of these streams, in one transaction.
+
+        Each counter is then one higher than before, 1 where there was no lease; one of another
+        worker is taken from it.  A stream that does not exist gets none.  `changes` may count a
+        beat as a change.
+        """
+        ...
+
+    def leases(self) -> list[Lease]:
+        """Return every lease, oldest stream first."""
         ...
 
     def balance(

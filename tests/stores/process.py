@@ -7,7 +7,7 @@ import asyncio
 import os
 import sys
 
-from outlast.errors import OutlastError
+from outlast.errors import Busy, OutlastError
 from outlast.stores import open_store as open_synced
 from outlast.testing.commits import begin, driven, note, row
 
@@ -91,6 +91,39 @@ def drive(store, name):
             say("appended")
         except OutlastError as error:
             say(type(error).__name__)
+
+
+def take_over(store, name):
+    """Claim a run by force, then look for each line who holds it."""
+    journal = open_store(store)
+    journal.claim(f"run:{name}", force=True)
+    say("claimed")
+    while sys.stdin.readline():
+        say(" ".join(journal.unheld([f"run:{name}"])) or "held")
+
+
+def hold(store, *names):
+    """Claim runs, and keep them until a line comes."""
+    journal = open_store(store)
+    for name in names:
+        journal.claim(f"run:{name}")
+    say("claimed")
+    wait()
+
+
+def claim_often(store, name, count):
+    """Claim a run and let go of it, and count how often somebody else had it."""
+    journal = open_store(store)
+    say("ready")
+    wait()
+    refused = 0
+    for _ in range(int(count)):
+        try:
+            journal.claim(f"run:{name}")
+        except Busy:
+            refused += 1
+        journal.release(f"run:{name}")
+    say(f"refused {refused}")
 
 
 def acknowledge(store, name):

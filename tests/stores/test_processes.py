@@ -4,12 +4,14 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from outlast.errors import Busy, StoreError
+from outlast.journal import Lease
 from outlast.stores import open_store as open_synced
 from outlast.stores.sqlite import SqliteJournal
 from outlast.testing.commits import begin, driven, note
@@ -183,6 +185,109 @@ def test_closing_one_journal_keeps_the_locks_of_another(start, store):
     one.close()
     driver = start("drive", store, "a")
     assert driver.says() == "claimed 2"
+
+
+def patiently(holds):
+    """Wait for what the system does with a process that was killed, which takes it a moment."""
+    deadline = time.monotonic() + 30
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def test_a_killed_driver_holds_nothing(start, store):
+    """It is told at once, though nobody has waited for its process; a frozen one holds its run."""
+    journal = open_store(store)
+    streams = [begin(journal, name) for name in ("a", "b", "c")]
+    driver, other = start("drive", store, "a"), start("drive", store, "c")
+    assert driver.says() == other.says() == "claimed 1"
+    assert journal.unheld(streams) == ["run:b"]
+    os.kill(driver.pid, signal.SIGSTOP)
+    assert journal.unheld(streams) == ["run:b"]
+    os.kill(driver.pid, signal.SIGKILL)
+    patiently(lambda: journal.unheld(streams) == ["run:a", "run:b"])
+    os.kill(driver.pid, 0)  # it is still there, as a zombie: nobody has waited for it
+    assert journal.claim("run:a") == 2
+    assert journal.unheld(streams) == ["run:b"]
+    journal.close()
+
+
+def test_to_look_who_holds_a_run_lets_go_of_none(start, store):
+    """Locks of the operating system end with any close or unlock; a look does neither."""
+    journal, other = open_store(store), open_store(store)
+    stream = begin(journal, "a")
+    journal.claim(stream)
+    for _ in range(3):
+        assert journal.unheld([stream]) == other.unheld([stream]) == []
+    other.close()
+    assert start("drive", store, "a").says() == "", "it could claim the run"
+    journal.close()
+
+
+def test_to_look_who_holds_a_run_turns_nobody_away(start, store):
+    """Whoever claims a run at the same moment gets it."""
+    journal = open_store(store)
+    stream = begin(journal, "a")
+    process = start("claim_often", store, "a", 1000)
+    assert process.says() == "ready"
+    process.go_on()
+    held = 0
+    while journal.run("a").fence < 1000 and process.process.poll() is None:
+        for _ in range(50):
+            held += not journal.unheld([stream])
+    assert process.says() == "refused 0"
+    assert held, "it was never looked at while it was claimed"
+    journal.close()
+
+
+def test_who_took_a_run_by_force_holds_it_once_the_other_is_dead(start, store):
+    """Its lock was the frozen driver's; what is left of that by SIGKILL goes to nobody else."""
+    journal = open_store(store)
+    stream = begin(journal, "a")
+    frozen = start("drive", store, "a")
+    assert frozen.says() == "claimed 1"
+    os.kill(frozen.pid, signal.SIGSTOP)
+    taker = start("take_over", store, "a")
+    assert taker.says() == "claimed"
+    os.kill(frozen.pid, signal.SIGKILL)
+    patiently(lambda: journal.unheld([stream]) == [stream])
+    taker.go_on()
+    assert taker.says() == "held"
+    assert journal.unheld([stream]) == []
+    with pytest.raises(Busy):
+        journal.claim(stream)
+    taker.kill()
+    assert journal.unheld([stream]) == [stream]
+    journal.close()
+
+
+def test_of_many_streams_those_that_are_held(start, store):
+    """Whatever is asked for together, and however the held ones lie among each other."""
+    journal = open_store(store)
+    names = [f"r{number}" for number in range(24)]
+    streams = {name: begin(journal, name) for name in names}
+    held = [names[3:6], [names[6], names[9]], [names[0], names[20], names[23]]]
+    for taken in held:
+        assert start("hold", store, *taken).says() == "claimed"
+    journal.claim(streams["r12"])
+    taken = {"r12", *(name for group in held for name in group)}
+    for asked in (names, names[::-1], names[1::2], names[4:7], names[1:3], *([n] for n in names)):
+        free = [streams[name] for name in asked if name not in taken]
+        assert journal.unheld([streams[name] for name in asked]) == free
+    journal.close()
+
+
+def test_workers_see_each_other_s_leases(start, store):
+    """What one process beats, another reads, and may take."""
+    one, two = open_store(store), open_store(store)
+    stream = begin(one, "a")
+    for beats in (1, 2):
+        one.beat("one", [stream])
+        assert two.leases() == [Lease(stream, "one", beats)]
+    two.beat("two", [stream])
+    assert one.leases() == [Lease(stream, "two", 3)]
+    one.close()
+    two.close()
 
 
 def test_an_acknowledged_append_survives_a_kill(start, store):

@@ -14,7 +14,8 @@ import apsw
 import pytest
 
 from outlast.errors import Busy, JournalDamaged, NotAStore, StoreError, StoreFull
-from outlast.stores import _connect, _writer, open_store
+from outlast.journal import Lease
+from outlast.stores import _connect, _writer, open_store, sqlite
 from outlast.stores._connect import PAGE_SIZE
 from outlast.stores._queries import queries
 from outlast.stores.memory import MemoryJournal
@@ -477,6 +478,124 @@ def test_a_value_that_cannot_be_stored_fails_one_append(path):
     assert [type(outcome) for outcome in outcomes] == [tuple, OverflowError, tuple]
     journal.append(driven(one, epoch, 2))
     assert [check_chain(journal.proofs(stream)) for stream in (one, two)] == [2, 3]
+    journal.close()
+
+
+# ── what workers look for ────────────────────────────────────────────────────────────────────────
+
+
+def copied(path, run_id, count, first):
+    """Put copies of a run's row into the file, each a root if the run is one."""
+    other = apsw.Connection(str(path))
+    columns = [column for _, column, *_ in other.execute("PRAGMA table_info(runs)")]
+    given = {"number": "n", "id": "id || '-' || n"}
+    given["root"] = "CASE root WHEN id THEN id || '-' || n ELSE root END"
+    taken = ", ".join(given.get(column, column) for column in columns)
+    other.execute(
+        "WITH RECURSIVE c (n) AS (VALUES (?1) UNION ALL SELECT n + 1 FROM c WHERE n < ?2)"  # noqa: S608  (the names are the table's own)
+        f"INSERT INTO runs ({', '.join(columns)}) SELECT {taken} FROM runs, c WHERE id = ?3",
+        (first, first + count - 1, run_id),
+    )
+    other.close()
+
+
+def steps(journal, look):
+    """Return what came of a look, and how many steps SQLite took for it."""
+    connection = journal._reader()
+    taken = []
+    connection.set_progress_handler(lambda: bool(taken.append(1)), 1)
+    journal._readers.append(connection)
+    try:
+        return look(), len(taken)
+    finally:
+        connection.set_progress_handler(None)
+
+
+LOOKS = {
+    "due": lambda journal: [run.id for run in journal.due(10, limit=3)],
+    "next_wake": lambda journal: journal.next_wake(10),
+    "running": lambda journal: [run.id for run in journal.running()],
+}
+
+
+@pytest.mark.parametrize("look", LOOKS.values(), ids=LOOKS)
+@pytest.mark.parametrize(
+    "many",
+    [
+        {"status": "parked", "wake_at": 50},
+        {"status": "waiting"},
+        {"status": "queued", "tenant": "b"},
+        {"status": "paused", "wake_at": 5},
+        {"status": "completed", "wake_at": 5},
+        {"status": "parked", "wake_at": 50, "root": "r"},
+        {"status": "queued", "root": "r"},
+        {"status": "queued", "root": "s"},
+        {"status": "completed", "wake_at": 5, "root": "r"},
+    ],
+    ids=str,
+)
+def test_what_is_not_due_is_not_read(path, look, many):
+    """Beside 10,000 runs that are not asked for, it takes as many steps as beside ten."""
+    journal = SqliteJournal(path, synchronous="OFF")
+    for name, status in [("q", "queued"), ("r", "parked"), ("s", "running")]:
+        begin(journal, name, root=name, status=status, tenant="a")
+    begin(journal, "p", root="p", status="parked", wake_at=7, tenant="a")
+    begin(journal, "t", status="parked", wake_at=7, root="r", parent="r")
+    begin(journal, "u", status="parked", wake_at=60, root="r", parent="r")
+    begin(journal, "m", **{"root": "m"} | many)
+    copied(path, "m", 10, first=100)
+    few, steps_few = steps(journal, lambda: look(journal))
+    copied(path, "m", 10_000, first=200)
+    many_found, steps_many = steps(journal, lambda: look(journal))
+    assert few == many_found
+    assert steps_few < 2000
+    assert steps_many < steps_few + 50, (steps_few, steps_many)
+    journal.close()
+
+
+def test_who_holds_a_stream_is_asked_of_the_system_only(path, monkeypatch):
+    """A stream's number is read once; what another connection has begun since is read, too."""
+    one, two = SqliteJournal(path), SqliteJournal(path)
+    streams = [begin(one, name) for name in "ab"]
+    assert one.unheld(streams) == streams
+    two.claim(streams[0])
+    with monkeypatch.context() as broken:
+        broken.setattr(one, "_reader", lambda: pytest.fail("the database was asked"))
+        assert one.unheld(streams) == streams[1:]
+        assert one.unheld(streams[:1]) == []
+    streams.append(begin(two, "c"))
+    assert one.unheld(streams) == streams[1:]
+    one.close()
+    two.close()
+
+
+def test_the_numbers_that_are_remembered_are_not_ever_more(path, monkeypatch):
+    """Beyond so many they are read anew, and are right."""
+    monkeypatch.setattr(sqlite, "_MOST_NUMBERS", 3)
+    journal = SqliteJournal(path, synchronous="OFF")
+    streams = [begin(journal, name) for name in "abcde"]
+    journal.claim("run:d")
+    for asked in (streams[:2], streams[2:4], streams, streams[3:], streams[:3]):
+        assert journal.unheld(asked) == [stream for stream in asked if stream != "run:d"]
+        assert len(journal._numbers) <= max(3, len(asked))
+    journal.close()
+
+
+def test_a_beat_is_written_as_a_whole(path):
+    """When one lease cannot be raised, none was, and none was dropped."""
+    journal = SqliteJournal(path)
+    a, b, c = (begin(journal, name) for name in "abc")
+    journal.beat("w", [a, b])
+    journal.beat("x", [c])
+    other = apsw.Connection(str(path))
+    other.execute("UPDATE leases SET beats = ? WHERE worker = 'x'", ((1 << 63) - 1,))
+    other.close()
+    before = journal.leases()
+    with pytest.raises(StoreError):
+        journal.beat("w", [b, c])
+    assert journal.leases() == before
+    journal.beat("w", [b])
+    assert journal.leases()[:1] == [Lease(b, "w", 2)]
     journal.close()
 
 

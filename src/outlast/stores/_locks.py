@@ -15,9 +15,12 @@ from __future__ import annotations
 import fcntl
 import os
 import random
+import struct
+import sys
 import threading
 import time
-from collections.abc import Iterator
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, TypeAlias
@@ -26,6 +29,15 @@ from outlast.errors import StoreError
 
 _TURN: Final = 0
 _FileKey: TypeAlias = tuple[int, int]
+
+_LINUX: Final = sys.platform == "linux"
+_FLOCK: Final = (
+    ("type", "whence", "start", "len", "pid")
+    if _LINUX
+    else ("start", "len", "pid", "type", "whence")
+)
+_LAYOUT: Final = struct.Struct("hhqqi4x" if _LINUX else "qqihh8x")
+"""The C struct `flock` of fcntl(2), as Linux has it, and as macOS and the BSDs do."""
 
 _open_files: dict[_FileKey, LockFile] = {}
 _open_lock = threading.Lock()
@@ -109,6 +121,46 @@ class LockFile:
             if number in self._locked:
                 self._locked.discard(number)
                 fcntl.lockf(self._fd, fcntl.LOCK_UN, 1, number)
+
+    def held(self, numbers: Iterable[int]) -> set[int]:
+        """Return which bytes are held, by an owner of this process or by another process.
+
+        The system is asked who holds a lock, and none is taken: a probe that takes it turns away
+        whoever tries to at the same moment, and one that lets go of it lets go of our own.
+        """
+        asked = set(numbers)
+        with self._guard:
+            self._catch_up()
+            held = asked & self._owners.keys()
+        rest = [sorted(asked - held)]
+        while rest:
+            if not (run := rest.pop()):
+                continue
+            if (found := self._lock_within(run[0], run[-1])) is None:
+                continue
+            first, last = bisect_left(run, found[0]), bisect_right(run, found[1])
+            held.update(run[first:last])
+            rest += run[:first], run[last:]
+        return held
+
+    def _catch_up(self) -> None:
+        """Lock what an owner holds by force, once whoever it was taken from has died."""
+        for number in self._owners.keys() - self._locked:
+            if self._try_lock(number):
+                self._locked.add(number)
+
+    def _lock_within(self, first: int, last: int) -> tuple[int, int] | None:
+        """Return the first and last byte of a lock that another process has between two bytes."""
+        asked = dict.fromkeys(_FLOCK, 0)
+        asked |= {"type": fcntl.F_WRLCK, "start": first, "len": last - first + 1}
+        packed = _LAYOUT.pack(*asked.values())
+        answer = _LAYOUT.unpack(fcntl.fcntl(self._fd, fcntl.F_GETLK, packed))
+        found = dict(zip(_FLOCK, answer, strict=True))
+        if found["type"] == fcntl.F_UNLCK:
+            return None
+        # A length of 0 is a lock up to the end of the file, however long that gets.
+        length = found["len"] or last - found["start"] + 1
+        return found["start"], found["start"] + length - 1
 
     # ── whose turn it is to write ──────────────────────────────────────────────────────────────
 

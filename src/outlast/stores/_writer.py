@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import Final, ParamSpec, TypeAlias, TypeVar
 
 import apsw
+import msgspec
 from msgspec.structs import astuple
 
 from outlast.errors import OutlastError, StoreError
@@ -98,6 +99,10 @@ class Writer:
     def insert_blob(self, digest: bytes, data: bytes) -> None:
         """Store a blob, unless it is there."""
         self._transact(self._execute, self._sql["insert_blob"], (digest, data))
+
+    def beat(self, worker: str, numbers: Sequence[int]) -> None:
+        """Make the leases of `worker` those of the streams of these numbers, and raise each."""
+        self._transact(self._beat, worker, numbers)
 
     def close(self) -> None:
         """Close the connection."""
@@ -257,6 +262,11 @@ class Writer:
         self._execute(self._sql["raise_fence"], (head.fence, holder, head.number))
         self._execute(self._sql["raise_run_fence"], (head.fence, head.number))
         return head.fence
+
+    def _beat(self, worker: str, numbers: Sequence[int]) -> None:
+        self._execute(self._sql["drop_leases"], (worker, msgspec.json.encode(numbers).decode()))
+        if numbers:
+            self._executemany(self._sql["beat"], [(number, worker) for number in numbers])
 
     def _account(self, key: commits.Account) -> Balance:
         found = self._accounts.get(key)

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
 from hashlib import sha256
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
 from outlast.errors import Busy, RunNotFound, StoreError
-from outlast.journal import COUNTED, Balance, Commit, Posting, Proof, Record, RunRow
+from outlast.journal import COUNTED, Balance, Commit, Lease, Posting, Proof, Record, RunRow
 from outlast.stores import _commits as commits
+
+_ASLEEP: Final = frozenset({"parked", "waiting"})
 
 
 class MemoryJournal:
@@ -36,6 +39,7 @@ class MemoryJournal:
         self._costs: dict[tuple[int, str, str, str, str, str], Posting] = {}
         self._blobs: dict[str, bytes] = {}
         self._claimed: set[str] = set()
+        self._leases: dict[str, Lease] = {}
 
     @property
     def url(self) -> str:
@@ -119,6 +123,27 @@ class MemoryJournal:
         """Let go of what `claim` took."""
         self._claimed.discard(stream)
 
+    def unheld(self, streams: Iterable[str]) -> list[str]:
+        """Return which of these streams nobody drives; see `Journal.unheld`."""
+        with self._open():
+            return [stream for stream in streams if stream not in self._claimed]
+
+    def beat(self, worker: str, streams: Iterable[str]) -> None:
+        """Make these the leases of `worker`; see `Journal.beat`."""
+        with self._open():
+            kept = {stream for stream in streams if stream in self._heads}
+            for stream, lease in list(self._leases.items()):
+                if lease.worker == worker and stream not in kept:
+                    del self._leases[stream]
+            for stream in kept:
+                old = self._leases.get(stream)
+                self._leases[stream] = Lease(stream, worker, old.beats + 1 if old else 1)
+
+    def leases(self) -> list[Lease]:
+        """Return every lease, oldest stream first."""
+        with self._open():
+            return sorted(self._leases.values(), key=lambda lease: self._heads[lease.stream].number)
+
     # ── reading ────────────────────────────────────────────────────────────────────────────────
 
     def read(self, stream: str, *, after: int = 0, limit: int | None = None) -> list[Record]:
@@ -187,6 +212,36 @@ class MemoryJournal:
         with self._open():
             return len(self._all)
 
+    def due(self, at: int, *, limit: int = 100) -> list[RunRow]:
+        """Return the rows of root runs that wait to be driven; see `Journal.due`."""
+        with self._open():
+            rows = self._oldest_first()
+        waiting = {row.root for row in rows if _waits(row, at)}
+        taken: defaultdict[str, int] = defaultdict(int)
+        found = []
+        for row in rows:
+            due = row.status == "queued" or (row.status in _ASLEEP and row.id in waiting)
+            if row.root == row.id and due and taken[row.tenant] < limit:
+                taken[row.tenant] += 1
+                found.append(row)
+        return found
+
+    def next_wake(self, after: int) -> int | None:
+        """Return the earliest `wake_at` above `after` of any `parked` or `waiting` run."""
+        with self._open():
+            times = (row.wake_at for row in self._rows.values() if row.status in _ASLEEP)
+            return min((at for at in times if at is not None and at > after), default=None)
+
+    def running(self) -> list[RunRow]:
+        """Return the rows of root runs that are `running`, oldest first."""
+        with self._open():
+            rows = self._oldest_first()
+        return [row for row in rows if row.status == "running" and row.root == row.id]
+
+    def _oldest_first(self) -> list[RunRow]:
+        streams = sorted(self._rows, key=lambda stream: self._heads[stream].number)
+        return [self._rows[stream] for stream in streams]
+
     def balance(
         self, scope: str, *, window: str = "total", unit: str = "nano", since: str = ""
     ) -> Balance:
@@ -249,6 +304,13 @@ class MemoryJournal:
     def _check_version(self, stream: str) -> None:
         if proofs := self._streams.get(stream):
             commits.check_version(stream, proofs[0].type, proofs[0].meta)
+
+
+def _waits(row: RunRow, at: int) -> bool:
+    """Return whether somebody has to drive a run now, if its tree may be driven."""
+    if row.status in _ASLEEP:
+        return row.wake_at is not None and row.wake_at <= at
+    return row.status == "queued"
 
 
 def _record(proof: Proof) -> Record:

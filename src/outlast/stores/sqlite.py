@@ -20,7 +20,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
@@ -30,7 +30,7 @@ import apsw
 import msgspec
 
 from outlast.errors import Busy, JournalDamaged, OutlastError, RunNotFound, StoreError
-from outlast.journal import Balance, Commit, Posting, Proof, Record, RunRow
+from outlast.journal import Balance, Commit, Lease, Posting, Proof, Record, RunRow
 from outlast.stores import _commits as commits
 from outlast.stores._checkpoint import Checkpointer
 from outlast.stores._connect import (
@@ -50,6 +50,9 @@ from outlast.stores._writer import BITS, Item, Records, Writer
 _READ_AT_ONCE: Final = 1000
 _MOST_READABLE: Final = 100_000
 """Streams whose version is remembered to be readable; beyond that all are asked anew."""
+
+_MOST_NUMBERS: Final = 100_000
+"""Streams whose number is remembered, so that whether they are held is told without a query."""
 
 _POSTING = Posting.__struct_fields__
 _PROOF = Proof.__struct_fields__
@@ -95,6 +98,7 @@ class SqliteJournal:
         self._readers: list[apsw.Connection] = []
         self._readable: set[int] = set()
         self._claimed: dict[str, int] = {}
+        self._numbers: dict[str, int] = {}
         self._watcher: apsw.Connection | None = None
         """A connection that never writes, so whatever changes the file is told by it."""
         self._watching = threading.Lock()
@@ -182,6 +186,39 @@ class SqliteJournal:
         number = self._claimed.pop(stream, None)
         if number is not None and os.getpid() == self._pid:
             self._locks.release(number, self)
+
+    def unheld(self, streams: Iterable[str]) -> list[str]:
+        """Return which of these streams no living process holds; see `Journal.unheld`.
+
+        A stream's number never changes, so only the first time it is asked for is the file read.
+        """
+        streams = list(streams)
+        numbers = self._numbers_of(streams)
+        held = self._locks.held(numbers.values())
+        return [stream for stream in streams if numbers.get(stream) not in held]
+
+    def beat(self, worker: str, streams: Iterable[str]) -> None:
+        """Make these the leases of `worker`; see `Journal.beat`."""
+        self._writer.beat(worker, sorted(self._numbers_of(streams).values()))
+
+    def leases(self) -> list[Lease]:
+        """Return every lease, oldest stream first."""
+        with self._reading() as connection:
+            return [Lease(*row) for row in self._all(connection, "leases")]
+
+    def _numbers_of(self, streams: Iterable[str]) -> dict[str, int]:
+        """Return the numbers of those streams that exist."""
+        self._check_usable()
+        known = self._numbers
+        found = {stream: known.get(stream) for stream in streams}
+        if new := [stream for stream, number in found.items() if number is None]:
+            with self._reading() as connection:
+                rows = self._all(connection, "stream_numbers", msgspec.json.encode(new).decode())
+            if len(known) + len(rows) > _MOST_NUMBERS:
+                self._numbers = known = {}
+            known.update(rows)
+            found.update(rows)
+        return {stream: number for stream, number in found.items() if number is not None}
 
     def _holder(self, connection: apsw.Connection, stream: str) -> str:
         rows = self._all(connection, "stream_holder", stream)
@@ -273,6 +310,24 @@ class SqliteJournal:
                 return int(self._watcher.pragma("data_version"))
             except apsw.Error as error:
                 raise failed(error, self._path) from error
+
+    def due(self, at: int, *, limit: int = 100) -> list[RunRow]:
+        """Return the rows of root runs that wait to be driven; see `Journal.due`."""
+        with self._reading() as connection:
+            rows = self._all(connection, "due", at, limit)
+        return [_run_row(row) for row in rows]
+
+    def next_wake(self, after: int) -> int | None:
+        """Return the earliest `wake_at` above `after` of any `parked` or `waiting` run."""
+        with self._reading() as connection:
+            ((wake_at,),) = self._all(connection, "next_wake", after)
+        return None if wake_at is None else int(wake_at)
+
+    def running(self) -> list[RunRow]:
+        """Return the rows of root runs that are `running`, oldest first."""
+        with self._reading() as connection:
+            rows = self._all(connection, "running")
+        return [_run_row(row) for row in rows]
 
     def balance(
         self, scope: str, *, window: str = "total", unit: str = "nano", since: str = ""

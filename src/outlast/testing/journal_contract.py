@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import pytest
 from msgspec.structs import replace
@@ -48,6 +48,7 @@ from outlast.journal import (
     Commit,
     Hold,
     Journal,
+    Lease,
     Posting,
     Proof,
     Record,
@@ -60,6 +61,18 @@ from outlast.journal import (
 from outlast.testing.commits import AT, begin, driven, encode_text, message, note, row, started
 
 Tampering = Literal["body gone", "body garbled", "record gone"]
+
+NOT_DRIVEN: Final = ("running", "paused", "stopped", "completed", "failed", "cancelled")
+"""The statuses in which a run waits for no worker, whatever time its row names."""
+
+
+def root(journal: Journal, run_id: str, status: str, **more: Any) -> str:
+    """Create a run that no other has asked for, and return its stream."""
+    return begin(journal, run_id, status=status, root=run_id, **more)
+
+
+def _ids(rows: Iterable[RunRow]) -> list[str]:
+    return [found.id for found in rows]
 
 
 def check_chain(proofs: Iterable[Proof]) -> int:
@@ -504,6 +517,208 @@ class JournalContract:
         twice["in_doubt_nano"] -= 3
         twice["calls_in_doubt"] -= 1
         assert two == Posting(hour=7, agent="x", tool="b", **twice)
+
+    # ── what workers look for ──────────────────────────────────────────────────────────────────
+
+    @pytest.mark.parametrize(
+        ("status", "wake_at", "is_due"),
+        [
+            ("queued", None, True),
+            ("parked", 9, True),
+            ("parked", 10, True),
+            ("parked", 11, False),
+            ("parked", None, False),
+            ("waiting", 9, True),
+            ("waiting", 10, True),
+            ("waiting", 11, False),
+            ("waiting", None, False),
+            *((status, wake_at, False) for status in NOT_DRIVEN for wake_at in (None, 9)),
+        ],
+    )
+    def test_when_a_root_is_due(
+        self, journal: Journal, *, status: str, wake_at: int | None, is_due: bool
+    ) -> None:
+        """When it is queued, or sleeps until now at the latest, and in no other status."""
+        root(journal, "r", status, wake_at=wake_at)
+        assert _ids(journal.due(10)) == ["r"] * is_due
+
+    @pytest.mark.parametrize(
+        ("status", "wake_at", "is_due"),
+        [
+            ("queued", None, True),
+            ("parked", 10, True),
+            ("parked", 11, False),
+            ("parked", None, False),
+            ("waiting", 10, True),
+            ("waiting", 11, False),
+            *((status, 9, False) for status in NOT_DRIVEN),
+        ],
+    )
+    @pytest.mark.parametrize("depth", [1, 3])
+    @pytest.mark.parametrize("asleep", ["parked", "waiting"])
+    def test_when_a_root_is_due_for_a_run_below_it(  # noqa: PLR0913  (a table)
+        self,
+        journal: Journal,
+        *,
+        asleep: str,
+        depth: int,
+        status: str,
+        wake_at: int | None,
+        is_due: bool,
+    ) -> None:
+        """A root that sleeps is due for any run below it that is; and it is listed, not the run."""
+        root(journal, "r", asleep, wake_at=99)
+        root(journal, "other", asleep, wake_at=99)
+        for level in range(1, depth):
+            begin(journal, f"c{level}", status=asleep, root="r", parent=f"c{level - 1}")
+        begin(journal, "c", status=status, wake_at=wake_at, root="r", parent=f"c{depth - 1}")
+        assert _ids(journal.due(10)) == ["r"] * is_due
+
+    @pytest.mark.parametrize("status", NOT_DRIVEN)
+    def test_no_run_below_makes_a_root_due_that_does_not_sleep(
+        self, journal: Journal, status: str
+    ) -> None:
+        """What is below a root that is driven, paused, stopped or over waits with it."""
+        root(journal, "r", status)
+        for name, given in [("a", "queued"), ("b", "parked"), ("c", "waiting")]:
+            begin(journal, name, status=given, wake_at=9, root="r", parent="r")
+        begin(journal, "orphan", status="queued", root="nobody", parent="nobody")
+        assert journal.due(10) == []
+
+    def test_what_is_due_comes_oldest_first(self, journal: Journal) -> None:
+        """Each row once and whole, in the order of creation, whatever it is due for."""
+        due = [("z", "queued", None), ("b", "parked", 9), ("y", "waiting", 5), ("a", "parked", 99)]
+        for name, status, wake_at in due:
+            root(journal, name, status, wake_at=wake_at)
+        for name, below in [("c", "a"), ("d", "a"), ("e", "b")]:
+            begin(journal, name, status="queued", root=below, parent=below)
+        journal.append(note("run:z", at=AT + 9))
+        assert journal.due(10) == [journal.run(name) for name, _, _ in due]
+
+    def test_no_tenant_hides_another(self, journal: Journal) -> None:
+        """Of each tenant the oldest that are due are listed, at most `limit` of them."""
+        kinds = [("queued", None), ("parked", 5), ("parked", 99)]
+        for number in range(9):
+            for tenant in ("acme", "bolt"):
+                status, wake_at = kinds[number % 3]
+                root(journal, f"{tenant}{number}", status, wake_at=wake_at, tenant=tenant)
+        for number in (2, 5):
+            below = f"bolt{number}"
+            begin(journal, f"c{number}", status="queued", root=below, parent=below, tenant="x")
+        root(journal, "late", "queued")
+        root(journal, "c", "parked", tenant="d", wake_at=10)
+        given = "acme0 bolt0 acme1 bolt1 bolt2 acme3 late c"
+        assert _ids(journal.due(10, limit=3)) == given.split()
+        assert _ids(journal.due(10, limit=1)) == ["acme0", "bolt0", "late", "c"]
+        assert len(journal.due(10)) == 6 + 8 + 2
+
+    def test_a_hundred_of_each_tenant_unless_told(self, journal: Journal) -> None:
+        """`limit` is 100."""
+        for number in range(202):
+            root(journal, f"r{number}", "queued", tenant=str(number % 2))
+        assert _ids(journal.due(0)) == [f"r{number}" for number in range(200)]
+
+    def test_what_is_due_follows_the_row(self, journal: Journal) -> None:
+        """Whatever a driver's append makes of a run is seen at once by whoever looks for work."""
+        stream = root(journal, "r", "queued")
+        epoch = journal.claim(stream)
+        seen = [(_ids(journal.due(10)), journal.next_wake(0), _ids(journal.running()))]
+        for seq, (status, wake_at) in enumerate(
+            [("running", None), ("parked", 20), ("parked", 5), ("running", 5), ("stopped", None)], 2
+        ):
+            given = row("r", root="r", status=status, wake_at=wake_at)
+            journal.append(driven(stream, epoch, seq, row=given))
+            seen.append((_ids(journal.due(10)), journal.next_wake(0), _ids(journal.running())))
+        assert seen == [
+            (["r"], None, []),
+            ([], None, ["r"]),
+            ([], 20, []),
+            (["r"], 5, []),
+            ([], None, ["r"]),
+            ([], None, []),
+        ]
+
+    def test_when_the_next_one_wakes(self, journal: Journal) -> None:
+        """The earliest time beyond the given one, of roots and of runs below them that sleep."""
+        assert journal.next_wake(0) is None
+        root(journal, "never", "waiting")
+        assert journal.next_wake(0) is None
+        root(journal, "b", "waiting", wake_at=30)
+        root(journal, "a", "parked", wake_at=10)
+        begin(journal, "c", status="parked", wake_at=20, root="a", parent="a")
+        begin(journal, "d", status="waiting", wake_at=40, root="a", parent="a")
+        for number, status in enumerate(("queued", *NOT_DRIVEN)):
+            root(journal, f"r{number}", status, wake_at=15)
+            begin(journal, f"s{number}", status=status, wake_at=15, root="a", parent="a")
+        times = [journal.next_wake(after) for after in (0, 9, 10, 19, 20, 30, 39, 40)]
+        assert times == [10, 10, 20, 20, 30, 40, 40, None]
+
+    def test_which_roots_are_running(self, journal: Journal) -> None:
+        """Roots only, oldest first, in no other status, driven or not."""
+        for name in ("b", "a", "c"):
+            root(journal, name, "running")
+        for status in ("queued", "parked", "waiting", *NOT_DRIVEN[1:]):
+            root(journal, status, status)
+        begin(journal, "d", status="running", root="a", parent="a")
+        journal.claim("run:a")
+        journal.append(note("run:b", at=AT + 9))
+        assert journal.running() == [journal.run(name) for name in ("b", "a", "c")]
+
+    def test_which_streams_nobody_holds(self, journal: Journal) -> None:
+        """Those that nobody claimed or that were let go of, in the order they were asked in."""
+        streams = [begin(journal, name) for name in "dcba"]
+        for stream in streams[1:]:
+            journal.claim(stream)
+        journal.release(streams[2])
+        journal.claim(streams[3], force=True)
+        assert journal.unheld(iter(streams)) == ["run:d", "run:b"]
+        assert journal.unheld(reversed(streams)) == ["run:b", "run:d"]
+        assert journal.unheld([]) == []
+        assert journal.unheld(["run:none", streams[1]]) == ["run:none"]
+        with pytest.raises(Busy):
+            journal.claim(streams[1])
+        assert journal.claim(streams[0]) == 1
+        assert journal.unheld(streams) == ["run:b"]
+
+    def test_a_worker_has_the_leases_of_its_last_beat(self, journal: Journal) -> None:
+        """Each beat raises the counter of what it names, and drops what it does not."""
+        c, a, b = (begin(journal, name) for name in "cab")
+        assert journal.leases() == []
+        journal.beat("w", iter([b, c, b]))
+        assert journal.leases() == [Lease(c, "w", 1), Lease(b, "w", 1)]
+        journal.beat("w", [b, a])
+        assert journal.leases() == [Lease(a, "w", 1), Lease(b, "w", 2)]
+        journal.beat("w", [b, c, a])
+        assert journal.leases() == [Lease(c, "w", 1), Lease(a, "w", 2), Lease(b, "w", 3)]
+        journal.beat("w", [])
+        assert journal.leases() == []
+
+    def test_a_lease_is_taken_from_another_worker(self, journal: Journal) -> None:
+        """Its counter goes on, the rest of the other's stays; it takes it back with its next."""
+        a, b = begin(journal, "a"), begin(journal, "b")
+        journal.beat("one", [a, b])
+        journal.beat("two", [b])
+        assert journal.leases() == [Lease(a, "one", 1), Lease(b, "two", 2)]
+        journal.beat("two", [])
+        assert journal.leases() == [Lease(a, "one", 1)]
+        journal.beat("two", [a])
+        journal.beat("one", [a])
+        assert journal.leases() == [Lease(a, "one", 3)]
+
+    def test_what_does_not_exist_has_no_lease(self, journal: Journal) -> None:
+        """A beat names what the worker drives; of a stream that is not there nothing is kept."""
+        stream = begin(journal, "a")
+        journal.beat("w", ["run:none", stream])
+        assert journal.leases() == [Lease(stream, "w", 1)]
+
+    def test_a_beat_changes_no_run(self, journal: Journal) -> None:
+        """Neither records nor rows nor fences know of leases."""
+        stream = begin(journal, "a")
+        epoch = journal.claim(stream)
+        before = journal.read_all(), journal.runs()
+        journal.beat("w", [stream])
+        assert (journal.read_all(), journal.runs()) == before
+        journal.append(driven(stream, epoch, 2))
 
     # ── the ledger ─────────────────────────────────────────────────────────────────────────────
 
@@ -976,6 +1191,7 @@ class JournalContract:
         journal = self.open(tmp_path)
         stream = begin(journal, "a")
         journal.claim(stream)
+        journal.unheld([stream])
         journal.close()
         journal.close()
         journal.release(stream)
@@ -983,6 +1199,9 @@ class JournalContract:
             lambda: journal.append(note(stream)),
             lambda: journal.read(stream),
             lambda: journal.claim(stream),
+            lambda: journal.due(0),
+            lambda: journal.unheld([stream]),
+            lambda: journal.beat("w", [stream]),
             lambda: asyncio.run(journal.aappend(note(stream))),
         ):
             with pytest.raises(StoreError, match="closed"):
@@ -1003,7 +1222,7 @@ class JournalContract:
         assert [records[0].seq for records in outcomes] == [2, 3, 4, 5, 6]
 
     def test_everything_is_there_after_opening_again(self, tmp_path: Path) -> None:
-        """Events, rows, roll-up, ledger, blobs, fence and chain outlive the process."""
+        """Events, rows, roll-up, ledger, blobs, leases, fence and chain outlive the process."""
         if not self.persistent:
             pytest.skip("this store ends with its process")
         journal = self.open(tmp_path)
@@ -1022,6 +1241,7 @@ class JournalContract:
         doubt = [Settlement(call_id="d", amount=7, in_doubt=True)]
         journal.append(driven(stream, epoch, 3, settlements=doubt))
         digest = journal.put_blob(b"content")
+        journal.beat("w", [stream])
         before = self._everything(journal, digest)
         journal.close()
         journal = self.open(tmp_path)
@@ -1045,4 +1265,5 @@ class JournalContract:
             journal.balance("s"),
             journal.rollup(),
             journal.blob(digest),
+            journal.leases(),
         )

@@ -147,6 +147,87 @@ FROM below CROSS JOIN runs ON runs.id = below.id ORDER BY depth, number;
 SELECT runs.id FROM json_each(?) AS known JOIN runs ON runs.id = known.key
 WHERE runs.next_seq - 1 > known.value;
 
+-- due --
+-- Rows of roots that wait to be driven, oldest first, of each tenant so many.
+-- Tenants and trees with queued runs are found by leaps: of each, one entry of its index is read.
+WITH RECURSIVE
+tenants (tenant) AS (
+    SELECT min(tenant) FROM runs INDEXED BY roots_queued WHERE root = id AND status = 'queued'
+    UNION ALL
+    SELECT (
+        SELECT min(tenant) FROM runs INDEXED BY roots_queued
+        WHERE root = id AND status = 'queued' AND tenant > tenants.tenant
+    ) FROM tenants WHERE tenant IS NOT NULL
+),
+queued_below (root) AS (
+    SELECT min(root) FROM runs INDEXED BY children_queued WHERE root <> id AND status = 'queued'
+    UNION ALL
+    SELECT (
+        SELECT min(root) FROM runs INDEXED BY children_queued
+        WHERE root <> id AND status = 'queued' AND root > queued_below.root
+    ) FROM queued_below WHERE root IS NOT NULL
+),
+trees (root) AS (
+    SELECT root FROM queued_below
+    UNION
+    SELECT root FROM runs INDEXED BY children_by_wake
+    WHERE root <> id AND status IN ('parked', 'waiting') AND wake_at <= ?1
+),
+due (number, tenant) AS (
+    SELECT runs.number, runs.tenant FROM tenants CROSS JOIN runs ON runs.number IN (
+        SELECT number FROM runs INDEXED BY roots_queued
+        WHERE root = id AND status = 'queued' AND tenant = tenants.tenant
+        ORDER BY number LIMIT ?2
+    )
+    UNION
+    SELECT number, tenant FROM runs INDEXED BY roots_by_wake
+    WHERE root = id AND status IN ('parked', 'waiting') AND wake_at <= ?1
+    UNION
+    SELECT runs.number, runs.tenant FROM trees CROSS JOIN runs ON runs.id = trees.root
+    WHERE runs.root = runs.id AND runs.status IN ('parked', 'waiting')
+),
+placed (number, place) AS (
+    SELECT number, row_number() OVER (PARTITION BY tenant ORDER BY number) FROM due
+)
+SELECT id, agent, version, status, phase, answer, cost_nano, in_doubt_nano, tokens, turns,
+       created_at, updated_at, wake_at, why, degraded, tenant, parent, root, next_seq, fence
+FROM runs WHERE number IN (SELECT number FROM placed WHERE place <= ?2) ORDER BY number;
+
+-- next_wake --
+-- When the first of the runs that sleep beyond a moment wakes.
+SELECT min(wake_at) FROM (
+    SELECT min(wake_at) AS wake_at FROM runs INDEXED BY roots_by_wake
+    WHERE root = id AND status IN ('parked', 'waiting') AND wake_at > ?1
+    UNION ALL
+    SELECT min(wake_at) FROM runs INDEXED BY children_by_wake
+    WHERE root <> id AND status IN ('parked', 'waiting') AND wake_at > ?1
+);
+
+-- running --
+-- Rows of roots that are driven, or were left by whoever drove them, oldest first.
+SELECT id, agent, version, status, phase, answer, cost_nano, in_doubt_nano, tokens, turns,
+       created_at, updated_at, wake_at, why, degraded, tenant, parent, root, next_seq, fence
+FROM runs WHERE status = 'running' AND root = id ORDER BY number;
+
+-- stream_numbers --
+-- The numbers of a JSON list of streams.
+SELECT name, number FROM streams WHERE name IN (SELECT value FROM json_each(?));
+
+-- ── leases ───────────────────────────────────────────────────────────────────────────────────
+
+-- drop_leases --
+-- A worker has no lease but those of a JSON list of numbers.
+DELETE FROM leases WHERE worker = ? AND number NOT IN (SELECT value FROM json_each(?));
+
+-- beat --
+-- A worker's lease of a stream, new, or its counter raised, whoever had it.
+INSERT INTO leases (number, worker, beats) VALUES (?, ?, 1)
+ON CONFLICT (number) DO UPDATE SET worker = excluded.worker, beats = beats + 1;
+
+-- leases --
+-- Every lease, oldest stream first.
+SELECT name, worker, beats FROM leases JOIN streams USING (number) ORDER BY number;
+
 -- ── money ────────────────────────────────────────────────────────────────────────────────────
 
 -- balance --
