@@ -25,6 +25,8 @@ from outlast.events import (
     PhaseEntered,
     RunParked,
     RunWoken,
+    ScheduleFired,
+    ScheduleSet,
     StepFinished,
     StepStarted,
     tag,
@@ -268,12 +270,14 @@ def test_no_event_type_is_left_out(uninterrupted: Played) -> None:
     emitted = {name for world in worlds for name in world.emitted}
     known = {tag(event) for event in get_args(AnyEvent)}
     # Batches have tests/batch; notes, budgets and bills come from outside: see test_two_drivers,
-    # test_limits and test_reconciliation; flows have tests/flows.
+    # test_limits, test_schedules and test_reconciliation; flows have tests/flows.
     flows = (PhaseEntered, StepStarted, StepFinished, ChildStarted, RunParked, RunWoken, AskFailed)
     outside = (
         NoteAdded,
         ControlGiven,
         BudgetSet,
+        ScheduleSet,
+        ScheduleFired,
         BudgetPassed,
         BoundRaised,
         ModelCallReconciled,

@@ -17,7 +17,15 @@ from typing import Any
 import msgspec
 
 import outlast
-from outlast.events import BoundRaised, BudgetPassed, ControlGiven, NoteAdded, encode
+from outlast.events import (
+    BoundRaised,
+    BudgetPassed,
+    ControlGiven,
+    NoteAdded,
+    ScheduleFired,
+    ScheduleSet,
+    encode,
+)
 from outlast.journal import Commit, Journal, run_stream
 from outlast.models.script import (
     Fault,
@@ -165,12 +173,35 @@ def make(journal: Journal) -> None:
     run(longer, journal, agent(None), "How long is it?", run_id="longer")
     raised = BoundRaised(model="claude-haiku-5-5", percent=600, run_id="longer")
     journal.append(Commit(stream="~budgets", events=(raised,), at=3))
+    scheduled(journal)
     cheap = World(lambda request, attempt: say("Half of it."))
     run(cheap, journal, agent(None), "What does it cost?", run_id="batched", batch=True)
     begin(journal, "paused", agent(None), "Later.", at=1, nonce="n")
     told = ControlGiven(verb="pause", reason="first the bill", by="ann")
     journal.append(Commit(stream="run:paused", events=(told,), at=4))
     begin(journal, "queued", agent(None), "Later.", tenant="acme", tags={"a": "ä"}, at=1, nonce="n")
+
+
+def scheduled(journal: Journal) -> None:
+    """Write that a schedule was set, and what came of it twice."""
+    monday = ScheduleSet(
+        name="digest",
+        cron="0 9 * * MON",
+        tz="Europe/Berlin",
+        agent="librarian",
+        code="library:librarian",
+        input=msgspec.Raw(b'"Wie hei\xc3\x9ft es?"'),
+        tags={"a": "ä"},
+        reason="every week",
+        by="ann",
+    )
+    at = 1_764_576_000 * 10**9
+    fired = ScheduleFired(name="digest", at=at, run_id="digest@2025-12-01T08:00Z")
+    week = 7 * 86_400 * 10**9
+    failed = ScheduleFired(
+        name="digest", at=at + week, run_id="digest@2025-12-08T08:00Z", error="no key"
+    )
+    journal.append(Commit(stream="~schedules", events=(monday, fired, failed), at=5))
 
 
 def corrected(journal: Journal) -> None:

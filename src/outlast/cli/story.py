@@ -39,6 +39,8 @@ from outlast.events import (
     RunParked,
     RunStarted,
     RunWoken,
+    ScheduleFired,
+    ScheduleSet,
     StepFinished,
     StepStarted,
     TokensCounted,
@@ -170,7 +172,7 @@ class Reader:
             return [(f"{words.line(ask_id, 80)}: ", "quiet"), *told]
         return told
 
-    def _told(self, record: Record) -> list[Part]:  # noqa: PLR0911, PLR0912  (a table)
+    def _told(self, record: Record) -> list[Part]:  # noqa: PLR0911, PLR0912, PLR0915  (a table)
         match record.event:
             case RunStarted() as event:
                 return _run_started(event)
@@ -210,6 +212,11 @@ class Reader:
                 spent, limit = (budget.amount(event.unit, n) for n in (event.spent, event.limit))
                 told = f"{event.scope}: {event.percent} % are spent, {spent} of {limit}"
                 return [(told, "doubt"), (f" ({event.window})", "quiet")]
+            case ScheduleSet() as event:
+                return _schedule_set(event)
+            case ScheduleFired() as event:
+                failed = f" was not begun: {words.line(event.error, 200)}" if event.error else ""
+                return [(event.run_id, "strong"), (failed, "bad")]
             case BoundRaised() as event:
                 told = f"calls of {event.model} hold {words.times(event.percent)} their bound"
                 return [(f"{told} from now on", "doubt"), (f", as {event.run_id} found", "quiet")]
@@ -374,6 +381,14 @@ def _budget_set(event: BudgetSet) -> list[Part]:
     told = " and ".join(filter(None, amounts)) or "no budget"
     why = f"  {words.line(event.reason, 200)}" if event.reason else ""
     return [(f"{event.scope}: {told}", "strong"), (f" ({event.window}){why}", "quiet")]
+
+
+def _schedule_set(event: ScheduleSet) -> list[Part]:
+    why = f"  {words.line(event.reason, 200)}" if event.reason else ""
+    if not event.cron:
+        return [(f"{event.name}: no schedule", "strong"), (why, "quiet")]
+    told = f"{event.name}: {event.cron} runs {event.agent}"
+    return [(words.line(told, 200), "strong"), (f" ({event.tz}){why}", "quiet")]
 
 
 def _step_started(event: StepStarted) -> list[Part]:
