@@ -14,7 +14,17 @@ from outlast import logs
 from outlast.errors import Conflict, StoreError
 from outlast.events import ScheduleFired, ScheduleSet
 from outlast.journal import Commit, Journal
-from outlast.schedules import STREAM, Occurrence, Schedule, Schedules, due, fold, is_as_set, next_at
+from outlast.schedules import (
+    STREAM,
+    Occurrence,
+    Schedule,
+    Schedules,
+    due,
+    fold,
+    is_as_set,
+    next_at,
+    readable,
+)
 
 W = TypeVar("W")
 """What is run: an agent or a flow."""
@@ -65,8 +75,8 @@ class Firing(Generic[W]):
         """Begin the run of every occurrence that is due, and return when the next one will be.
 
         A run that cannot be begun is journalled with the error, and not tried again: its schedule
-        goes on with its next occurrence.  What is left to other workers does not count for the
-        next moment.
+        goes on with its next occurrence.  What is left to other workers, because its agent or its
+        time zone is not known here, does not count for the next moment.
 
         Args:
             now: nanoseconds since the epoch.
@@ -81,11 +91,11 @@ class Firing(Generic[W]):
         """
         self._read()
         elsewhere = set()
-        for each in due(self._schedules.of.values(), now):
+        for each in due(readable(self._schedules.of.values()), now):
             if self._is_open(each) and not self._begin(each, now):
                 elsewhere.add(each.schedule.name)
         here = (one for name, one in self._schedules.of.items() if name not in elsewhere)
-        return next_at(here)
+        return next_at(readable(here))
 
     def _begin(self, occurrence: Occurrence, now: int) -> bool:
         """Begin a run, and write that; return whether what it is of is known here."""

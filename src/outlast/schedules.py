@@ -10,6 +10,7 @@ one run.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -19,7 +20,7 @@ import msgspec
 from msgspec import Raw
 
 from outlast.errors import UsageError
-from outlast.events import NULL, ScheduleFired, ScheduleSet
+from outlast.events import ScheduleFired, ScheduleSet
 from outlast.journal import Record
 from outlast.limits import zone
 
@@ -60,7 +61,7 @@ class Schedule:
     agent: str
     kind: Literal["agent", "flow"] = "agent"
     code: str = ""
-    input: Raw = NULL
+    input: Raw
     tenant: str = ""
     tags: Mapping[str, str] = field(default_factory=dict)
     reason: str = ""
@@ -81,6 +82,10 @@ class Schedule:
 
         It lies in the past where no worker has been there to fire it, and is `None` where the
         expression names no time of the next fifty years.
+
+        Raises:
+            UsageError: this machine does not know its time zone.
+
         """
         return following(self.cron, self.tz, self.counts_from)
 
@@ -163,6 +168,16 @@ def is_as_set(schedule: Schedule, event: ScheduleSet) -> bool:
     """Return whether a schedule says already what is to be set, but for the reason and by whom."""
     said = ("cron", "tz", "agent", "kind", "code", "input", "tenant", "tags")
     return all(getattr(schedule, name) == getattr(event, name) for name in said)
+
+
+def readable(schedules: Iterable[Schedule]) -> list[Schedule]:
+    """Return the schedules whose times can be told here: a machine may not know every zone."""
+    found = []
+    for one in schedules:
+        with suppress(UsageError):
+            following(one.cron, one.tz, one.counts_from)
+            found.append(one)
+    return found
 
 
 # ── what is due ─────────────────────────────────────────────────────────────────────────────────

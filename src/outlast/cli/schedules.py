@@ -16,7 +16,7 @@ from outlast.limits import zone
 from outlast.schedules import Schedule
 
 
-def set_schedule(  # noqa: PLR0913  (what is given of a schedule)
+def set_schedule(
     store: str, name: str, location: str, text: str | None, *, as_json: bool, **given: Any
 ) -> int:
     """Set a schedule, and return the exit code."""

@@ -172,7 +172,7 @@ class Reader:
             return [(f"{words.line(ask_id, 80)}: ", "quiet"), *told]
         return told
 
-    def _told(self, record: Record) -> list[Part]:  # noqa: PLR0911, PLR0912, PLR0915  (a table)
+    def _told(self, record: Record) -> list[Part]:  # noqa: PLR0911, PLR0912  (a table)
         match record.event:
             case RunStarted() as event:
                 return _run_started(event)
