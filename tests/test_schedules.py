@@ -125,6 +125,7 @@ def test_the_latest_is_found_however_long_nobody_looked(cron: str, tz: str) -> N
         passed = [*_until(cron, tz, since, until)]
         assert latest(cron, tz, since, until) == (passed[-1] if passed else None)
     assert told(latest("0 0 29 2 *", "UTC", since, at("2030-01-01T00:00"))) == "02-29T00:00"
+    assert latest("* * * * * *", tz, at("1990-01-01T00:00"), since) == since  # of a billion
 
 
 def _until(cron: str, tz: str, since: int, until: int) -> Iterator[int]:
@@ -193,6 +194,37 @@ def test_one_that_is_set_again_counts_from_then() -> None:
     assert begun(app.journal) == ["same@2026-11-24T08:00Z"]
     worker.fire(at("2026-11-25T10:00"))
     assert app.journal.run("daily@2026-11-25T08:00Z") is not None
+    put(app.journal, "daily", "0 8 * * *", "2026-11-26T09:00", tags={"a": "c"})
+    assert worker.fire(at("2026-11-26T10:00")) == at("2026-11-27T08:00")
+    assert app.journal.run("daily@2026-11-26T08:00Z") is None
+
+
+def test_one_that_is_changed_while_another_is_begun_is_run_as_it_is_now() -> None:
+    """What is set while a worker is busy with another schedule counts, and not what it had read."""
+    journal = open_store("memory://")
+    put(journal, "first", "0 8 * * *", "2026-11-23T09:00")
+    put(journal, "second", "0 8 * * *", "2026-11-23T09:00")
+    changes = [lambda: put(journal, "second", "0 7 * * *", "2026-11-24T07:59")]
+
+    def change(point: str) -> None:
+        if point == "after begin" and changes:
+            changes.pop()()
+
+    app = opened(Points(journal, change))  # type: ignore[arg-type]
+    assert firing(app).fire(at("2026-11-24T08:00")) == at("2026-11-25T07:00")
+    assert begun(journal) == ["first@2026-11-24T08:00Z"]
+
+
+def test_an_older_moment_takes_nothing_back() -> None:
+    """That an earlier moment was fired, written late, does not make a later one due again."""
+    app = opened()
+    put(app.journal, "daily", "0 8 * * *", "2026-11-23T09:00")
+    for day in ("25", "24"):
+        late = ScheduleFired(name="daily", at=at(f"2026-11-{day}T08:00"), run_id=day)
+        app.journal.append(Commit(stream=STREAM, events=(late,), at=1))
+    assert [one.last_run_id for one in app.schedules()] == ["25"]
+    assert firing(app).fire(at("2026-11-25T09:00")) == at("2026-11-26T08:00")
+    assert begun(app.journal) == []
 
 
 def test_a_clock_that_is_ahead_and_one_that_is_behind_run_it_once() -> None:

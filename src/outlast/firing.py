@@ -92,8 +92,11 @@ class Firing(Generic[W]):
         self._read()
         elsewhere = set()
         for each in due(readable(self._schedules.of.values()), now):
-            if self._is_open(each) and not self._begin(each, now):
-                elsewhere.add(each.schedule.name)
+            name = each.schedule.name
+            if self._schedules.of.get(name) != each.schedule:
+                continue  # somebody has set or fired it meanwhile
+            if not self._begin(each, now):
+                elsewhere.add(name)
         here = (one for name, one in self._schedules.of.items() if name not in elsewhere)
         return next_at(readable(here))
 
