@@ -28,6 +28,7 @@ HEAVY = [
     "anthropic",
     "anyio",
     "apsw",
+    "cronsim",
     "docstring_parser",
     "genai_prices",
     "httpx",

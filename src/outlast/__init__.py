@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from outlast.models import Part
     from outlast.prices import declare_price
     from outlast.run import Run
+    from outlast.schedules import Schedule
     from outlast.streaming import AsyncStream, Stream
     from outlast.tools import Tool, ToolContext, tool
 
@@ -74,6 +75,7 @@ __all__ = [
     "RunNotFound",
     "RunStopped",
     "RunWithoutAnswer",
+    "Schedule",
     "StepFailed",
     "StoreError",
     "Stream",
@@ -103,6 +105,7 @@ _HOMES = {
     "Flow": "flows",
     "flow": "flows",
     "Run": "run",
+    "Schedule": "schedules",
     "Stream": "streaming",
     "Tool": "tools",
     "ToolContext": "tools",

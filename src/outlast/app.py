@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import math
 import re
 import secrets
@@ -17,6 +18,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, Self, TypeVar, get_args
 
 from msgspec import Raw
+from msgspec.structs import replace
 
 from outlast import logs
 from outlast.agent import Agent
@@ -38,15 +40,17 @@ from outlast.errors import (
     VersionChanged,
     shortened,
 )
-from outlast.events import ControlGiven, NoteAdded, Verb
+from outlast.events import ControlGiven, NoteAdded, ScheduleSet, Verb
+from outlast.firing import schedules, set_schedule
 from outlast.journal import Commit, Journal, Record, run_stream
 from outlast.limits import set_budget
 from outlast.models import Model, Part
-from outlast.operators import budget_set
+from outlast.operators import budget_set, check_schedule
 from outlast.operators import check_text as _check_text
 from outlast.redaction import checked, same
 from outlast.run import Run, run_of
 from outlast.runner import PATIENCE_S, Resting, Runner, Watch, first_request
+from outlast.schedules import Schedule
 from outlast.signals import Live, Signals
 from outlast.starting import (
     OnChange,
@@ -57,6 +61,7 @@ from outlast.starting import (
     check_ask,
     check_same,
     check_who,
+    code_location,
     fork,
     input_of,
     located,
@@ -215,14 +220,18 @@ class Outlast:
 
         """
         run_id = _checked_id(_named(agent) if run_id is None else run_id)
-        _check_text(f"run {run_id!r}", tenant, *(tags or {}).keys(), *(tags or {}).values())
+        kept = self._labels(f"run {run_id!r}", tenant, tags)
+        return self._started(run_id, agent, input, tenant=tenant, tags=kept)
+
+    def _labels(self, what: str, tenant: str, tags: Mapping[str, str] | None) -> dict[str, str]:
+        """Return the tags as they are kept, and refuse a tenant that could not be kept as it is."""
+        _check_text(what, tenant, *(tags or {}).keys(), *(tags or {}).values())
         if tenant and self._redact(tenant) != tenant:
             raise InvalidInput(
-                f"run {run_id!r}: redact= takes something out of its tenant, which is a name, and "
+                f"{what}: redact= takes something out of its tenant, which is a name, and "
                 "would be another one then; give one that may be kept"
             )
-        kept = {self._redact(key): self._redact(value) for key, value in (tags or {}).items()}
-        return self._started(run_id, agent, input, tenant=tenant, tags=kept)
+        return {self._redact(key): self._redact(value) for key, value in (tags or {}).items()}
 
     def _started(self, run_id: str, who: Who, given: Any, **more: Any) -> Run:
         """Write a run into the journal, or find that it is there."""
@@ -512,6 +521,90 @@ class Outlast:
             by=by,
         )
         logs.tell(set_budget(self._journal, event, at=time.time_ns()))
+
+    # ── schedules ───────────────────────────────────────────────────────────────────────────────
+
+    def schedule(  # noqa: PLR0913  (all but three are keywords with defaults)
+        self,
+        name: str,
+        agent: Who,
+        input: Any = None,  # noqa: A002  (what it is)
+        *,
+        cron: str,
+        tz: str = "UTC",
+        tenant: str = "",
+        tags: Mapping[str, str] | None = None,
+        reason: str = "",
+        by: str = "",
+    ) -> Schedule:
+        """Run an agent or a flow at the times of a cron expression, and return the schedule.
+
+        Workers start the runs; each is called like its moment, as in `digest@2026-11-24T08:00Z`.
+        The first is that of the first time after now; of times that went by while no worker ran
+        only the latest is run.  One that is set again with something else counts from then; set
+        again as it is, it stays as it is.
+
+        Args:
+            name: what the schedule is called: letters, digits, `.`, `_` and `-`.
+            agent: what to run.  Workers import it from where it is declared; what is declared in
+                a script, or inside a function, they have to know by its name.
+            input: what to ask it, as for `run`.
+            cron: minute, hour, day of the month, month and day of the week, such as `0 9 * * MON`;
+                with a sixth field in front, that is the second.
+            tz: the time zone whose clock counts, such as `Europe/Berlin`.
+            tenant: for whom the runs are.
+            tags: whatever should be found with the runs later.
+            reason: why, for the journal.
+            by: who says so.
+
+        Raises:
+            UsageError: the name, the expression or the zone is none, or names no time to come.
+            InvalidInput, UnknownModel, BudgetTooSmall: as `start`; nothing was written.
+
+        """
+        now = time.time_ns()
+        kept = self._labels(f"schedule {name!r}", tenant, tags)
+        event = ScheduleSet(name=name, cron=cron, tz=tz, reason=reason, by=by)
+        check_schedule(event, at=now)
+        if not cron:
+            raise UsageError(f"schedule {name!r} has no cron expression; see `unschedule`")
+        content = input_of(agent, input, put=self._journal.put_blob, redact=self._redact)
+        if isinstance(agent, Agent):
+            check_affordable(agent, content)
+        self._seen[agent.name] = agent
+        event = replace(
+            event,
+            agent=agent.name,
+            kind="agent" if isinstance(agent, Agent) else "flow",
+            code=code_location(agent),
+            input=content,
+            tenant=tenant,
+            tags=kept,
+            reason=self._redact(reason),
+            by=by and self._redact(by),
+        )
+        found = set_schedule(self._journal, event, at=now)
+        assert found is not None, "a schedule that was set"  # noqa: S101
+        return found
+
+    def unschedule(self, name: str, *, reason: str = "", by: str = "") -> None:
+        """Take a schedule away; its runs stay, and those that were begun go on.
+
+        Raises:
+            UsageError: there is none of that name.
+
+        """
+        now = time.time_ns()
+        event = check_schedule(ScheduleSet(name=name, reason=reason, by=by), at=now)
+        if name not in (known := schedules(self._journal).of):
+            there = ", ".join(sorted(known)) or "none"
+            raise UsageError(f"there is no schedule {name!r}; those that are set: {there}")
+        kept = replace(event, reason=self._redact(reason), by=by and self._redact(by))
+        set_schedule(self._journal, kept, at=now)
+
+    def schedules(self) -> list[Schedule]:
+        """Return the schedules that are set, by name, each with its next time and its last run."""
+        return [one for _, one in sorted(schedules(self._journal).of.items())]
 
     # ── counting ────────────────────────────────────────────────────────────────────────────────
 
@@ -1034,9 +1127,7 @@ def _left_s(run: Run) -> float:
 
 
 def _because(run: Run, why: str) -> Run:
-    from dataclasses import replace  # noqa: PLC0415  (one use)
-
-    return replace(run, why=why)
+    return dataclasses.replace(run, why=why)
 
 
 def _checked_id(run_id: str) -> str:

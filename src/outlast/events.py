@@ -389,6 +389,46 @@ class BudgetPassed(
     limit: int
 
 
+class ScheduleSet(
+    Event, frozen=True, kw_only=True, omit_defaults=True, gc=False, tag="schedule_set"
+):
+    """Somebody set a schedule, or took it away.  It stands in the stream `~schedules`."""
+
+    kept: ClassVar[tuple[str, ...]] = ("name", "cron", "tz")
+
+    name: str
+    cron: str = ""
+    """A cron expression; where there is none, there is no schedule of that name any more."""
+    tz: str = "UTC"
+    """The time zone whose clock it goes by."""
+    agent: str = ""
+    """The name of the agent or flow that is run."""
+    kind: Literal["agent", "flow"] = "agent"
+    code: str = ""
+    """Where that is declared, as `module:attribute`; empty when it cannot be imported."""
+    input: Raw = NULL
+    """What each run is given: what `message_received` says to an agent, or any JSON for a flow."""
+    tenant: str = ""
+    tags: dict[str, str] = {}
+    reason: str = ""
+    by: str = ""
+
+
+class ScheduleFired(
+    Event, frozen=True, kw_only=True, omit_defaults=True, gc=False, tag="schedule_fired"
+):
+    """An occurrence of a schedule has its run, or it was found that it can have none."""
+
+    kept: ClassVar[tuple[str, ...]] = ("name", "at", "run_id")
+
+    name: str
+    at: int
+    """The moment that the schedule names, in nanoseconds since the epoch."""
+    run_id: str
+    error: str = ""
+    """Why the run was not begun, for people; it is not tried again."""
+
+
 class BoundRaised(
     Event, frozen=True, kw_only=True, omit_defaults=True, gc=False, tag="bound_raised"
 ):
@@ -830,6 +870,8 @@ AnyEvent: TypeAlias = (
     | BudgetSet
     | BudgetPassed
     | BoundRaised
+    | ScheduleSet
+    | ScheduleFired
     | RunFinished
     | PhaseEntered
     | StepStarted

@@ -22,6 +22,7 @@ from outlast.events import (
     ModelCallInDoubt,
     RunFinished,
     RunStarted,
+    ScheduleFired,
     ToolCallFailed,
     ToolCallInDoubt,
     tag,
@@ -128,14 +129,20 @@ def tell(records: Iterable[Record]) -> None:
     """
     all_of_them = wanted()
     for record in records:
-        if all_of_them or type(record.event) in ALARMS:
+        if all_of_them or _level(record.event) >= logging.WARNING:
             _tell(record)
+
+
+def _level(event: Event) -> int:
+    if isinstance(event, ScheduleFired) and event.error:
+        return logging.WARNING
+    usual = logging.INFO if isinstance(event, NOTABLE) else logging.DEBUG
+    return ALARMS.get(type(event), usual)
 
 
 def _tell(record: Record) -> None:
     event = record.event
-    usual = logging.INFO if isinstance(event, NOTABLE) else logging.DEBUG
-    level = ALARMS.get(type(event), usual)
+    level = _level(event)
     if not _LOGGER.isEnabledFor(level):
         return
     run_id = record.stream.removeprefix("run:")

@@ -1,15 +1,16 @@
-"""What an operator says of a budget, checked before any of it is written."""
+"""What an operator says of a budget or a schedule, checked before any of it is written."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from decimal import Decimal
 
-from outlast.agent import dollars
+from outlast.agent import NAME, dollars
 from outlast.errors import InvalidInput, UsageError
-from outlast.events import BudgetSet
+from outlast.events import BudgetSet, ScheduleSet
 from outlast.limits import check_notify, check_scope, check_window, zone
 from outlast.prices import NANO
+from outlast.schedules import following
 
 _LEAST = Decimal("1e-9")
 _MOST = 10**18
@@ -106,3 +107,26 @@ def _check_count(name: str, number: object) -> None:
             f"{name}={number!r}: give a whole number of at least 1, and below 10**18, or leave it "
             "out"
         )
+
+
+def check_schedule(event: ScheduleSet, *, at: int) -> ScheduleSet:
+    """Return a schedule that can be set, or taken away.
+
+    Raises:
+        UsageError: its name, its expression or its zone is none, or it names no time after `at`.
+
+    """
+    for what, value in (("name", event.name), ("cron", event.cron), ("time zone", event.tz)):
+        check_text(f"the {what} of a schedule", value)
+    check_text(f"schedule {event.name!r}: who sets it, and the reason", event.by, event.reason)
+    if not NAME.fullmatch(event.name):
+        raise UsageError(
+            f"{event.name!r} is no name of a schedule; give 1 to 128 letters, digits or any of "
+            "'._-', beginning with a letter or digit"
+        )
+    if event.cron and following(event.cron, event.tz, at) is None:
+        raise UsageError(
+            f"schedule {event.name!r}: no day of the next fifty years is one of {event.cron!r}; "
+            "look at its day, month and day of the week"
+        )
+    return event

@@ -57,6 +57,8 @@ OnChange: TypeAlias = Literal["recorded", "refuse", "fork"]
 def input_of(who: Who, given: Any, *, put: Callable[[bytes], str], redact: Redact = same) -> Raw:
     """Return what a run is given, as it is journalled.
 
+    What this has returned before, as it stands in a schedule, is only checked.
+
     Raises:
         InvalidInput: the API would not take it, or it cannot be written as JSON.
         UnknownModel: no price is known for the agent's model.
@@ -64,11 +66,17 @@ def input_of(who: Who, given: Any, *, put: Callable[[bytes], str], redact: Redac
     """
     if isinstance(who, Agent):
         check_priced(who.model, msgspec.json.encode(who.parameters))
-        return rendered(given, put=put, redact=redact)
+        return given if isinstance(given, Raw) else rendered(given, put=put, redact=redact)
     if not isinstance(who, Flow):
         raise UsageError(f"{who!r} is neither an agent nor a flow")
-    if not who.takes_input and given is not None:
+    if not who.takes_input and given not in (None, NULL):
         raise InvalidInput(f"flow {who.name!r} takes no input, and was given {given!r}")
+    whole = bytes(given) if isinstance(given, Raw) else _as_json(given, redact)
+    who.arguments(whole)  # found wrong before anything is written, rather than by the run
+    return Raw(whole)
+
+
+def _as_json(given: Any, redact: Redact) -> bytes:
     from pydantic_core import to_json  # noqa: PLC0415  (not needed to import outlast)
 
     try:
@@ -76,8 +84,7 @@ def input_of(who: Who, given: Any, *, put: Callable[[bytes], str], redact: Redac
         msgspec.json.decode(whole)
     except Exception as error:
         raise InvalidInput(f"the input cannot be written as JSON: {error}") from error
-    who.arguments(whole)  # found wrong before anything is written, rather than by the run
-    return Raw(whole)
+    return whole
 
 
 def check_affordable(agent: Agent, content: Raw, *, batch: bool = False) -> None:

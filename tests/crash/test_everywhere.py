@@ -26,6 +26,8 @@ from outlast.events import (
     NoteAdded,
     PhaseEntered,
     RunLeft,
+    ScheduleFired,
+    ScheduleSet,
     StepFinished,
     StepStarted,
     tag,
@@ -269,13 +271,15 @@ def test_no_event_type_is_left_out(uninterrupted: Played) -> None:
     emitted = {name for world in worlds for name in world.emitted}
     known = {tag(event) for event in get_args(AnyEvent)}
     # Batches have tests/batch; notes, budgets and bills come from outside: see test_two_drivers,
-    # test_limits and test_reconciliation; flows have tests/flows.
+    # test_limits, test_schedules and test_reconciliation; flows have tests/flows.
     flows = (PhaseEntered, StepStarted, StepFinished, ChildStarted, AskFailed)
     people = (ApprovalRequested, ApprovalGiven, RunLeft)  # tests/test_approvals, tests/worker
     outside = (
         NoteAdded,
         ControlGiven,
         BudgetSet,
+        ScheduleSet,
+        ScheduleFired,
         BudgetPassed,
         BoundRaised,
         ModelCallReconciled,

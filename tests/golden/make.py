@@ -17,7 +17,19 @@ from typing import Any
 import msgspec
 
 import outlast
-from outlast.events import BoundRaised, BudgetPassed, ControlGiven, NoteAdded, encode
+from outlast.events import (
+    ApprovalGiven,
+    ApprovalRequested,
+    BoundRaised,
+    BudgetPassed,
+    ControlGiven,
+    NoteAdded,
+    RunLeft,
+    RunParked,
+    ScheduleFired,
+    ScheduleSet,
+    encode,
+)
 from outlast.journal import Commit, Journal, run_stream
 from outlast.models.script import (
     Fault,
@@ -165,12 +177,56 @@ def make(journal: Journal) -> None:
     run(longer, journal, agent(None), "How long is it?", run_id="longer")
     raised = BoundRaised(model="claude-haiku-5-5", percent=600, run_id="longer")
     journal.append(Commit(stream="~budgets", events=(raised,), at=3))
+    scheduled(journal)
     cheap = World(lambda request, attempt: say("Half of it."))
     run(cheap, journal, agent(None), "What does it cost?", run_id="batched", batch=True)
     begin(journal, "paused", agent(None), "Later.", at=1, nonce="n")
     told = ControlGiven(verb="pause", reason="first the bill", by="ann")
     journal.append(Commit(stream="run:paused", events=(told,), at=4))
+    asked(journal)
     begin(journal, "queued", agent(None), "Later.", tenant="acme", tags={"a": "ä"}, at=1, nonce="n")
+
+
+def asked(journal: Journal) -> None:
+    """Write that a person was asked, and what was said, and that a worker left the run."""
+    begin(journal, "asked", agent(None), "Later.", at=1, nonce="n")
+    call = {"ask_id": "ask-1", "call_id": "ask-1.m1.t1", "tool": "send"}
+    arguments = msgspec.Raw(b'{"text":"b\xc3\xbccher"}')
+    question = ApprovalRequested(
+        question="May send be called?", arguments=arguments, expires_at=9, **call
+    )
+    parked = RunParked(until=9, why="waiting for a person", person=True)
+    given = ApprovalGiven(
+        call_id="ask-1.m1.t1",
+        approved=True,
+        arguments=msgspec.Raw(b'{ "text": "a" }'),
+        note="shorter",
+        by="ann",
+    )
+    left = RunLeft(why="no worker here has library:librarian")
+    journal.append(Commit(stream="run:asked", events=(question, parked, given, left), at=5))
+
+
+def scheduled(journal: Journal) -> None:
+    """Write that a schedule was set, and what came of it twice."""
+    monday = ScheduleSet(
+        name="digest",
+        cron="0 9 * * MON",
+        tz="Europe/Berlin",
+        agent="librarian",
+        code="library:librarian",
+        input=msgspec.Raw(b'"Wie hei\xc3\x9ft es?"'),
+        tags={"a": "ä"},
+        reason="every week",
+        by="ann",
+    )
+    at = 1_764_576_000 * 10**9
+    fired = ScheduleFired(name="digest", at=at, run_id="digest@2025-12-01T08:00Z")
+    week = 7 * 86_400 * 10**9
+    failed = ScheduleFired(
+        name="digest", at=at + week, run_id="digest@2025-12-08T08:00Z", error="no key"
+    )
+    journal.append(Commit(stream="~schedules", events=(monday, fired, failed), at=5))
 
 
 def corrected(journal: Journal) -> None:

@@ -13,6 +13,8 @@ from played import Played
 from conftest import SOAK
 from outlast.events import (
     AnyEvent,
+    ApprovalGiven,
+    ApprovalRequested,
     AskFailed,
     BoundExceeded,
     BoundRaised,
@@ -24,8 +26,9 @@ from outlast.events import (
     ModelCallReconciled,
     NoteAdded,
     PhaseEntered,
-    RunParked,
-    RunWoken,
+    RunLeft,
+    ScheduleFired,
+    ScheduleSet,
     StepFinished,
     StepStarted,
     tag,
@@ -41,15 +44,18 @@ ELSEWHERE = frozenset(
         BoundExceeded,
         BoundRaised,
         BudgetSet,
+        ScheduleSet,
+        ScheduleFired,
         ModelCallBatched,
         ModelCallReconciled,
         PhaseEntered,
         StepStarted,
         StepFinished,
         ChildStarted,
-        RunParked,
-        RunWoken,
         AskFailed,
+        ApprovalRequested,
+        ApprovalGiven,
+        RunLeft,
     }
 )
 

@@ -374,6 +374,57 @@ def budget_show(store: Store = DEFAULT_STORE, as_json: AsJson = False) -> int:
     return show_budgets(store, as_json=as_json)
 
 
+schedule = typer.Typer(help="Say what is run at which times.", no_args_is_help=True)
+app.add_typer(schedule, name="schedule")
+
+
+@schedule.command("set")
+def schedule_set(  # noqa: PLR0913, PLR0917  (the options of a command)
+    name: Annotated[str, typer.Argument(metavar="NAME", help="What the schedule is called.")],
+    agent: Annotated[
+        str, typer.Argument(metavar="MODULE:AGENT", help="Where the agent or flow is declared.")
+    ],
+    cron: Annotated[
+        str, typer.Option("--cron", metavar="EXPR", help='When, such as "0 9 * * MON".')
+    ],
+    text: Annotated[
+        str | None, typer.Argument(metavar="INPUT", help="What to ask it, as for run.")
+    ] = None,
+    tz: Annotated[str, typer.Option("--tz", metavar="ZONE", help="Whose clock counts.")] = "UTC",
+    tenant: Annotated[str, typer.Option("--tenant", metavar="NAME", help="For whom.")] = "",
+    reason: Reason = "",
+    by: By = "",
+    store: Store = DEFAULT_STORE,
+    as_json: AsJson = False,
+) -> int:
+    """Run an agent or a flow at the times that a cron expression names."""
+    from outlast.cli.schedules import set_schedule
+
+    given = {"cron": cron, "tz": tz, "tenant": tenant, "reason": reason, "by": by}
+    return set_schedule(store, name, agent, text, as_json=as_json, **given)
+
+
+@schedule.command("remove")
+def schedule_remove(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The schedule.")],
+    reason: Reason = "",
+    by: By = "",
+    store: Store = DEFAULT_STORE,
+) -> int:
+    """Take a schedule away; its runs stay."""
+    from outlast.cli.schedules import remove_schedule
+
+    return remove_schedule(store, name, reason=reason, by=by)
+
+
+@schedule.command("show")
+def schedule_show(store: Store = DEFAULT_STORE, as_json: AsJson = False) -> int:
+    """Show every schedule, when it is due, and what it ran last."""
+    from outlast.cli.schedules import show_schedules
+
+    return show_schedules(store, as_json=as_json)
+
+
 @app.command()
 def simulate(
     script: Annotated[

@@ -42,6 +42,8 @@ from outlast.events import (
     RunParked,
     RunStarted,
     RunWoken,
+    ScheduleFired,
+    ScheduleSet,
     StepFinished,
     StepStarted,
     TokensCounted,
@@ -209,16 +211,17 @@ class Reader:
                 return [("goes on", "")]
             case RunLeft() as event:
                 return [(words.line(event.why, 400), "doubt")]
-            case ApprovalRequested() as event:
-                return _approval_requested(event)
-            case ApprovalGiven() as event:
-                return _approval_given(event)
+            case ApprovalRequested() | ApprovalGiven() as event:
+                return _approval(event)
             case BudgetSet() as event:
                 return _budget_set(event)
             case BudgetPassed() as event:
-                spent, limit = (budget.amount(event.unit, n) for n in (event.spent, event.limit))
-                told = f"{event.scope}: {event.percent} % are spent, {spent} of {limit}"
-                return [(told, "doubt"), (f" ({event.window})", "quiet")]
+                return _budget_passed(event)
+            case ScheduleSet() as event:
+                return _schedule_set(event)
+            case ScheduleFired() as event:
+                failed = f" was not begun: {words.line(event.error, 200)}" if event.error else ""
+                return [(event.run_id, "strong"), (failed, "bad")]
             case BoundRaised() as event:
                 told = f"calls of {event.model} hold {words.times(event.percent)} their bound"
                 return [(f"{told} from now on", "doubt"), (f", as {event.run_id} found", "quiet")]
@@ -305,30 +308,26 @@ class Reader:
         return [(event.status, STATUS_TONES.get(event.status, "")), (why, ""), (spent, "quiet")]
 
 
-def _approval_requested(event: ApprovalRequested) -> list[Part]:
-    what = event.context if event.name else event.arguments
-    shown = "" if what == NULL else f"  {words.line(bytes(what).decode(), 200)}"
-    until = f"  until {words.day(event.expires_at)}" if event.expires_at else ""
-    return [
-        (f"asks a person: {words.line(event.question, 400)}", "doubt"),
-        (shown, ""),
-        (until, "quiet"),
-    ]
+def _budget_passed(event: BudgetPassed) -> list[Part]:
+    spent, limit = (budget.amount(event.unit, n) for n in (event.spent, event.limit))
+    told = f"{event.scope}: {event.percent} % are spent, {spent} of {limit}"
+    return [(told, "doubt"), (f" ({event.window})", "quiet")]
 
 
-def _approval_given(event: ApprovalGiven) -> list[Part]:
+def _approval(event: ApprovalRequested | ApprovalGiven) -> list[Part]:
+    if isinstance(event, ApprovalRequested):
+        what = event.context if event.name else event.arguments
+        shown = "" if what == NULL else f"  {words.line(bytes(what).decode(), 200)}"
+        until = f"  until {words.day(event.expires_at)}" if event.expires_at else ""
+        asked = f"asks a person: {words.line(event.question, 400)}"
+        return [(asked, "doubt"), (shown, ""), (until, "quiet")]
     verb, tone = ("approved", "good") if event.approved else ("denied", "bad")
-    edited = (
-        ""
-        if event.arguments == NULL
-        else f" with {words.line(bytes(event.arguments).decode(), 200)}"
-    )
+    what = words.line(event.name or event.call_id, 80)
+    arguments = words.line(bytes(event.arguments).decode(), 200)
+    edited = "" if event.arguments == NULL else f" with {arguments}"
     note = f": {words.line(event.note, 400)}" if event.note else ""
     by = f"  {words.line(event.by, 80)}" if event.by else ""
-    return [
-        (f"{verb} {words.line(event.name or event.call_id, 80)}{edited}{note}", tone),
-        (by, "quiet"),
-    ]
+    return [(f"{verb} {what}{edited}{note}", tone), (by, "quiet")]
 
 
 def said(event: ModelCallSucceeded) -> tuple[str, list[str]]:
@@ -409,6 +408,14 @@ def _budget_set(event: BudgetSet) -> list[Part]:
     told = " and ".join(filter(None, amounts)) or "no budget"
     why = f"  {words.line(event.reason, 200)}" if event.reason else ""
     return [(f"{event.scope}: {told}", "strong"), (f" ({event.window}){why}", "quiet")]
+
+
+def _schedule_set(event: ScheduleSet) -> list[Part]:
+    why = f"  {words.line(event.reason, 200)}" if event.reason else ""
+    if not event.cron:
+        return [(f"{event.name}: no schedule", "strong"), (why, "quiet")]
+    told = f"{event.name}: {event.cron} runs {event.agent}"
+    return [(words.line(told, 200), "strong"), (f" ({event.tz}){why}", "quiet")]
 
 
 def _step_started(event: StepStarted) -> list[Part]:
