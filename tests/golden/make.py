@@ -204,7 +204,18 @@ def asked(journal: Journal) -> None:
         by="ann",
     )
     left = RunLeft(why="no worker here has library:librarian")
-    journal.append(Commit(stream="run:asked", events=(question, parked, given, left), at=5))
+    stream = run_stream("asked")
+    driven = Commit(
+        stream=stream,
+        events=(question, parked),
+        at=5,
+        expected_seq=4,
+        epoch=journal.claim(stream),
+        row=journal.run("asked"),
+    )
+    journal.append(driven)
+    journal.release(stream)
+    journal.append(Commit(stream=stream, events=(given, left), at=6))
 
 
 def scheduled(journal: Journal) -> None:
