@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from outlast.schedules import Schedule
     from outlast.streaming import AsyncStream, Stream
     from outlast.tools import Tool, ToolContext, tool
+    from outlast.worker import Worker
 
 __version__ = "0.1.0"
 
@@ -85,6 +86,7 @@ __all__ = [
     "UnknownModel",
     "UsageError",
     "VersionChanged",
+    "Worker",
     "WorstCase",
     "__version__",
     "declare_price",
@@ -111,6 +113,7 @@ _HOMES = {
     "ToolContext": "tools",
     "declare_price": "prices",
     "tool": "tools",
+    "Worker": "worker",
     "WorstCase": "agent",
 }
 """Where public names live; every other one is an error's."""

@@ -9,8 +9,10 @@ import re
 import secrets
 import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping
+from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from decimal import Decimal
 from functools import partial
 from hashlib import sha256
@@ -71,6 +73,7 @@ from outlast.state import ENDED, FINAL, PARKED, fold, is_due, row
 from outlast.stores import open_store
 from outlast.streaming import AsyncStream, Feed, Stream
 from outlast.telling import nobody, tell
+from outlast.workshop import Workshop
 
 if TYPE_CHECKING:
     from outlast.models.clouds import Client
@@ -137,6 +140,10 @@ class Outlast:
             model = AnthropicModel(client)
             self._farewell = model.aclose
         self._background = Background()
+        self._forced: set[str] = set()
+        """The runs that a worker took from a driver that was frozen, with all below them."""
+        self._called: list[Callable[[], None]] = []
+        """Workers of this application, to be told that there is something to drive."""
         self._waiting: dict[str, Live] = {}
         """Those who wait for parked runs, by run."""
         self._signals = Signals(
@@ -200,7 +207,7 @@ class Outlast:
 
     # ── running ─────────────────────────────────────────────────────────────────────────────────
 
-    def start(
+    def start(  # noqa: PLR0913  (all but two are keywords with defaults)
         self,
         agent: Who,
         input: Any = None,  # noqa: A002  (what it is)
@@ -208,20 +215,32 @@ class Outlast:
         run_id: str | None = None,
         tenant: str = "",
         tags: Mapping[str, str] | None = None,
+        run_at: datetime | None = None,
     ) -> Run:
-        """Write a run into the journal without driving it, and return it.
+        """Write a run into the journal without driving it, and return it: a worker does.
 
         The same `run_id` with the same agent and input again is the same run.
+
+        Args:
+            agent: as for `run`, like the other arguments.
+            input: what to ask it.
+            run_id: the run's name.
+            tenant: for whom the run is.
+            tags: what it is to be found with.
+            run_at: when it is to begin, with a time zone; by default as soon as a worker can.  Of a
+                run that exists, the time is not changed.
 
         Raises:
             InvalidInput: the input is empty, or the run id cannot be one.
             UnknownModel: no price is known for the agent's model.
             RunConflict: the run id is taken by another input or agent.
+            UsageError: `run_at` has no time zone.
 
         """
         run_id = _checked_id(_named(agent) if run_id is None else run_id)
         kept = self._labels(f"run {run_id!r}", tenant, tags)
-        return self._started(run_id, agent, input, tenant=tenant, tags=kept)
+        more = {} if run_at is None else {"run_at": _instant(run_at)}
+        return self._started(run_id, agent, input, tenant=tenant, tags=kept, **more)
 
     def _labels(self, what: str, tenant: str, tags: Mapping[str, str] | None) -> dict[str, str]:
         """Return the tags as they are kept, and refuse a tenant that could not be kept as it is."""
@@ -250,6 +269,8 @@ class Outlast:
                     logs.tell(self._journal.read(run_stream(run_id), limit=_BEGINNING))
         if existing is not None:
             check_same(self._journal, run_id, who, content)
+        for call in self._called:
+            call()
         return self.get(run_id)
 
     def run(  # noqa: PLR0913  (all but two are keywords with safe defaults)
@@ -855,6 +876,47 @@ class Outlast:
                     del self._waiting[run_id]
         return True
 
+    async def worked(self, run_id: str, who: Who, *, force: bool = False) -> Run:
+        """Drive a run to rest, as a worker does: at once, or not at all.
+
+        With `force` also from a driver that may still live, and so with all runs below.
+        """
+        if force:
+            self._forced.add(run_id)
+        try:
+            return await self._driven(run_id, who, 0.0, Watch(), self._on_change)
+        finally:
+            self._forced.discard(run_id)
+
+    def begin_work(self, work: Coroutine[Any, Any, T]) -> Future[T]:
+        """Let a worker's coroutine run on the application's own loop; return its future."""
+        return self._background.begin(work)
+
+    def employ(self, nudge: Callable[[], None], workshop: Workshop) -> None:
+        """Take note of a worker that is told when there is something to drive."""
+        self._called.append(nudge)
+        self._own.workshop = self._own.workshop or workshop
+        self._own.draining = False
+
+    def dismiss(self, nudge: Callable[[], None]) -> None:
+        """Forget a worker that has ended."""
+        if nudge in self._called:
+            self._called.remove(nudge)
+        if not self._called and self._own.workshop is not None:
+            self._own.workshop.close()
+            self._own.workshop = None
+
+    def drain(self) -> None:
+        """Begin nothing more on the application's own loop: its runs are parked."""
+        self._own.drain()
+        for waiting in [*self._waiting.values()]:
+            waiting.nudge()
+
+    @staticmethod
+    def nobody() -> Agent:
+        """Return whom a run is driven with that was cancelled."""
+        return nobody()
+
     def _has_due(self, run_id: str) -> bool:
         """Return whether a run below one that is parked is to be driven."""
         now = time.time_ns()
@@ -878,7 +940,8 @@ class Outlast:
         await self._aside(check_who, self._journal, run_id, who, on_change)
         runner = self._runner()
         stream = run_stream(run_id)
-        epoch = await self._claimed(stream)
+        forced = bool(self._forced) and await self._aside(self._is_forced, run_id)
+        epoch = await self._claimed(stream, force=forced)
         self._declared[run_id] = who.budget.limits
         try:
             if message is not None and not message.said:
@@ -1071,8 +1134,15 @@ class Outlast:
             return work(*args, **kwargs)
         return await asyncio.to_thread(work, *args, **kwargs)
 
-    async def _claimed(self, stream: str) -> int:
-        claiming = asyncio.ensure_future(self._aside(self._journal.claim, stream))
+    def _is_forced(self, run_id: str) -> bool:
+        """Return whether whoever holds a run was frozen when the root of its tree was taken."""
+        row = self._journal.run(run_id)
+        return row is not None and (row.root or row.id) in self._forced
+
+    async def _claimed(self, stream: str, *, force: bool = False) -> int:
+        claim = self._journal.claim
+        claimed = partial(claim, stream, force=True) if force else partial(claim, stream)
+        claiming = asyncio.ensure_future(self._aside(claimed))
         try:
             return await asyncio.shield(claiming)
         except asyncio.CancelledError:
@@ -1111,6 +1181,16 @@ def _checked_change(on_change: OnChange) -> OnChange:
     if on_change not in get_args(OnChange):
         raise UsageError(f"on_change={on_change!r}: give 'recorded', 'refuse' or 'fork'")
     return on_change
+
+
+def _instant(run_at: datetime) -> int:
+    """Return a time in nanoseconds since the epoch."""
+    if not isinstance(run_at, datetime) or run_at.tzinfo is None:
+        raise UsageError(
+            f"run_at={run_at!r}: give a datetime with a time zone, such as "
+            "datetime(2026, 12, 24, 18, tzinfo=ZoneInfo('Europe/Berlin'))"
+        )
+    return int(run_at.timestamp()) * 1_000_000_000 + run_at.microsecond * 1_000
 
 
 def _named(who: Who) -> str:

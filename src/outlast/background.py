@@ -66,6 +66,13 @@ class Background:
                 self._settle()
             raise
 
+    def begin(self, work: Coroutine[Any, Any, T]) -> Future[T]:
+        """Let `work` run on the loop, and return its future at once."""
+        future = asyncio.run_coroutine_threadsafe(work, self._started())
+        self._waiting.add(future)
+        future.add_done_callback(self._waiting.discard)
+        return future
+
     def _settle(self) -> None:
         """Wait until cancelled work has let go, at most five seconds."""
         loop = self._started()

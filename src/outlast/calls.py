@@ -36,6 +36,7 @@ from outlast.logs import Place, placed
 from outlast.redaction import Redact, redacted, same, within
 from outlast.results import Unshowable, json_text, shown
 from outlast.tools import MAX_RESULT_BYTES, Tool, ToolContext
+from outlast.workshop import Workshop
 
 
 async def call_tool(  # noqa: PLR0913  (what a call needs from outside)
@@ -49,10 +50,12 @@ async def call_tool(  # noqa: PLR0913  (what a call needs from outside)
     redact: Redact = same,
     seq: int = 0,
     spawn: Callable[[Any, Any], Awaitable[Any]] | None = None,
+    workshop: Workshop | None = None,
 ) -> ToolCallSucceeded | ToolCallFailed | ToolCallInDoubt:
     """Run the tool and return the outcome of the call; only a cancellation is raised.
 
-    What it logs can be led back to `seq`, where the intent of the call stands.
+    What it logs can be led back to `seq`, where the intent of the call stands.  With a `workshop`,
+    a coroutine function is called there.
     """
     declared = agent.tool(call.tool)
     assert declared is not None, f"{call.tool} was there when the call was decided"  # noqa: S101
@@ -72,7 +75,7 @@ async def call_tool(  # noqa: PLR0913  (what a call needs from outside)
         arguments = {**arguments, name: context}
     try:
         with placed(Place(run_id, call.ask_id, call.call_id, seq)):
-            value, error = await _run(declared, arguments)
+            value, error = await _run(declared, arguments, None if spawn else workshop)
     except TimeoutError:
         return _timed_out(call, declared)
     if error is not None:
@@ -93,6 +96,7 @@ async def call_step(  # noqa: PLR0913  (what a call needs from outside)
     deps: Any,
     put_blob: Put,
     redact: Redact = same,
+    workshop: Workshop | None = None,
 ) -> StepFinished:
     """Call the function of a step and return its outcome; only a cancellation is raised."""
     declared = function if isinstance(function, Tool) else None
@@ -109,7 +113,7 @@ async def call_step(  # noqa: PLR0913  (what a call needs from outside)
     plain = function if declared is None else declared.function
     work = _Work(partial(plain, *args), None if declared is None else declared.timeout_s)
     try:
-        value, error = await _run(work, kwargs)
+        value, error = await _run(work, kwargs, workshop)
     except TimeoutError:
         told = f"it did not return within {work.timeout_s:g} s"
         is_read = declared is not None and declared.effect == "read"
@@ -182,24 +186,33 @@ Came: TypeAlias = tuple[Any, BaseException | None]
 """What came of a function: what it returned, or what it raised."""
 
 
-async def _run(declared: Tool[..., Any] | _Work, arguments: dict[str, Any]) -> Came:
+async def _run(
+    declared: Tool[..., Any] | _Work, arguments: dict[str, Any], workshop: Workshop | None
+) -> Came:
     """Run the function; raise `TimeoutError` only when its time is over."""
     task = asyncio.current_task()
     assert task is not None, "a call outside of any task"  # noqa: S101
     cancels = task.cancelling()
     async with asyncio.timeout(declared.timeout_s) as limit:
         if declared.is_async:
-            came = await _awaited(declared.function, arguments)
+            came = await _awaited_in(workshop, declared.function, arguments)
         else:
             came = await in_thread(declared.function, arguments)
             if inspect.isawaitable(came[0]):
                 # A plain function that hands out a coroutine, as decorators often make them.
-                came = await _awaited(lambda: came[0], {})
+                came = await _awaited_in(workshop, lambda: came[0], {})
     if task.cancelling() > cancels:
         raise asyncio.CancelledError  # the function swallowed it, and the run would go on
     if limit.expired() and came[1] is not None:
         raise TimeoutError  # it was given up, and only made something else of that
     return came
+
+
+async def _awaited_in(
+    workshop: Workshop | None, function: Callable[..., Any], arguments: dict[str, Any]
+) -> Came:
+    work = _awaited(function, arguments)
+    return await (work if workshop is None else workshop.run(work))
 
 
 async def _awaited(function: Callable[..., Any], arguments: dict[str, Any]) -> Came:

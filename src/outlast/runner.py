@@ -117,6 +117,7 @@ from outlast.redaction import Redact, same
 from outlast.run import Run, run_of
 from outlast.signals import Live
 from outlast.state import ENDED, RunState, fold, row
+from outlast.workshop import Workshop
 
 T = TypeVar("T")
 
@@ -139,6 +140,9 @@ RESULTS_NS: Final = 29 * 86_400 * NS
 
 LOOKS_S: Final = 60.0
 """How long a run waits at most before it looks at the clock again, which may have been set back."""
+
+STALE_S: Final = 1.0
+"""An intent that is older when its effect is to begin is looked at again, in seconds."""
 
 FREE_S: Final = 1.0
 """How often is looked whether those who hold what somebody needs are still alive, in seconds."""
@@ -228,6 +232,9 @@ class Runner:
         self.batches = Batches(model)
         self._live = 0
         self._free_at = 0.0
+        self.workshop: Workshop | None = None
+        """Where coroutine functions of tools and steps are called; by default where runs are
+        driven."""
         self.draining = False
         """Whether nothing more is begun, since this is about to end."""
         self.live: dict[str, Live] = {}
@@ -393,6 +400,8 @@ class _Leg:
         self._tree = Tree(run_id, who.budget.limits)
         self.asleep: dict[str, Sleep] = {}
         """The child runs that wait themselves, by what is known of them while in flight."""
+        self._durable_at = time.monotonic()
+        """When the last commit was, by the monotonic clock."""
         self.unparked = asyncio.Event()
         """Whether child runs may wake: not while the run is being parked, for they end with it."""
         self.unparked.set()
@@ -525,6 +534,7 @@ class _Leg:
                 return await self._commit(wanted)
             short = Short(refused.scope, refused.unit, refused.left, refused.held, refused.window)
             return Denied(short, self._runner._clock())  # noqa: SLF001
+        self._durable_at = time.monotonic()
         self._seq += len(records)
         self._watched(logs.tell, records)  # a filter of the caller's may raise
         self._tell(records)
@@ -666,11 +676,26 @@ class _Leg:
     async def _attempt(self, action: Work) -> Outcome | None:
         """Do it; what is given up on the way has the outcome of that."""
         try:
+            self._check_fence()
             return await self._call(action)
         except asyncio.CancelledError:
             if asyncio.current_task() not in self._given_up:
                 raise
             return given_up(action)
+
+    def _check_fence(self) -> None:
+        """Begin nothing that was intended long ago: the process may have been frozen since.
+
+        Raises:
+            Fenced: another driver has the run by now.
+
+        """
+        if time.monotonic() - self._durable_at < STALE_S:
+            return
+        row = self._runner._journal.run(self._run_id)  # noqa: SLF001
+        if row is not None and row.fence != self._epoch:
+            raise Fenced(self._stream, epoch=self._epoch, fence=row.fence)
+        self._durable_at = time.monotonic()
 
     async def _perform_flow(self, host: Host, wanted: Perform) -> Outcomes:
         """Start actions, and come back when one is over or the flow asks for something new."""
@@ -854,6 +879,7 @@ class _Leg:
             deps=self._runner._deps,  # noqa: SLF001
             put_blob=self._runner._journal.put_blob,  # noqa: SLF001
             redact=self._runner._redact,  # noqa: SLF001
+            workshop=self._runner.workshop,
         )
 
     async def _drive_child(self, call: DriveChild) -> StepFinished | None:
@@ -922,6 +948,7 @@ class _Leg:
             redact=self._runner._redact,  # noqa: SLF001
             seq=self._intents.pop(action.call_id, 0),
             spawn=spawn if action.child else None,
+            workshop=self._runner.workshop,
         )
         if wrong:
             raise wrong[0]

@@ -19,6 +19,7 @@ from outlast.agent import Agent
 from outlast.budget import Limits, amount
 from outlast.content import Input, rendered
 from outlast.conversation import Conversation, evolve, opened
+from outlast.decide import moment
 from outlast.errors import (
     BudgetTooSmall,
     Conflict,
@@ -34,6 +35,7 @@ from outlast.events import (
     AskStarted,
     MessageReceived,
     NoteAdded,
+    RunParked,
     RunStarted,
     Spec,
 )
@@ -131,6 +133,7 @@ def begin(  # noqa: PLR0913  (all but four are keywords with defaults)
     root: str = "",
     batch: bool = False,
     at: int | None = None,
+    run_at: int | None = None,
     nonce: str | None = None,
 ) -> None:
     """Write the first records of a run: that it exists, and what it was asked.
@@ -145,6 +148,7 @@ def begin(  # noqa: PLR0913  (all but four are keywords with defaults)
         parent: the run that starts it; empty for none.
         root: the first run of its tree; by default itself.
         batch: whether its model calls go through the Message Batches API.
+        run_at: when it is to be driven, in nanoseconds since the epoch; by default at once.
         at: when it begins, in nanoseconds since the epoch; by default now.
         nonce: what its idempotency keys are made of; by default random.
 
@@ -177,6 +181,8 @@ def begin(  # noqa: PLR0913  (all but four are keywords with defaults)
     events: tuple[AnyEvent, ...] = (started,)
     if not is_flow:
         events += question(FIRST_ASK, content)
+    if run_at is not None:
+        events += (RunParked(until=run_at, why=f"starts at {moment(run_at)}"),)
     now = time.time_ns() if at is None else at
     stream = run_stream(run_id)
     records = [Record(stream, n, 0, now, 0, event) for n, event in enumerate(events, start=1)]

@@ -188,7 +188,8 @@ def _called(state: RunState) -> RunState:
 
 
 def _left(state: RunState, event: RunLeft, _: Record) -> RunState:
-    return replace(state, why=event.why) if state.status in WAITING else state
+    left = state.status in WAITING or state.status == "running"
+    return replace(state, why=event.why) if left else state
 
 
 def _entered(state: RunState, _: PhaseEntered, record: Record) -> RunState:

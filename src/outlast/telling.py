@@ -9,7 +9,7 @@ from typing import Final
 from outlast import logs
 from outlast.agent import Agent, Budget
 from outlast.errors import Conflict, UsageError
-from outlast.events import ControlGiven, Verb
+from outlast.events import ControlGiven, RunLeft, Verb
 from outlast.journal import Commit, Journal, Record, run_stream
 from outlast.state import RunState, fold, row
 
@@ -55,7 +55,27 @@ def tell(journal: Journal, run_id: str, told: ControlGiven, *, strict: bool) -> 
             return
 
 
-def _after(state: RunState, stream: str, told: ControlGiven) -> RunState:
+def leave(journal: Journal, run_id: str, why: str) -> None:
+    """Write into a run's journal that a worker cannot drive it, unless that is said there."""
+    stream, left = run_stream(run_id), RunLeft(why=why)
+    while True:
+        state = fold(journal.read(stream))
+        after = _after(state, stream, left)
+        if after.why == state.why:
+            return
+        commit = Commit(
+            stream=stream,
+            events=(left,),
+            at=after.updated_at,
+            expected_seq=state.next_seq,
+            row=row(after, run_id),
+        )
+        with suppress(Conflict):  # somebody drives it now, or says the same
+            logs.tell(journal.append(commit))
+            return
+
+
+def _after(state: RunState, stream: str, told: ControlGiven | RunLeft) -> RunState:
     return fold((Record(stream, state.next_seq, 0, time.time_ns(), 0, told),), state)
 
 

@@ -322,12 +322,12 @@ def _approval(event: ApprovalRequested | ApprovalGiven) -> list[Part]:
         asked = f"asks a person: {words.line(event.question, 400)}"
         return [(asked, "doubt"), (shown, ""), (until, "quiet")]
     verb, tone = ("approved", "good") if event.approved else ("denied", "bad")
-    what = words.line(event.name or event.call_id, 80)
+    which = words.line(event.name or event.call_id, 80)
     arguments = words.line(bytes(event.arguments).decode(), 200)
     edited = "" if event.arguments == NULL else f" with {arguments}"
     note = f": {words.line(event.note, 400)}" if event.note else ""
     by = f"  {words.line(event.by, 80)}" if event.by else ""
-    return [(f"{verb} {what}{edited}{note}", tone), (by, "quiet")]
+    return [(f"{verb} {which}{edited}{note}", tone), (by, "quiet")]
 
 
 def said(event: ModelCallSucceeded) -> tuple[str, list[str]]:

@@ -1,0 +1,512 @@
+"""`Worker`: drives the runs of a store that need it, and forgets those that wait.
+
+    new, woken, called ─┐                 ┌─▶ at rest: completed, stopped, paused, …
+    left by the dead ───┼─ rota ─ claim ──┤
+    left by the frozen ─┘                 └─▶ parked: back when its time comes, or somebody acts
+
+A thread of its own looks for work, so that no tool can keep it from that.  Twice a second it asks
+whether anybody has written at all, which reads no table; only then it looks what is due.  A lock
+that ends with its process says at once who has died.  Who is merely frozen holds his locks, so
+every worker says from time to time that it moves, by a counter and without a clock: whoever's
+counter stands still loses his runs, and is fenced when he wakes up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future
+from types import TracebackType
+from typing import Any, Final, Self
+
+import msgspec
+
+from outlast.app import Outlast
+from outlast.durations import nanoseconds
+from outlast.errors import (
+    Busy,
+    Conflict,
+    Fenced,
+    StoreError,
+    UsageError,
+)
+from outlast.events import RunStarted
+from outlast.firing import Firing
+from outlast.flows import Flow
+from outlast.journal import RunRow, run_stream
+from outlast.rota import Caps, chosen, is_full
+from outlast.run import Run
+from outlast.schedules import Schedule
+from outlast.starting import Who, code_location
+from outlast.state import ENDED, fold
+from outlast.telling import leave
+from outlast.workshop import Workshop
+
+NS: Final = 1_000_000_000
+LOOK_S: Final = 0.5
+"""How often is asked whether anybody has written, in seconds."""
+
+PROBE_S: Final = 0.1
+"""How often is looked whether those who drive runs elsewhere are alive, in seconds."""
+
+GAP_S: Final = 0.02
+"""How long after a look the next one is made, at the earliest, in seconds."""
+
+RETRY_S: Final = 60.0
+"""When a run is tried again that could not be driven, if nothing changed, in seconds."""
+
+LEFT_S: Final = 3.0
+"""How long a run is left to other workers that may know it, before that is said, in seconds."""
+
+LIMIT: Final = 100
+"""How many runs of each tenant are looked at, for one to drive."""
+
+_LOG: Final = logging.getLogger("outlast")
+
+
+class Known:
+    """What a worker can drive: agents and flows, by where they are declared and by their names."""
+
+    def __init__(self, known: Iterable[Who]) -> None:
+        self._by_code: dict[str, Who] = {}
+        self._by_name: dict[tuple[bool, str], list[Who]] = {}
+        for who in known:
+            if code := code_location(who):
+                self._by_code[code] = who
+            named = self._by_name.setdefault((isinstance(who, Flow), who.name), [])
+            if who not in named:
+                named.append(who)
+
+    def __len__(self) -> int:
+        return sum(map(len, self._by_name.values()))
+
+    def names(self) -> list[str]:
+        """Return the names, sorted."""
+        return sorted(name for _, name in self._by_name)
+
+    def find(self, code: str, kind: str, name: str) -> Who | None:
+        """Return what is declared there, or is the only one of its name; `None` if there is none.
+
+        What a run was started with may have moved since, so its name is enough.
+        """
+        found = self._by_code.get(code)
+        if found is not None and found.name == name and isinstance(found, Flow) == (kind == "flow"):
+            return found
+        named = self._by_name.get((kind == "flow", name), [])
+        return named[0] if len(named) == 1 else None
+
+
+class _Driven(msgspec.Struct):
+    """A run at work here."""
+
+    row: RunRow
+    future: Future[Run | None]
+
+
+class _Seen(msgspec.Struct, frozen=True):
+    """What was last seen of a run that somebody else drives, and when that began."""
+
+    sign: tuple[str, int, int]
+    since: float
+
+
+class Worker:
+    """Drives every run of a store that needs it and whose agent or flow it knows.
+
+        worker = outlast.Worker(app, [researcher, proposal], at_once=50)
+        worker.run()                      # until `stop` is called, from any thread
+
+    It drives new runs, those whose time has come or that somebody answered, and those that a dead
+    or frozen driver left; it fires schedules.  A run whose code it does not know it leaves to
+    others, and says so in the run's `why`.  Any number of workers may share a store.
+
+    Args:
+        app: the application whose runs these are.
+        known: the agents and flows that it can drive.
+        at_once: how many runs are driven at the same time, default 32.
+        each_agent: how many of each agent or flow, by default any number.
+        each_tenant: how many of each tenant, by default any number.
+        agents: how many of certain agents, by name.
+        tenants: how many of certain tenants, by name.
+        lease: after how long without a sign of life others take over the runs of a worker that is
+            frozen; as for `Run.sleep`, default 15 seconds.  Of one that is dead they do at once.
+        grace: how long runs have to come to a rest when the worker stops, default 30 seconds.
+        on_change: told of every run that was begun here and that came to a rest, by its row and
+            the run, which is `None` at its begin; on the worker's threads.
+
+    Raises:
+        UsageError: there is nothing that it could drive, or a number is none.
+
+    """
+
+    def __init__(  # noqa: PLR0913  (all but two are keywords with defaults)
+        self,
+        app: Outlast,
+        known: Iterable[Who],
+        *,
+        at_once: int = 32,
+        each_agent: int | None = None,
+        each_tenant: int | None = None,
+        agents: Mapping[str, int] | None = None,
+        tenants: Mapping[str, int] | None = None,
+        lease: float | str = 15.0,
+        grace: float | str = 30.0,
+        on_change: Callable[[RunRow, Run | None], None] | None = None,
+    ) -> None:
+        self.known = Known(known)
+        if not self.known:
+            raise UsageError("a worker without an agent or a flow drives nothing; give some")
+        self.caps = Caps(
+            at_once=at_once,
+            each_agent=each_agent,
+            each_tenant=each_tenant,
+            agents=dict(agents or {}),
+            tenants=dict(tenants or {}),
+        )
+        _check_caps(self.caps)
+        self.id = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
+        self._app = app
+        self._journal = app.journal
+        self._lease_s = nanoseconds(lease) / NS
+        self._grace_s = nanoseconds(grace) / NS
+        if self._lease_s < 3 * PROBE_S:
+            raise UsageError(f"lease={lease!r}: give at least {3 * PROBE_S:g} s")
+        self._told = on_change
+        self._clock: Callable[[], int] = time.time_ns
+        self._driven: dict[str, _Driven] = {}
+        self._others: dict[str, RunRow] = {}
+        """The runs that others drive, or have left, by stream."""
+        self._left: dict[str, tuple[int, float]] = {}
+        """The runs that could not be driven: at what seq, and when they are tried again."""
+        self._unknown: dict[str, float] = {}
+        """Since when a run waits here whose code is not known."""
+        self._seen: dict[str, _Seen] = {}
+        self._changes = -1
+        self._looked_at = self._beat_at = self._leases_at = float("-inf")
+        self._wake_at: int | None = None
+        self._leased = False
+        self._stale: set[str] = set()
+        self._event = threading.Event()
+        self._stopping = threading.Event()
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._firing: Firing[Who] = Firing(self._journal, self._scheduled, app.start)
+        self._fires_at: int | None = None
+        self._settled = False
+
+    # ── from outside ────────────────────────────────────────────────────────────────────────────
+
+    def start(self) -> None:
+        """Begin to work, in threads of its own."""
+        if self._thread is not None:
+            raise UsageError("this worker was started before; make another one")
+        self._app.employ(self.nudge, Workshop())
+        self._thread = threading.Thread(target=self._serve, name="outlast-worker", daemon=True)
+        self._thread.start()
+
+    def stop(self, *, now: bool = False) -> None:
+        """Stop, and return once that is done.  From any thread.
+
+        Nothing more is begun; what is in flight has its outcome, for as long as `grace`, and the
+        runs are parked for the next worker.  With `now`, or what is left then, is given up: calls
+        of Claude are in doubt, and counted in full.
+        """
+        self._stopping.set()
+        self._event.set()
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join(self._grace_s + 10 if not now else 0)
+        self._drain(0 if now else self._grace_s)
+
+    def run(self, *, until_idle: bool = False) -> None:
+        """Work until `stop` is called, or, with `until_idle`, until there is nothing to drive."""
+        self.start()
+        try:
+            while not self._stopping.wait(0.05):
+                if until_idle and self.is_idle():
+                    break
+        finally:
+            self.stop()
+
+    def is_idle(self) -> bool:
+        """Return whether nothing is driven here, and nothing was found to be, at the last look."""
+        with self._lock:
+            return self._settled and not self._driven
+
+    def driven(self) -> list[RunRow]:
+        """Return the runs at work here, as they were when they were begun with."""
+        with self._lock:
+            return [one.row for one in self._driven.values()]
+
+    @property
+    def wake_at(self) -> int | None:
+        """When the next parked run is to go on, in nanoseconds since the epoch; `None` for none."""
+        return self._wake_at
+
+    def nudge(self) -> None:
+        """Look for work at once.  From any thread."""
+        self._settled = False
+        self._looked_at = min(self._looked_at, time.monotonic() - LOOK_S)
+        self._changes = -1
+        self._event.set()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    # ── the thread ──────────────────────────────────────────────────────────────────────────────
+
+    def _serve(self) -> None:
+        trouble = ""
+        while not self._stopping.is_set():
+            try:
+                wait_s = self.step(time.monotonic())
+                trouble = ""
+            except StoreError as error:
+                if str(error) != trouble:
+                    trouble = str(error)
+                    _LOG.error("the worker cannot read its store, and tries again: %s", error)
+                wait_s = 1.0
+            self._event.wait(wait_s)
+            self._event.clear()
+
+    def step(self, moment: float) -> float:
+        """Do what is to be done at a moment of the monotonic clock; return how long to wait."""
+        now = self._clock()
+        self._beat(moment)
+        if self._is_to_look(moment, now):
+            self._look(moment, now)
+        elif self._others:
+            self._begin(self._abandoned(moment), moment)
+        soonest = min((at for at in (self._wake_at, self._fires_at) if at), default=None)
+        wait_s = PROBE_S if self._others else LOOK_S
+        return wait_s if soonest is None else min(wait_s, max(GAP_S, (soonest - now) / NS))
+
+    def _is_to_look(self, moment: float, now: int) -> bool:
+        if moment - self._looked_at < GAP_S:
+            return False
+        timed = any(at is not None and at <= now for at in (self._wake_at, self._fires_at))
+        again = any(at <= moment for _, at in [*self._left.values()])
+        if timed or again or (self._unknown and moment - self._looked_at >= LEFT_S):
+            return True
+        if moment - self._looked_at < LOOK_S - GAP_S:
+            return False
+        changes = self._journal.changes()
+        if changes == self._changes:
+            return False
+        self._changes = changes
+        return True
+
+    def _look(self, moment: float, now: int) -> None:
+        """Find what is to be driven, and begin with as much of it as there is room for."""
+        self._looked_at = moment
+        self._fires_at = self._firing.fire(now)
+        running = self._journal.running()
+        with self._lock:
+            mine = set(self._driven)
+        self._others = {run_stream(row.id): row for row in running if row.id not in mine}
+        self._forget(moment)
+        found = self._abandoned(moment)
+        if len(mine) < self.caps.at_once:
+            many = 10 if is_full(self.driven(), self.caps) else 1
+            limit = LIMIT * many + len(self._left) + len(self._unknown)
+            found += self._journal.due(now, limit=limit)
+        here = {row.id for row in found}
+        self._unknown = {name: at for name, at in self._unknown.items() if name in here}
+        self._wake_at = self._journal.next_wake(now)
+        begun = self._begin(found, moment)
+        self._settled = not begun and not self._unknown
+        if begun:
+            self._changes = -1  # perhaps there are more of them
+
+    def _forget(self, moment: float) -> None:
+        """Forget what is known of runs that others have gone on with."""
+        self._seen = {stream: seen for stream, seen in self._seen.items() if stream in self._others}
+        for name, left in [*self._left.items()]:
+            if left[1] <= moment:
+                self._left.pop(name, None)
+
+    # ── who has died, and who is frozen ─────────────────────────────────────────────────────────
+
+    def _abandoned(self, moment: float) -> list[RunRow]:
+        """Return the runs that nobody drives any more though their journal does not say so."""
+        self._stale = self._silent(moment)
+        free = set(self._journal.unheld(self._others)) | self._stale
+        return [row for stream, row in self._others.items() if stream in free]
+
+    def _silent(self, moment: float) -> set[str]:
+        """Return the streams of workers who have not moved for as long as a lease is."""
+        if not self._others or moment - self._leases_at < self._lease_s / 5:
+            return self._stale & self._others.keys()
+        self._leases_at = moment
+        leases = {lease.stream: lease for lease in self._journal.leases()}
+        found = set()
+        for stream, row in self._others.items():
+            lease = leases.get(stream)
+            if lease is None or lease.worker == self.id:
+                continue  # no worker has it, so only its lock tells
+            sign = (lease.worker, lease.beats, row.next_seq)
+            seen = self._seen.get(stream)
+            if seen is None or seen.sign != sign:
+                self._seen[stream] = _Seen(sign, moment)
+            elif moment - seen.since >= self._lease_s:
+                found.add(stream)
+        return found
+
+    def _beat(self, moment: float) -> None:
+        """Say that this worker moves, where it drives anything."""
+        if moment - self._beat_at < self._lease_s / 3:
+            return
+        streams = [run_stream(row.id) for row in self.driven()]
+        if streams or self._leased:
+            self._journal.beat(self.id, streams)
+        self._beat_at, self._leased = moment, bool(streams)
+
+    # ── driving ─────────────────────────────────────────────────────────────────────────────────
+
+    def _begin(self, found: Iterable[RunRow], moment: float) -> bool:
+        """Begin with runs, as far as there is room; return whether there were any."""
+        fit = []
+        for row in found:
+            left = self._left.get(row.id)
+            if row.id not in self._driven and (left is None or left[0] != row.next_seq):
+                fit.append(row)
+        begun = False
+        rows = chosen(fit, self.driven(), self.caps)
+        if rows and not self._stopping.is_set():
+            # Before they are claimed: who is frozen between the two must not keep them for ever.
+            streams = [run_stream(row.id) for row in (*self.driven(), *rows)]
+            self._journal.beat(self.id, streams)
+            self._beat_at, self._leased = moment, True
+        for row in rows:
+            begun |= self._begin_with(row, moment)
+        return begun
+
+    def _begin_with(self, row: RunRow, moment: float) -> bool:
+        stream = run_stream(row.id)
+        who = self._found(row, moment)
+        if who is None or self._stopping.is_set():
+            return False
+        force = stream in self._stale
+        self._others.pop(stream, None)
+        with self._lock:
+            future = self._app.begin_work(self._drive(row, who, force=force))
+            self._driven[row.id] = _Driven(row, future)
+        future.add_done_callback(lambda done: self._rests(row, done))
+        if self._told is not None:
+            self._told(row, None)
+        return True
+
+    def _found(self, row: RunRow, moment: float) -> Who | None:
+        """Return what a run is of, where that is known here; elsewise leave it to others."""
+        (record,) = self._journal.read(run_stream(row.id), limit=1)
+        started = record.event
+        assert isinstance(started, RunStarted), f"{row.id} does not begin"  # noqa: S101
+        who = self.known.find(started.code, started.kind, started.agent)
+        if who is not None:
+            self._unknown.pop(row.id, None)
+            return who
+        if fold(self._journal.read(run_stream(row.id))).control.cancelled:
+            return self._app.nobody()  # to end a run, its code is not needed
+        since = self._unknown.setdefault(row.id, moment)
+        if moment - since >= LEFT_S:
+            del self._unknown[row.id]
+            module = started.code.partition(":")[0] or "MODULE"
+            what = started.code or f"the {started.kind} {started.agent!r}"
+            self._leave(
+                row, f"no worker has {what}; start one that does: outlast worker {module}", moment
+            )
+        return None
+
+    def _leave(self, row: RunRow, why: str, moment: float) -> None:
+        """Leave a run to others, saying why, until something happens to it."""
+        leave(self._journal, row.id, why)
+        now = self._journal.run(row.id)
+        if now is not None:
+            self._left[row.id] = (now.next_seq, moment + RETRY_S)
+
+    async def _drive(self, row: RunRow, who: Who, *, force: bool) -> Run | None:
+        try:
+            run = await self._app.worked(row.id, who, force=force)
+        except (Busy, Conflict, Fenced):
+            return None  # somebody else drives it
+        except StoreError as error:
+            _LOG.error("run %s: the store failed, and it is tried again: %s", row.id, error)
+            self._left[row.id] = (row.next_seq, time.monotonic() + 5)
+            return None
+        except Exception as error:  # noqa: BLE001  (whatever it is, other runs go on)
+            _LOG.error("run %s cannot be driven: %s", row.id, error)
+            why = f"cannot be driven: {type(error).__name__}: {error}"
+            await asyncio.to_thread(self._leave, row, why, time.monotonic())
+            return None
+        if run.status not in ENDED:
+            self._without_progress(row)
+        return run
+
+    def _without_progress(self, row: RunRow) -> None:
+        """See that a run at which nothing was done is not looked at again and again."""
+        now = self._journal.run(row.id)
+        if now is not None and now.next_seq == row.next_seq:
+            self._left[row.id] = (row.next_seq, time.monotonic() + RETRY_S)
+
+    def _rests(self, row: RunRow, future: Future[Run | None]) -> None:
+        self._settled = False
+        with self._lock:
+            self._driven.pop(row.id, None)
+        self.nudge()
+        if self._told is not None and not future.cancelled() and future.exception() is None:
+            run = future.result()
+            if run is not None:
+                self._told(row, run)
+
+    def _drain(self, grace_s: float) -> None:
+        """Let what is driven come to a rest, and give up what does not."""
+        self._app.drain()
+        give_up_at = time.monotonic() + grace_s
+        while self.driven() and time.monotonic() < give_up_at:
+            time.sleep(0.02)
+        with self._lock:
+            left = [one.future for one in self._driven.values()]
+        for future in left:
+            future.cancel()
+        give_up_at = time.monotonic() + 8
+        while self.driven() and time.monotonic() < give_up_at:
+            time.sleep(0.02)
+        self._app.dismiss(self.nudge)
+        if self._leased:
+            self._leased = False
+            try:
+                self._journal.beat(self.id, ())
+            except StoreError as error:
+                _LOG.warning("the leases of worker %s could not be let go: %s", self.id, error)
+
+    def _scheduled(self, schedule: Schedule) -> Who | None:
+        return self.known.find(schedule.code, schedule.kind, schedule.agent)
+
+
+def _check_caps(caps: Caps) -> None:
+    named: dict[str, Any] = {
+        "at_once": caps.at_once,
+        "each_agent": caps.each_agent,
+        "each_tenant": caps.each_tenant,
+        **{f"agents[{name!r}]": most for name, most in caps.agents.items()},
+        **{f"tenants[{name!r}]": most for name, most in caps.tenants.items()},
+    }
+    for name, most in named.items():
+        if most is None and name != "at_once":
+            continue
+        if isinstance(most, bool) or not isinstance(most, int) or most < 1:
+            raise UsageError(f"{name}={most!r}: give a whole number of at least 1")

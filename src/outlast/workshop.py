@@ -1,0 +1,154 @@
+"""Where a worker calls the asynchronous functions of tools and steps: in threads of their own.
+
+A function that blocks its event loop, such as by `time.sleep` in an `async def`, blocks nothing
+else: runs are driven on another loop, and once a loop of the workshop does not answer for a second,
+calls go to a new one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+import threading
+import time
+from collections.abc import Coroutine
+from concurrent.futures import Future
+from contextlib import suppress
+from typing import Any, Final, TypeVar
+
+T = TypeVar("T")
+
+BLOCKED_S: Final = 1.0
+"""A loop that has not moved for so long is blocked, in seconds."""
+
+MOVES_S: Final = 0.2
+"""How often a loop with work says that it moves."""
+
+PATIENCE_S: Final = 4.0
+"""How long work that is cancelled may take to end."""
+
+_LOG: Final = logging.getLogger("outlast")
+
+
+class Workshop:
+    """Runs coroutines on loops that may be blocked."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._benches: list[_Bench] = []
+        self._closed = False
+
+    async def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Return what `work` comes to; it sees the context variables of whoever calls this.
+
+        A cancellation is passed on, and waited for a few seconds: a loop that is blocked does not
+        hear of it.
+        """
+        bench = self._bench()
+        future = bench.begin(work)
+        came = asyncio.wrap_future(future)
+        try:
+            return await asyncio.shield(came)
+        except asyncio.CancelledError:
+            if not came.done():
+                bench.give_up(future)
+                await asyncio.wait({came}, timeout=PATIENCE_S)
+            if came.done() and not came.cancelled():
+                came.exception()  # it was looked at
+            raise
+
+    def close(self) -> None:
+        """End every loop; what is blocked ends with the process."""
+        with self._lock:
+            self._closed = True
+            benches, self._benches = self._benches, []
+        for bench in benches:
+            bench.close()
+
+    def _bench(self) -> _Bench:
+        with self._lock:
+            free = next((one for one in self._benches if not one.is_blocked()), None)
+            if free is None:
+                if self._benches:
+                    _LOG.warning(
+                        "a tool blocks its event loop: %s; calls go on in another thread. Make "
+                        "the tool a plain function, or await what takes time",
+                        ", ".join(self._benches[-1].names()) or "its name is not known",
+                    )
+                free = _Bench()
+                self._benches.append(free)
+            return free
+
+
+class _Bench:
+    """A loop in a thread."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._moved = time.monotonic()
+        self._work: dict[Future[Any], asyncio.Task[Any] | None] = {}
+        self._begun: dict[Future[Any], str] = {}
+        thread = threading.Thread(target=self._serve, name="outlast-workshop", daemon=True)
+        thread.start()
+
+    def is_blocked(self) -> bool:
+        return bool(self._begun) and time.monotonic() - self._moved > BLOCKED_S
+
+    def names(self) -> list[str]:
+        return sorted(set(self._begun.values()))
+
+    def begin(self, work: Coroutine[Any, Any, T]) -> Future[T]:
+        future: Future[T] = Future()
+        context = contextvars.copy_context()
+        if not self._begun:
+            self._moved = time.monotonic()
+        self._begun[future] = getattr(work, "__qualname__", "")
+        self._loop.call_soon_threadsafe(self._start, future, work, context=context)
+        return future
+
+    def give_up(self, future: Future[Any]) -> None:
+        with suppress(RuntimeError):  # the loop is closed
+            self._loop.call_soon_threadsafe(self._cancel, future)
+
+    def close(self) -> None:
+        with suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._loop.stop)
+
+    def _start(self, future: Future[T], work: Coroutine[Any, Any, T]) -> None:
+        task = self._work[future] = self._loop.create_task(work)
+        task.add_done_callback(lambda done: self._end(future, done))
+        if len(self._work) == 1:
+            self._move()
+
+    def _move(self) -> None:
+        self._moved = time.monotonic()
+        if self._work:
+            self._loop.call_later(MOVES_S, self._move)
+
+    def _cancel(self, future: Future[Any]) -> None:
+        task = self._work.get(future)
+        if task is not None:
+            task.cancel()
+
+    def _end(self, future: Future[T], task: asyncio.Task[T]) -> None:
+        self._work.pop(future, None)
+        self._begun.pop(future, None)
+        if task.cancelled():
+            future.cancel()
+        elif (error := task.exception()) is not None:
+            future.set_exception(error)
+        else:
+            future.set_result(task.result())
+
+    def _serve(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        try:
+            self._loop.run_forever()
+            tasks = asyncio.all_tasks(self._loop)
+            for task in tasks:
+                task.cancel()
+            if tasks:
+                self._loop.run_until_complete(asyncio.wait(tasks, timeout=PATIENCE_S))
+        finally:
+            self._loop.close()
