@@ -64,6 +64,9 @@ RETRY_S: Final = 60.0
 LEFT_S: Final = 3.0
 """How long a run is left to other workers that may know it, before that is said, in seconds."""
 
+PATIENCE_S: Final = 8.0
+"""How long what is given up may take to end, in seconds."""
+
 LIMIT: Final = 100
 """How many runs of each tenant are looked at, for one to drive."""
 
@@ -210,25 +213,31 @@ class Worker:
         self._thread = threading.Thread(target=self._serve, name="outlast-worker", daemon=True)
         self._thread.start()
 
+    def end(self, *, now: bool = False) -> None:
+        """Let `run` return soon; with `now` at once.  From a handler of a signal, too."""
+        if now:
+            self._grace_s = 0.0
+        self._stopping.set()
+        self._event.set()
+
     def stop(self, *, now: bool = False) -> None:
-        """Stop, and return once that is done.  From any thread.
+        """Stop, and return once that is done.  From any thread but the worker's own.
 
         Nothing more is begun; what is in flight has its outcome, for as long as `grace`, and the
         runs are parked for the next worker.  With `now`, or what is left then, is given up: calls
         of Claude are in doubt, and counted in full.
         """
-        self._stopping.set()
-        self._event.set()
-        if self._thread is not None and self._thread is not threading.current_thread():
-            self._thread.join(self._grace_s + 10 if not now else 0)
-        self._drain(0 if now else self._grace_s)
+        self.end(now=now)
+        if self._thread is not None:
+            self._thread.join(PATIENCE_S)
+        self._drain()
 
     def run(self, *, until_idle: bool = False) -> None:
         """Work until `stop` is called, or, with `until_idle`, until there is nothing to drive."""
         self.start()
         try:
-            while not self._stopping.wait(0.05):
-                if until_idle and self.is_idle():
+            while not self._stopping.wait(0.05 if until_idle else None):
+                if self.is_idle():
                     break
         finally:
             self.stop()
@@ -472,18 +481,18 @@ class Worker:
             if run is not None:
                 self._told(row, run)
 
-    def _drain(self, grace_s: float) -> None:
+    def _drain(self) -> None:
         """Let what is driven come to a rest, and give up what does not."""
         self._app.drain()
-        give_up_at = time.monotonic() + grace_s
-        while self.driven() and time.monotonic() < give_up_at:
+        began = time.monotonic()
+        while self.driven() and time.monotonic() < began + self._grace_s:
             time.sleep(0.02)
         with self._lock:
             left = [one.future for one in self._driven.values()]
         for future in left:
             future.cancel()
-        give_up_at = time.monotonic() + 8
-        while self.driven() and time.monotonic() < give_up_at:
+        began = time.monotonic()
+        while self.driven() and time.monotonic() < began + PATIENCE_S:
             time.sleep(0.02)
         self._app.dismiss(self.nudge)
         if self._leased:

@@ -41,7 +41,7 @@ def declared_at(location: str) -> Who:
     name, colon, attribute = location.partition(":")
     if not (name and colon and attribute):
         raise UsageError(_not_a_location(location))
-    module = _imported(name, location)
+    module = imported(name, location)
     found = getattr(module, attribute, None)
     if isinstance(found, Agent | Flow):
         return found
@@ -78,7 +78,13 @@ def _not_a_location(location: str) -> str:
     )
 
 
-def _imported(name: str, location: str) -> ModuleType:
+def imported(name: str, location: str) -> ModuleType:
+    """Return a module, imported.
+
+    Raises:
+        UsageError: it cannot be, and why.
+
+    """
     try:
         return importlib.import_module(name)
     except OutlastError:

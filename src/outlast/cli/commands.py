@@ -13,7 +13,17 @@ import typer
 from typer.core import TyperGroup
 
 from outlast.cli import exits
-from outlast.cli.options import DEFAULT_STORE, AsJson, Attach, By, Reason, RunId, Store, Wait
+from outlast.cli.options import (
+    DEFAULT_STORE,
+    AsJson,
+    Attach,
+    By,
+    Reason,
+    RunId,
+    Store,
+    Wait,
+    seconds,
+)
 from outlast.errors import OutlastError, UsageError
 
 # Each command imports what it does when it is called: `outlast --help` reads this page alone.
@@ -167,6 +177,95 @@ def resume(  # noqa: PLR0913, PLR0917  (the options of a command)
 
     told = {"reason": reason, "by": by}
     return resume_run(store, run_id, location=agent, wait_s=wait, told=told, as_json=as_json)
+
+
+@app.command()
+def start(  # noqa: PLR0913, PLR0917  (the options of a command)
+    agent: Annotated[
+        str, typer.Argument(metavar="MODULE:AGENT", help="Where the agent or flow is declared.")
+    ],
+    text: Annotated[
+        str | None, typer.Argument(metavar="INPUT", help="What to ask it; as for `run`.")
+    ] = None,
+    run_id: Annotated[
+        str | None, typer.Option("--id", metavar="ID", help="The run's id; default: a new one.")
+    ] = None,
+    attach: Attach = None,
+    run_at: Annotated[
+        str | None,
+        typer.Option("--at", metavar="TIME", help="When it begins: 2026-12-24T18:00+01:00."),
+    ] = None,
+    tenant: Annotated[str, typer.Option("--tenant", metavar="NAME", help="For whom.")] = "",
+    store: Store = DEFAULT_STORE,
+    as_json: AsJson = False,
+) -> int:
+    """Leave a run for a worker, now or at a time."""
+    from outlast.cli.worker import start_run
+
+    return start_run(
+        store,
+        agent,
+        text,
+        attached=attach or [],
+        run_id=run_id,
+        tenant=tenant,
+        run_at=run_at,
+        as_json=as_json,
+    )
+
+
+@app.command()
+def worker(  # noqa: PLR0913, PLR0917  (the options of a command)
+    modules: Annotated[
+        list[str],
+        typer.Argument(metavar="MODULE[:APP]…", help="Where agents, flows, an Outlast are."),
+    ],
+    at_once: Annotated[
+        int, typer.Option("--at-once", metavar="N", min=1, help="So many runs at the same time.")
+    ] = 32,
+    per_agent: Annotated[
+        int | None, typer.Option("--per-agent", metavar="N", min=1, help="Of each agent.")
+    ] = None,
+    per_tenant: Annotated[
+        int | None, typer.Option("--per-tenant", metavar="N", min=1, help="Of each tenant.")
+    ] = None,
+    cap: Annotated[
+        list[str] | None,
+        typer.Option("--cap", metavar="SCOPE=N", help="agent:NAME=N, tenant:NAME=N; repeatable."),
+    ] = None,
+    lease: Annotated[
+        float,
+        typer.Option(
+            "--lease", metavar="TIME", parser=seconds, help="When a frozen worker loses its runs."
+        ),
+    ] = 15.0,
+    grace: Annotated[
+        float,
+        typer.Option(
+            "--grace", metavar="TIME", parser=seconds, help="For runs to come to a rest at the end."
+        ),
+    ] = 30.0,
+    until_idle: Annotated[
+        bool, typer.Option("--until-idle", help="End once there is nothing to drive.")
+    ] = False,
+    store: Store = DEFAULT_STORE,
+    as_json: AsJson = False,
+) -> int:
+    """Drive runs: new ones, woken ones, and those that others left."""
+    from outlast.cli.worker import work
+
+    return work(
+        store,
+        modules,
+        at_once=at_once,
+        caps=cap or [],
+        per_agent=per_agent,
+        per_tenant=per_tenant,
+        lease_s=lease,
+        grace_s=grace,
+        until_idle=until_idle,
+        as_json=as_json,
+    )
 
 
 @app.command()
