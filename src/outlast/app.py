@@ -240,7 +240,8 @@ class Outlast:
         run_id = _checked_id(_named(agent) if run_id is None else run_id)
         kept = self._labels(f"run {run_id!r}", tenant, tags)
         more = {} if run_at is None else {"run_at": _instant(run_at)}
-        return self._started(run_id, agent, input, tenant=tenant, tags=kept, **more)
+        run = self._started(run_id, agent, input, tenant=tenant, tags=kept, **more)
+        return dataclasses.replace(run, awaited=partial(self._ended, run.id))
 
     def _labels(self, what: str, tenant: str, tags: Mapping[str, str] | None) -> dict[str, str]:
         """Return the tags as they are kept, and refuse a tenant that could not be kept as it is."""
@@ -272,6 +273,18 @@ class Outlast:
         for call in self._called:
             call()
         return self.get(run_id)
+
+    def _ended(self, run_id: str, wait_s: float | None) -> Run:
+        """Return a run once it has ended, or as it is when the time is over."""
+        give_up_at = math.inf if wait_s is None else time.monotonic() + wait_s
+        seen = None
+        while True:
+            changes = self._journal.changes()
+            if changes != seen:
+                seen, run = changes, self.get(run_id)
+            if run.status in ENDED or run.status == "stopped" or time.monotonic() >= give_up_at:
+                return run
+            time.sleep(_POLL_S)
 
     def run(  # noqa: PLR0913  (all but two are keywords with safe defaults)
         self,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeAlias
@@ -94,24 +94,31 @@ class Run:
     version: str = ""
     tenant: str = ""
     parent: str = ""
+    awaited: Callable[[float | None], Run] | None = field(default=None, repr=False, compare=False)
+    """Waits for so many seconds until the run has ended; of a run that was left to a worker."""
 
     @property
     def cost_usd(self) -> Decimal:
         """What the run cost in US dollars, exact to the nano-dollar."""
         return Decimal(self.cost_nano) / NANO_PER_USD
 
-    def result(self) -> Any:
-        """Return the answer.
+    def result(self, *, wait_s: float | None = None) -> Any:
+        """Return the answer; of a run from `start`, wait for it first.
+
+        Args:
+            wait_s: for how many seconds at most; by default for as long as it takes, and so for
+                ever if no worker drives the run.
 
         Raises:
             RunFailed, RunStopped, RunRejected, RunCancelled: the run ended without one.
             RunWithoutAnswer: the run has not ended.
 
         """
-        if self.status == "completed":
-            return self.answer
-        raise _WITHOUT_ANSWER.get(self.status, RunWithoutAnswer)(
-            self.id, status=self.status, why=self.why or "it has not ended"
+        run = self if self.awaited is None else self.awaited(wait_s)
+        if run.status == "completed":
+            return run.answer
+        raise _WITHOUT_ANSWER.get(run.status, RunWithoutAnswer)(
+            run.id, status=run.status, why=run.why or "it has not ended"
         )
 
     # ── inside a flow ───────────────────────────────────────────────────────────────────────────
