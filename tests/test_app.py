@@ -285,7 +285,7 @@ def test_what_was_started_is_driven_later(app: outlast.Outlast, model: ScriptedM
     run = app.start(AGENT, "Go.", run_id="r")
     assert (run.status, run.answer, run.turns) == ("queued", None, 0)
     with pytest.raises(outlast.RunWithoutAnswer, match="run 'r' is queued: it has not ended"):
-        run.result()
+        run.result(wait_s=0)
     assert model.calls == []
     assert app.resume("r", AGENT).result() == "done"
 

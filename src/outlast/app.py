@@ -44,7 +44,7 @@ from outlast.errors import (
 )
 from outlast.events import ControlGiven, NoteAdded, ScheduleSet, Verb
 from outlast.firing import schedules, set_schedule
-from outlast.journal import Commit, Journal, Record, run_stream
+from outlast.journal import Commit, Journal, Record, RunRow, run_stream
 from outlast.limits import set_budget
 from outlast.models import Model, Part
 from outlast.operators import budget_set, check_schedule
@@ -355,6 +355,7 @@ class Outlast:
         """Do what `run` does, on the caller's event loop."""
         policy = self._on_change if on_change is None else _checked_change(on_change)
         run = await self._aside(self.start, agent, input, run_id=run_id, tenant=tenant, tags=tags)
+        await self._aside(self._check_root, run)
         return await self._driven(run.id, agent, wait_s, Watch(on_record, on_part), policy)
 
     def resume(  # noqa: PLR0913  (as run)
@@ -411,6 +412,7 @@ class Outlast:
         run = await self._aside(self.get, run_id)
         if run.status in ENDED:
             raise RunEnded(run_id, status=run.status)
+        await self._aside(self._check_root, run)
         if run.status == "paused":
             await self._aside(self._control, run_id, "resume", reason, by)
         return await self._driven(run_id, agent, wait_s, Watch(on_record, on_part), policy)
@@ -446,8 +448,9 @@ class Outlast:
 
     async def acancel(self, run_id: str, *, reason: str = "", by: str = "") -> Run:
         """End a run for good, and return it.  Async; as `cancel`."""
-        await self._aside(self._control, run_id, "cancel", reason, by)
-        await self._end_cancelled(run_id)
+        run = await self._aside(self._control, run_id, "cancel", reason, by)
+        if await self._aside(self._above, run) is None:
+            await self._end_cancelled(run_id)
         return await self._aside(self.get, run_id)
 
     def _control(self, run_id: str, verb: Verb, reason: str, by: str) -> Run:
@@ -929,6 +932,21 @@ class Outlast:
     def nobody() -> Agent:
         """Return whom a run is driven with that was cancelled."""
         return nobody()
+
+    def _above(self, run: Run) -> RunRow | None:
+        """Return the root of a run whose parent is parked until it goes on; `None` for others."""
+        parent = self._journal.run(run.parent) if run.parent else None
+        if parent is None or parent.status not in (*PARKED, "paused"):
+            return None
+        return self._journal.run(parent.root)
+
+    def _check_root(self, run: Run) -> None:
+        """Refuse to drive a run behind the back of the one that waits for it."""
+        if run.status not in ENDED and (root := self._above(run)) is not None:
+            raise UsageError(
+                f"run {run.id!r} is below run {root.id!r}, which waits for it and goes on with it; "
+                f"go on with that one: outlast resume {root.id}"
+            )
 
     def _has_due(self, run_id: str) -> bool:
         """Return whether a run below one that is parked is to be driven."""

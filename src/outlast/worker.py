@@ -44,7 +44,7 @@ from outlast.rota import Caps, chosen, is_full
 from outlast.run import Run
 from outlast.schedules import Schedule
 from outlast.starting import Who, code_location
-from outlast.state import ENDED, fold
+from outlast.state import ENDED, PARKED, fold, is_due
 from outlast.telling import leave
 from outlast.workshop import Workshop
 
@@ -60,6 +60,9 @@ GAP_S: Final = 0.02
 
 RETRY_S: Final = 60.0
 """When a run is tried again that could not be driven, if nothing changed, in seconds."""
+
+AGAIN_S: Final = 1.0
+"""When a run is tried again that was parked though one below it is to be driven, in seconds."""
 
 LEFT_S: Final = 3.0
 """How long a run is left to other workers that may know it, before that is said, in seconds."""
@@ -466,10 +469,15 @@ class Worker:
         return run
 
     def _without_progress(self, row: RunRow) -> None:
-        """See that a run at which nothing was done is not looked at again and again."""
+        """See that a run is not gone on with again and again without coming any further."""
         now = self._journal.run(row.id)
-        if now is not None and now.next_seq == row.next_seq:
+        if now is None:
+            return
+        below = self._journal.below(row.id) if now.status in PARKED else ()
+        if now.next_seq == row.next_seq:
             self._left[row.id] = (row.next_seq, time.monotonic() + RETRY_S)
+        elif any(is_due(one, self._clock()) for one in below):
+            self._left[row.id] = (now.next_seq, time.monotonic() + AGAIN_S)
 
     def _rests(self, row: RunRow, future: Future[Run | None]) -> None:
         self._settled = False
