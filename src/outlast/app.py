@@ -373,7 +373,8 @@ class Outlast:
         """Go on with a run that exists, to rest, and return it.
 
         A run that was paused is told to go on, with the reason and by whom, and so are the runs
-        below it.
+        below it.  One whose parent is parked until it goes on is left to whoever drives the parent:
+        a worker, or `resume` of the first run of its tree.
 
         Raises:
             RunNotFound: there is no such run.
@@ -412,9 +413,11 @@ class Outlast:
         run = await self._aside(self.get, run_id)
         if run.status in ENDED:
             raise RunEnded(run_id, status=run.status)
-        await self._aside(self._check_root, run)
         if run.status == "paused":
-            await self._aside(self._control, run_id, "resume", reason, by)
+            run = await self._aside(self._control, run_id, "resume", reason, by)
+            if await self._aside(self._above, run) is not None:
+                return run  # whoever drives the runs above it goes on with it
+        await self._aside(self._check_root, run)
         return await self._driven(run_id, agent, wait_s, Watch(on_record, on_part), policy)
 
     # ── control ─────────────────────────────────────────────────────────────────────────────────
