@@ -1035,7 +1035,9 @@ class _Resting:
     def asleep(self, run: Run) -> None:
         person = run.status != "parked"
         why = run.why if run.why.startswith("waiting") else f"waiting for run {run.id}: {run.why}"
-        self._leg.asleep[self._call_id] = Sleep(until=run.wake_at or 0, why=why, person=person)
+        # One that is paused waits for whoever resumes it, whatever its time was.
+        until = 0 if run.status == "paused" else run.wake_at or 0
+        self._leg.asleep[self._call_id] = Sleep(until=until, why=why, person=person)
         self._leg.nudge()
 
     async def awake(self) -> None:
