@@ -1,0 +1,309 @@
+"""A flow and its children wait, each for its own time, and nobody keeps a process for them.
+
+Every kind of child is there: those of `map`, nested flows three deep, and runs that are tools.
+Whoever drives the flow does it as a worker would: when it is due, until it is parked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections import Counter
+from collections.abc import Callable
+from random import Random
+from typing import Any
+
+import msgspec
+import pytest
+from kinds import UNKNOWN, _doubtful, boss, helper, lead, nested, send
+from playing import NS, Life, Played, Point, World, check_world, lived
+
+import outlast
+from conftest import SOAK
+from outlast.app import Outlast
+from outlast.events import ModelCallInDoubt, RunParked, StepFinished, ToolCallInDoubt
+from outlast.journal import run_stream
+from outlast.models.script import Fault, faulty, last_text, once
+from outlast.run import Run
+from outlast.telling import FITS
+
+ROUNDS = 60
+"""How often a run is driven at most until it has ended."""
+
+SLEEPS = ("3m", "25m", "10m")
+"""How long each level of nested flows sleeps, the innermost first."""
+
+
+def _limit(request: dict[str, Any], attempt: int) -> Fault | None:
+    asked = last_text(request)
+    if "limited" not in asked:
+        return None
+    after = "200" if "two" in asked else "60"
+    return once(1, Fault(kind="status", status=429, headers={"retry-after": after}))(
+        request, attempt
+    )
+
+
+script = faulty(lead, _limit)
+
+
+@outlast.flow
+async def deep(run: outlast.Run, depth: int) -> list[Any]:
+    """Sleep beside a child that sleeps beside its child, and then act."""
+    said = await run.ask(helper, f"level {depth}")
+    below = run.map(deep, [depth - 1] if depth else [], name="below")
+    found, _ = await asyncio.gather(below, run.sleep(SLEEPS[depth]))
+    sent = await _doubtful(run.step("send", send, f"deep {depth}"))
+    return [said, sent, found]
+
+
+@outlast.flow
+async def family(run: outlast.Run, word: str) -> list[Any]:
+    """Have children of every kind that sleep, and sleep as well."""
+    found = await asyncio.gather(
+        run.map(nested, [1, 2], name="nested"),
+        run.map(deep, [2], name="deep"),
+        run.ask(boss, "delegate limited", name="boss"),
+        run.sleep("12m"),
+    )
+    return [*found[:3], await run.ask(helper, f"last {word}")]
+
+
+async def worked(app: Outlast, run_id: str = "r", who: Any = family) -> Run:
+    """Drive a run as a worker does: whenever it is due, until it has ended."""
+    world = World.now
+    for _ in range(ROUNDS):
+        run = await app.arun(who, "x", run_id=run_id, wait_s=0)
+        if run.status not in ("parked", "waiting"):
+            return run
+        while not any(row.id == run_id for row in world.journal.due(world.clock())):
+            wake_at = world.journal.next_wake(world.clock())
+            if wake_at is None:
+                return run  # until somebody acts
+            await asyncio.sleep(max(0, wake_at - world.clock()) / NS)
+    raise AssertionError(f"driven {ROUNDS} times, and it is still {run}")
+
+
+async def slept(app: Outlast) -> Run:
+    """Drive a run as a program does that waits for it."""
+    return await app.arun(family, "x", run_id="r", wait_s=1e6)
+
+
+Main = Callable[[Outlast], Any]
+
+
+class Seen(Played):
+    """A family that was driven to its end through some deaths."""
+
+    def __init__(self, *dies: Point, main: Main = worked) -> None:
+        self.world = World(script)
+        self.deaths = 0
+        try:
+            for point in dies:
+                if lived(self.world, main, point) is None:
+                    self.deaths += 1
+            before = self.world.loop.virtual.steps
+            self.run = lived(self.world, main)
+            self.steps = self.world.loop.virtual.steps - before
+        finally:
+            self.world.loop.close()
+
+
+def doubts(world: World) -> list[Any]:
+    """Return everything that ended in doubt, as the journal has it."""
+    return [
+        event
+        for run_id in world.states()
+        for record in world.journal.read(run_stream(run_id))
+        if isinstance(event := record.event, ModelCallInDoubt | ToolCallInDoubt)
+        or (isinstance(event, StepFinished) and event.status == "in_doubt")
+    ]
+
+
+def ended(world: World) -> list[tuple[str, str]]:
+    """Return how every run ended; calls before the one that a child serves may be lost."""
+    every = world.states().items()
+    return sorted((re.sub(r"\.m\d+\.", ".", run_id), state.status) for run_id, state in every)
+
+
+def plain(answer: Any) -> str:
+    text = msgspec.json.encode(answer).decode()
+    return re.sub(rf"{UNKNOWN}|sent (child|deep) \d", "sent", text)
+
+
+def check(seen: Any, whole: Any) -> None:
+    """Compare with a family that nobody killed, by what the world saw."""
+    assert seen.run.status == "completed", (seen.run.status, seen.run.why)
+    check_world(seen)
+    world, before = seen.world, whole.world
+    assert plain(seen.run.answer) == plain(whole.run.answer)
+    assert ended(world) == ended(before)
+    assert all(times == 1 for times in world.ran.values()), world.ran
+    assert set(world.requests) == set(before.requests)
+    if not seen.deaths:
+        assert not doubts(world)
+        assert world.ran == before.ran
+        assert len(world.answers) == len(before.answers), "something was asked twice"
+    assert len(world.answers) <= len(before.answers) + 8 * seen.deaths
+
+
+@pytest.fixture(scope="module")
+def whole() -> Seen:
+    return Seen()
+
+
+def parks(world: World, run_id: str) -> list[RunParked]:
+    return [
+        record.event
+        for record in world.journal.read(run_stream(run_id))
+        if isinstance(record.event, RunParked)
+    ]
+
+
+def test_a_family_waits_without_a_process(whole: Seen) -> None:
+    """A flow whose children all wait is parked with them, until the first of them is to go on."""
+    check(whole, whole)
+    assert len(parks(whole.world, "r")) >= 5
+    for run_id, state in whole.world.states().items():
+        records = whole.world.journal.read(run_stream(run_id))
+        for record, after in zip(records, records[1:], strict=False):
+            if isinstance(record.event, RunParked) and record.event.until:
+                assert after.at <= record.event.until + NS, f"{run_id} woke too late"
+        assert state.parking.status == ""
+
+
+def test_it_is_the_same_slept_through(whole: Seen) -> None:
+    """Who waits in the process for a family gets the same, at the same price and time."""
+    seen = Seen(main=slept)
+    check(seen, whole)
+    assert abs(seen.world.loop.time() - whole.world.loop.time()) < 5
+
+
+def points(whole: Seen) -> list[Point]:
+    life = whole.world.life
+    assert life is not None
+    appends = range(1, life.appends + 1, 1 if SOAK else 2)
+    return [
+        *(("step", number) for number in range(1, whole.steps + 1, 1 if SOAK else 12)),
+        *((where, number) for number in appends for where in ("before append", "after append")),
+    ]
+
+
+@pytest.mark.parametrize("main", [worked, slept], ids=["worked", "slept"])
+def test_killed_anywhere(whole: Seen, main: Main) -> None:
+    """Wherever its process dies, a family that waits ends as if it had not."""
+    for point in points(whole):
+        seen = Seen(point, main=main)
+        try:
+            check_killed(seen, whole)
+        except AssertionError as error:
+            raise AssertionError(f"killed at {point}: {error}") from error
+
+
+def check_killed(seen: Seen, whole: Seen) -> None:
+    """What a death leaves in doubt may be missing in the world, and nothing else may."""
+    once_lost = [one for one in doubts(seen.world) if isinstance(one, StepFinished)]
+    missing = whole.world.ran - seen.world.ran
+    assert missing.total() <= len(once_lost)
+    for what in missing:
+        seen.world.ran[what] = 1
+    check(seen, whole)
+
+
+# ── interfered with ─────────────────────────────────────────────────────────────────────────────
+
+
+class Meddled(Seen):
+    """A family in whose first life something happens at one step of the loop."""
+
+    def __init__(self, number: int, happen: Callable[[Outlast], Any], then: Main = worked) -> None:
+        self.world = World(script)
+        self.deaths = 0
+        self.happened = False
+        self.took_s = 0.0
+
+        async def first(app: Outlast) -> Run:
+            virtual, began = self.world.loop.virtual, [0.0]
+
+            def now() -> None:
+                self.happened = True
+                began[0] = virtual.now
+                happen(app)
+
+            virtual.happening = (virtual.steps + number, now)
+            run = await slept(app) if then is slept else await worked(app)
+            self.took_s = virtual.now - began[0] if self.happened else 0.0
+            return run
+
+        try:
+            self.first: Run = lived(self.world, first)
+            self.between = {i: s.status for i, s in self.world.states().items()}
+            self.run = self.first
+            if self.first.status != "completed":
+                self.run = lived(self.world, then)
+        finally:
+            self.world.loop.close()
+
+
+def steps(whole: Seen, each: int) -> range:
+    return range(1, whole.steps + 1, 1 if SOAK else each)
+
+
+@pytest.mark.parametrize("then", [worked, slept], ids=["worked", "slept"])
+def test_drained_anywhere(whole: Seen, then: Main) -> None:
+    """Wherever its worker is shut down, everything soon rests, and the next one goes on with it."""
+    for number in steps(whole, 7):
+        seen = Meddled(number, lambda app: app._own.drain(), then)
+        try:
+            assert "running" not in seen.between.values(), seen.between
+            assert seen.took_s < 2, "what was in flight took no longer"
+            check(seen, whole)
+        except AssertionError as error:
+            raise AssertionError(f"drained at {number}: {error}") from error
+
+
+TOLD = ("r", "r/nested/1", "r/deep/1", "r/deep/1/below/1", "r/boss.m2.t1")
+
+
+@pytest.mark.parametrize("run_id", TOLD)
+def test_paused_anywhere(whole: Seen, run_id: str) -> None:
+    """Whoever of a family is paused, whenever: once it is resumed, all goes on as it would have."""
+    for number in steps(whole, 11):
+
+        def pause(app: Outlast, run_id: str = run_id) -> None:
+            if app.journal.run(run_id) and app.get(run_id).status in FITS["pause"]:
+                app.pause(run_id)
+
+        async def resumed(app: Outlast) -> Run:
+            if app.get(run_id).status == "paused":
+                app._control(run_id, "resume", "", "")
+            return await worked(app)
+
+        seen = Meddled(number, pause, resumed)
+        try:
+            assert "running" not in seen.between.values(), seen.between
+            check(seen, whole)
+        except AssertionError as error:
+            raise AssertionError(f"paused at {number}: {error}") from error
+
+
+@pytest.mark.parametrize("run_id", TOLD)
+def test_cancelled_anywhere(whole: Seen, run_id: str) -> None:
+    """Whoever of a family is cancelled, whenever: all of it ends, and nothing billed is lost."""
+    for number in steps(whole, 11):
+
+        def cancel(app: Outlast, run_id: str = run_id) -> None:
+            if app.journal.run(run_id) and app.get(run_id).status in FITS["cancel"]:
+                app._control(run_id, "cancel", "", "")
+
+        seen = Meddled(number, cancel)
+        try:
+            for name, state in seen.world.states().items():
+                assert state.status in {"completed", "failed", "cancelled"}, (name, state.status)
+                assert state.spend.held_nano == 0
+            charged = sum(state.spend.nano for state in seen.world.states().values())
+            assert seen.world.model.billed_nano <= charged
+            if run_id == "r" and seen.happened:
+                assert seen.took_s < 40
+        except AssertionError as error:
+            raise AssertionError(f"cancelled at {number}: {error}") from error
