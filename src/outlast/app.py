@@ -850,6 +850,8 @@ class Outlast:
                         run_id, who, watch, on_change, feed, message, called=called
                     )
                     waits = run.status in PARKED or (run.status == "paused" and resting is not None)
+                    if resting is not None and self._runner().draining:
+                        continue  # whoever waits for it is told
                     if not waits or _left_s(run) > wait_s or self._runner().draining:
                         return run
                     continue

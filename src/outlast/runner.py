@@ -83,7 +83,6 @@ from outlast.events import (
     ModelCallSucceeded,
     NoteAdded,
     Outcome,
-    RunParked,
     RunStarted,
     Spec,
     StepFinished,
@@ -402,9 +401,11 @@ class _Leg:
         """The child runs that wait themselves, by what is known of them while in flight."""
         self._durable_at = time.monotonic()
         """When the last commit was, by the monotonic clock."""
-        self.unparked = asyncio.Event()
-        """Whether child runs may wake: not while the run is being parked, for they end with it."""
-        self.unparked.set()
+        self._listening = asyncio.Event()
+        """Whether child runs may wake: only while the run waits for something.
+
+        What it decides meanwhile rests on which of them are asleep, and they may end with it.
+        """
         self._halted: dict[str, str] = {}
         """Why the tool calls have no outcome whose child runs were stopped, by `call_id`."""
         self._tasks: set[asyncio.Task[Outcome | None]] = set()
@@ -506,15 +507,6 @@ class _Leg:
     # ── appending ───────────────────────────────────────────────────────────────────────────────
 
     async def _append(self, wanted: Append) -> Appended | Behind | Denied | Relimited:
-        if not any(isinstance(event, RunParked) for event in wanted.events):
-            return await self._commit(wanted)
-        self.unparked.clear()
-        done = await self._commit(wanted)
-        if not isinstance(done, Appended):
-            self.unparked.set()
-        return done
-
-    async def _commit(self, wanted: Append) -> Appended | Behind | Denied | Relimited:
         commit = commit_of(wanted, self._started, run_id=self._run_id, epoch=self._epoch)
         intents = [event for event in commit.events if isinstance(event, ModelCallStarted)]
         budgets = self._runner.budgets
@@ -527,11 +519,11 @@ class _Leg:
         except Conflict as conflict:
             if conflict.stream == BUDGETS:
                 self._runner.read_budgets()
-                return await self._commit(wanted)
+                return await self._append(wanted)
             return self._behind(wanted)
         except Refused as refused:
             if refused.held and await self._runner.free(refused.scope):
-                return await self._commit(wanted)
+                return await self._append(wanted)
             short = Short(refused.scope, refused.unit, refused.left, refused.held, refused.window)
             return Denied(short, self._runner._clock())  # noqa: SLF001
         self._durable_at = time.monotonic()
@@ -632,6 +624,19 @@ class _Leg:
     # ── performing ──────────────────────────────────────────────────────────────────────────────
 
     async def _perform(self, wanted: Perform) -> Outcomes:
+        self._listening.set()
+        try:
+            return await self._performed(wanted)
+        finally:
+            self._listening.clear()
+
+    async def awake(self, call_id: str) -> None:
+        """Let a child run go on that waited; return once it may."""
+        while not self._listening.is_set():
+            await self._listening.wait()
+        self.asleep.pop(call_id, None)
+
+    async def _performed(self, wanted: Perform) -> Outcomes:
         if self._host is not None:
             return await self._perform_flow(self._host, wanted)
         if self._broken is not None and not self._tasks:
@@ -948,7 +953,8 @@ class _Leg:
             redact=self._runner._redact,  # noqa: SLF001
             seq=self._intents.pop(action.call_id, 0),
             spawn=spawn if action.child else None,
-            workshop=self._runner.workshop,
+            # A child is driven on the loop of its parent.
+            workshop=None if action.child else self._runner.workshop,
         )
         if wrong:
             raise wrong[0]
@@ -1041,8 +1047,7 @@ class _Resting:
         self._leg.nudge()
 
     async def awake(self) -> None:
-        await self._leg.unparked.wait()
-        self._leg.asleep.pop(self._call_id, None)
+        await self._leg.awake(self._call_id)
 
 
 def _halted(run: Run) -> str:

@@ -74,7 +74,7 @@ async def worked(app: Outlast, run_id: str = "r", who: Any = family) -> Run:
     world = World.now
     for _ in range(ROUNDS):
         run = await app.arun(who, "x", run_id=run_id, wait_s=0)
-        if run.status not in ("parked", "waiting"):
+        if run.status not in ("parked", "waiting") or app._own.draining:
             return run
         while not any(row.id == run_id for row in world.journal.due(world.clock())):
             wake_at = world.journal.next_wake(world.clock())
