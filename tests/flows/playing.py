@@ -22,6 +22,7 @@ from played import BEGAN, NS, Crash, _Selector
 import outlast
 from outlast import app as app_module
 from outlast import starting as starting_module
+from outlast import telling as telling_module
 from outlast.errors import ModelFailure
 from outlast.events import ModelCallInDoubt, tag
 from outlast.journal import Commit, Journal, Record, run_stream
@@ -193,13 +194,13 @@ class App(outlast.Outlast):
 @contextmanager
 def _clocked(world: World) -> Iterator[None]:
     """Let the application live in the time of the world."""
-    was = app_module.time, starting_module.time
+    was = app_module.time, starting_module.time, telling_module.time
     clock = SimpleNamespace(time_ns=world.clock, monotonic=world.loop.time)
-    app_module.time = starting_module.time = clock  # type: ignore[assignment]
+    app_module.time = starting_module.time = telling_module.time = clock  # type: ignore[assignment]
     try:
         yield
     finally:
-        app_module.time, starting_module.time = was
+        app_module.time, starting_module.time, telling_module.time = was
 
 
 Main = Callable[[outlast.Outlast], Awaitable[Any]]
