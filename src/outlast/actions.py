@@ -197,6 +197,11 @@ class World(msgspec.Struct, frozen=True, kw_only=True):
     redact: Redact = same
     """What is told of arguments that do not fit goes through it: a validator may say anything."""
 
+    @property
+    def at_work(self) -> frozenset[str]:
+        """The calls in flight that are worth waiting for in the process."""
+        return self.in_flight - self.asleep.keys()
+
 
 class Step(msgspec.Struct, frozen=True):
     """What to append, and what to start once that is durable; with neither, nothing is to be done.

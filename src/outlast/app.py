@@ -69,7 +69,7 @@ from outlast.starting import (
     located,
     question,
 )
-from outlast.state import ENDED, FINAL, PARKED, fold, is_due, row
+from outlast.state import ENDED, FINAL, PARKED, WAITING, fold, is_due, row
 from outlast.stores import open_store
 from outlast.streaming import AsyncStream, Feed, Stream
 from outlast.telling import nobody, tell
@@ -835,8 +835,11 @@ class Outlast:
                 return run
             if fenced and run.status == "stopped" and not unsaid:
                 return run  # whoever took it over has come to its end
-            called = run.status in PARKED and await self._aside(self._has_due, run_id)
-            if not called and not unsaid and (left_s := _left_s(run)) > 0:
+            left_s = _left_s(run)
+            if run.status in PARKED:
+                left_s = await self._aside(self._left_below_s, run)
+            called = run.status in PARKED and left_s <= 0
+            if not unsaid and left_s > 0:
                 if left_s > wait_s:
                     return run
                 told = await self._told_within(run, left_s, resting)
@@ -878,7 +881,9 @@ class Outlast:
         rows = await self._aside(self._journal.below, run.id)
         row = await self._aside(self._journal.run, run.id)
         now = time.time_ns()
-        if row is None or row.status != run.status or any(is_due(one, now) for one in rows):
+        if row is None or row.status != run.status or any(
+            is_due(one, now) for one in _awaited(run.id, rows)
+        ):
             return True
         told = asyncio.Event()
         loop = asyncio.get_running_loop()
@@ -953,10 +958,14 @@ class Outlast:
                 f"go on with that one: outlast resume {root.id}"
             )
 
-    def _has_due(self, run_id: str) -> bool:
-        """Return whether a run below one that is parked is to be driven."""
+    def _left_below_s(self, run: Run) -> float:
+        """Return for how long a run that is parked, and all below it, are to be left alone."""
         now = time.time_ns()
-        return any(is_due(row, now) for row in self._journal.below(run_id))
+        rows = _awaited(run.id, self._journal.below(run.id))
+        if any(is_due(row, now) for row in rows):
+            return 0.0
+        waits = [run_of(row) for row in rows if row.status in PARKED]
+        return min(map(_left_s, (run, *waits)))
 
     def _runner(self) -> Runner:
         return self._own if self._at_home() else self._guest
@@ -1231,6 +1240,20 @@ def _instant(run_at: datetime) -> int:
 
 def _named(who: Who) -> str:
     return f"{getattr(who, 'name', 'run')}-{secrets.token_hex(4)}"
+
+
+def _awaited(run_id: str, rows: Iterable[RunRow]) -> list[RunRow]:
+    """Return the runs below one that are reached when it is driven: not those below a paused one."""
+    below: dict[str, list[RunRow]] = {}
+    for each in rows:
+        below.setdefault(each.parent, []).append(each)
+    found: list[RunRow] = []
+    above = [run_id]
+    while above:
+        nearest = below.get(above.pop(), [])
+        found += nearest
+        above += [row.id for row in nearest if row.status in WAITING]
+    return found
 
 
 def _left_s(run: Run) -> float:

@@ -170,7 +170,7 @@ def decide(  # noqa: PLR0911  (the rows of the table)
     if state.finished and not may_go_on(state, world.limits or agent.budget.limits):
         return REST
     if world.halted:
-        return stopped_child(world.halted[0]) if not world.in_flight else WAIT
+        return stopped_child(world.halted[0]) if not world.at_work else WAIT
     if step := exceeded_step(state):
         return step
     actions: tuple[Action, ...] = ()
@@ -200,7 +200,7 @@ def park(
     A wait that is not longer than `nap_ns` is not worth to be written down: it is slept through.
     """
     waits = [action for action in actions if isinstance(action, Sleep)]
-    if len(waits) < len(actions) or world.in_flight - world.asleep.keys():
+    if len(waits) < len(actions) or world.at_work:
         return None
     waits += world.asleep.values()
     if not waits:

@@ -35,7 +35,7 @@ def decide_control(state: RunState, now: int, world: World) -> Step | None:
         assert ask.call is not None, f"{call_id} is held, and in flight nowhere"  # noqa: S101
         return lost_call(ask.call)
     if told.paused:
-        return WAIT if world.in_flight - world.asleep.keys() else REST
+        return WAIT if world.at_work else REST
     return _cancel(state, now, world)
 
 
@@ -57,7 +57,7 @@ def decide_drain(state: RunState, now: int, world: World) -> Step | None:
     """
     if not world.draining or state.status not in ("queued", "running"):
         return None
-    if world.in_flight - world.asleep.keys():
+    if world.at_work:
         return WAIT
     if state.status == "queued":
         return REST

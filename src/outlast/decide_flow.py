@@ -99,7 +99,7 @@ def _let_go(state: RunState, call_id: str) -> Step:
 def _halt(world: World) -> Step:
     """Return the stop of a run with its child, once nothing else is in flight."""
     halted = world.wants.halted
-    if world.in_flight - {f"step {name}" for name in halted}:
+    if world.at_work - {f"step {name}" for name in halted}:
         return WAIT
     return stopped_child(next(iter((*halted.values(), *world.halted))))
 
@@ -164,7 +164,7 @@ def _contained(step: Step, ask: Conversation, world: World) -> Step:
     if last.status == "failed":
         return Step((*step.events[:-1], AskFailed(ask_id=ask.ask_id, why=last.why)))
     # A stop ends the leg, and with it what is in flight: its outcome is waited for.
-    return WAIT if world.in_flight else step
+    return WAIT if world.at_work else step
 
 
 def _want_step(state: RunState, name: str, want: wants.Step, now: int, world: World) -> Step:

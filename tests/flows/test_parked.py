@@ -307,3 +307,140 @@ def test_cancelled_anywhere(whole: Seen, run_id: str) -> None:
                 assert seen.took_s < 40
         except AssertionError as error:
             raise AssertionError(f"cancelled at {number}: {error}") from error
+
+
+# ── alone ───────────────────────────────────────────────────────────────────────────────────────
+
+
+@outlast.flow
+async def keeper(run: outlast.Run, word: str) -> list[Any]:
+    """Wait for one child that sleeps below another one."""
+    return await run.map(holder, [1], name="only")
+
+
+@outlast.flow
+async def holder(run: outlast.Run, number: int) -> str:
+    """Wait for a child that sleeps."""
+    (said,) = await run.map(nested, [number], name="only")
+    return f"held {said}"
+
+
+ONLY = "r/only/1/only/1"
+
+
+def kept(*mains: Main) -> list[Any]:
+    """Return what each life of a keeper came to."""
+    world = World(script)
+    try:
+        return [lived(world, main) for main in mains]
+    finally:
+        world.loop.close()
+
+
+async def _keep(app: Outlast) -> Run:
+    return await worked(app, who=keeper)
+
+
+async def _pause(app: Outlast) -> str:
+    app.pause(ONLY)
+    return app.get("r").status
+
+
+async def _resume_alone(app: Outlast) -> str:
+    return (await app.aresume(ONLY, nested, wait_s=1e6)).status
+
+
+async def _cancel_alone(app: Outlast) -> str:
+    return (await app.acancel(ONLY)).status
+
+
+async def _begin(app: Outlast) -> str:
+    return (await app.arun(keeper, "x", run_id="r", wait_s=0)).status
+
+
+async def _look(app: Outlast) -> tuple[str, int | None]:
+    return app.get("r").status, app.get("r").wake_at
+
+
+def test_a_parent_of_a_paused_child_waits_for_somebody() -> None:
+    """Who waits for a run that is paused is parked without a time, and is not driven in vain."""
+    _, _, last, seen = kept(_begin, _pause, _keep, _look)
+    assert last.status == "waiting"
+    assert seen == ("waiting", None)
+    assert re.search("waiting for run .*: paused", last.why)
+
+
+@pytest.mark.parametrize("before", ["parked", "waiting"])
+def test_a_child_that_is_resumed_alone_wakes_its_parents(before: str) -> None:
+    """A child that somebody else drives to its end is what its parents waited for."""
+    waits = (_keep,) if before == "waiting" else ()
+    *_, alone, last = kept(_begin, _pause, *waits, _resume_alone, _keep)
+    assert alone == "completed"
+    assert last.answer == ["held re: child 1, sent child 1"]
+
+
+@pytest.mark.parametrize("before", ["parked", "waiting"])
+def test_a_child_that_is_cancelled_alone_wakes_its_parents(before: str) -> None:
+    """A child that is cancelled while its parents wait for it fails in them."""
+    waits = (_pause, _keep) if before == "waiting" else ()
+    *_, alone, last = kept(_begin, *waits, _cancel_alone, _keep)
+    assert alone == "cancelled"
+    assert last.status == "failed"
+    assert "cancelled" in last.why
+
+
+def test_nobody_is_called_in_vain() -> None:
+    """A run that is to be driven below one that is paused calls nobody: it is not reached."""
+
+    async def tell(app: Outlast) -> None:
+        app.pause("r/only/1")
+        app._control(ONLY, "resume", "", "")
+
+    async def told(app: Outlast) -> list[Any]:
+        found = [await app.arun(keeper, "x", run_id="r", wait_s=1) for _ in range(3)]
+        return [found[-1].status, len(parks(World.now, "r"))]
+
+    *_, found = kept(_begin, tell, told)
+    assert found == ["parked", 1]
+
+
+# ── waits ───────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("who", [helper, keeper], ids=["agent", "parent"])
+def test_who_waits_is_told_for_what(who: Any) -> None:
+    """A run that waits for longer than `wait_s` is returned, and goes on with the same request."""
+    world = World(script)
+
+    async def short(app: Outlast) -> Run:
+        return await app.arun(who, "limited", run_id="r", wait_s=30)
+
+    async def later(app: Outlast) -> Run:
+        await asyncio.sleep(left(world, app.get("r").wake_at) - 31)
+        early = await short(app)
+        assert early.status == "parked"
+        await asyncio.sleep(2)
+        return await short(app)
+
+    try:
+        parked, ended = lived(world, short), lived(world, later)
+    finally:
+        world.loop.close()
+    assert parked.status == "parked"
+    said = "Claude's rate limit" if who is helper else "for run r/only/1"
+    assert re.search(rf"waiting .*{said}.* until 20\d\d-\d\d-\d\dT", parked.why), parked.why
+    assert ended.status == "completed", ended.why
+    assert not doubts(world)
+    if who is helper:
+        first, second = world.answers
+        assert first.identity.key == second.identity.key, "it is another request"
+        assert [type(one).__name__ for one in events_of(world)].count("RunParked") == 1
+
+
+def left(world: World, wake_at: int | None) -> float:
+    assert wake_at
+    return (wake_at - world.clock()) / NS
+
+
+def events_of(world: World) -> list[Any]:
+    return [record.event for record in world.journal.read(run_stream("r"))]
