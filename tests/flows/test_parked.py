@@ -10,6 +10,7 @@ import asyncio
 import re
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from random import Random
 from typing import Any
 
@@ -444,3 +445,117 @@ def left(world: World, wake_at: int | None) -> float:
 
 def events_of(world: World) -> list[Any]:
     return [record.event for record in world.journal.read(run_stream("r"))]
+
+
+# ── races ───────────────────────────────────────────────────────────────────────────────────────
+
+
+@outlast.flow
+async def napper(run: outlast.Run, number: int) -> str:
+    """Sleep, ask, sleep again, and act."""
+    await run.sleep(1.1 + 0.37 * number)
+    said = await run.ask(helper, f"nap {number}")
+    await run.sleep(2.3)
+    return f"{said}, {await _doubtful(run.step('send', send, f'nap {number}'))}"
+
+
+@outlast.flow
+async def nursery(run: outlast.Run, word: str) -> list[Any]:
+    """Have many children that wake at every moment, also while it is being parked."""
+    return await run.map(napper, list(range(9)), name="nap")
+
+
+def slow(before_s: float, after_s: float, who: Any = nursery) -> Main:
+    """Return a driver of runs whose store takes its time to write down a park."""
+
+    async def main(app: Outlast) -> Run:
+        life = World.now.life
+        assert life is not None
+        append = life.append
+
+        async def aappend(commit: Any) -> Any:
+            parks = any(isinstance(event, RunParked) for event in commit.events)
+            await asyncio.sleep(before_s if parks else 0.01)
+            records = append(commit)
+            await asyncio.sleep(after_s if parks else 0.01)
+            return records
+
+        life.aappend = aappend  # type: ignore[method-assign]
+        app._own._inline = False
+        return await worked(app, who=who)
+
+    return main
+
+
+@pytest.mark.parametrize("before_s", [0.0, 0.7, 2.0, 3.1])
+@pytest.mark.parametrize("after_s", [0.0, 0.9, 2.6])
+def test_a_child_that_wakes_while_its_parent_is_parked(before_s: float, after_s: float) -> None:
+    """It is neither given up in the middle of something, nor driven twice, nor lost."""
+    seen = Seen(main=slow(before_s, after_s))
+    check_world(seen)
+    assert seen.run.status == "completed"
+    assert seen.run.answer == [f"re: nap {n}, sent nap {n}" for n in range(9)]
+    assert set(seen.world.ran.values()) == {1}
+    assert not doubts(seen.world)
+    assert len(seen.world.answers) == 9
+
+
+@pytest.mark.parametrize("run_id", ["r", "r/nap/3"])
+def test_told_while_its_parent_is_parked(run_id: str) -> None:
+    """A pause that comes while a parent is being parked, and is taken back, changes nothing."""
+    for tenths in range(2, 90, 2 if SOAK else 7):
+
+        async def main(app: Outlast, at_s: float = tenths / 10) -> Run:
+            async def meddle() -> None:
+                await asyncio.sleep(at_s)
+                with suppress(outlast.OutlastError):  # it may have ended
+                    app.pause(run_id)
+                await asyncio.sleep(0.3)
+                if app.get(run_id).status == "paused":
+                    app._control(run_id, "resume", "", "")
+
+            meddling = asyncio.create_task(meddle())
+            run = await slow(1.1, 0.6)(app)
+            await meddling
+            return await worked(app, who=nursery) if run.status != "completed" else run
+
+        seen = Seen(main=main)
+        check_world(seen)
+        assert seen.run.status == "completed", (tenths, seen.run)
+        assert seen.run.answer == [f"re: nap {n}, sent nap {n}" for n in range(9)], tenths
+        assert set(seen.world.ran.values()) == {1}, tenths
+        assert not doubts(seen.world), tenths
+        assert len(seen.world.answers) == 9, tenths
+
+
+@outlast.flow
+async def unlucky(run: outlast.Run, word: str) -> list[Any]:
+    """Have a child that sleeps for long, and one that is stopped."""
+    return await asyncio.gather(
+        run.map(nested, [1], name="sleeps"), run.map(poor, ["x"], name="poor")
+    )
+
+
+poor = outlast.Agent("poor", model="claude-haiku-5-5", max_tokens=64)
+
+
+def test_a_stop_does_not_wait_for_who_sleeps() -> None:
+    """A child that is stopped stops its parent at once, and a sibling sleeps on until both go on."""
+
+    async def main(app: Outlast) -> tuple[Run, float, Run]:
+        app.set_budget("agent:poor", usd="0.000001", reason="a test")
+        stopped = await app.arun(unlucky, "x", run_id="r", wait_s=1e6)
+        at = World.now.loop.time()
+        assert app.get("r/sleeps/1").status == "parked"
+        app.set_budget("agent:poor", reason="a test")
+        return stopped, at, await worked(app, who=unlucky)
+
+    world = World(script)
+    try:
+        stopped, at, last = lived(world, main)
+    finally:
+        world.loop.close()
+    assert stopped.status == "stopped"
+    assert at < 10
+    assert last.status == "completed", last.why
+    assert world.ran == {"send child 1": 1}
