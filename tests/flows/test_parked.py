@@ -355,6 +355,11 @@ async def _cancel_alone(app: Outlast) -> str:
     return (await app.acancel(ONLY)).status
 
 
+async def _late(app: Outlast) -> bool:
+    await asyncio.sleep(1_000)
+    return True
+
+
 async def _begin(app: Outlast) -> str:
     return (await app.arun(keeper, "x", run_id="r", wait_s=0)).status
 
@@ -371,21 +376,19 @@ def test_a_parent_of_a_paused_child_waits_for_somebody() -> None:
     assert re.search("waiting for run .*: paused", last.why)
 
 
-@pytest.mark.parametrize("before", ["parked", "waiting"])
-def test_a_child_that_is_resumed_alone_wakes_its_parents(before: str) -> None:
-    """A child that somebody else drives to its end is what its parents waited for."""
-    waits = (_keep,) if before == "waiting" else ()
-    *_, alone, last = kept(_begin, _pause, *waits, _resume_alone, _keep)
-    assert alone == "completed"
+def test_a_child_that_is_resumed_alone() -> None:
+    """It is left to its parents, which are called at once where its time has come."""
+    *_, alone, last = kept(_begin, _pause, _keep, _late, _resume_alone, _keep)
+    assert alone == "parked"
     assert last.answer == ["held re: child 1, sent child 1"]
 
 
 @pytest.mark.parametrize("before", ["parked", "waiting"])
-def test_a_child_that_is_cancelled_alone_wakes_its_parents(before: str) -> None:
-    """A child that is cancelled while its parents wait for it fails in them."""
+def test_a_child_that_is_cancelled_alone(before: str) -> None:
+    """A child that is cancelled while its parents wait for it fails in them at once."""
     waits = (_pause, _keep) if before == "waiting" else ()
     *_, alone, last = kept(_begin, *waits, _cancel_alone, _keep)
-    assert alone == "cancelled"
+    assert alone == "queued"
     assert last.status == "failed"
     assert "cancelled" in last.why
 
@@ -559,3 +562,49 @@ def test_a_stop_does_not_wait_for_who_sleeps() -> None:
     assert at < 10
     assert last.status == "completed", last.why
     assert world.ran == {"send child 1": 1}
+
+
+@outlast.flow
+async def busy(run: outlast.Run, word: str) -> list[Any]:
+    """Be at work while a child is paused and resumed."""
+    return await asyncio.gather(
+        run.map(talker, ["x"], name="asks"),
+        run.step("work", work, effect="idempotent"),
+    )
+
+
+@outlast.flow
+async def talker(run: outlast.Run, word: str) -> str:
+    """Ask twice."""
+    await run.ask(helper, "first")
+    return await run.ask(helper, "second")
+
+
+async def work() -> str:
+    """Work for a moment."""
+    await asyncio.sleep(1.05)
+    return "worked"
+
+
+def test_a_child_that_was_told_to_go_on_is_at_work() -> None:
+    """A parent that was not parked meanwhile is not parked while such a child works, either."""
+    for hundredths in range(2, 110, 3):
+
+        async def main(app: Outlast, resumed_s: float = hundredths / 100) -> Run:
+            async def meddle() -> None:
+                await asyncio.sleep(0.02)
+                app.pause("r/asks/1")
+                await asyncio.sleep(resumed_s)
+                app._control("r/asks/1", "resume", "", "")
+                for waiting in [*app._waiting.values()]:
+                    waiting.nudge()
+
+            meddling = asyncio.create_task(meddle())
+            run = await app.arun(busy, "x", run_id="r", wait_s=1e6)
+            await meddling
+            return run if run.status == "completed" else await worked(app, who=busy)
+
+        seen = Seen(main=main)
+        assert seen.run.answer == [["re: second"], "worked"]
+        assert not doubts(seen.world), hundredths
+        assert len(seen.world.answers) == 2
