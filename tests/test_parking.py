@@ -5,19 +5,15 @@ from typing import Any
 import pytest
 
 import outlast
-from outlast.actions import NS, REST, WAIT, CallTool, FetchReply, Sleep, Step, World
+from outlast.actions import NS, REST, WAIT, FetchReply, Sleep, Step, World
 from outlast.decide import NAP_NS, decide, park, wake
 from outlast.decide_control import decide_control, decide_drain
 from outlast.decide_flow import NAP_NS as FLOW_NAP_NS
 from outlast.decide_flow import decide_flow
 from outlast.drive import Append, Appended, Behind, Outcomes, Perform, drive
 from outlast.events import (
-    AskStarted,
-    BudgetRefused,
     ControlGiven,
-    MessageReceived,
     ModelCallFailed,
-    ModelCallStarted,
     NoteAdded,
     RunFinished,
     RunParked,
@@ -247,7 +243,13 @@ def test_an_agent_is_stopped_with_its_child(
 @pytest.mark.parametrize("kind", ["agent", "flow"])
 @pytest.mark.parametrize(
     ("until", "called", "goes_on"),
-    [(LATER, False, False), (AT, False, True), (LATER, True, True), (0, False, False), (0, True, True)],
+    [
+        (LATER, False, False),
+        (AT, False, True),
+        (LATER, True, True),
+        (0, False, False),
+        (0, True, True),
+    ],
 )
 def test_what_wakes_it(kind: str, until: int, called: bool, goes_on: bool) -> None:  # noqa: FBT001
     """Its time wakes a run, and a call from below; nothing else does."""
@@ -274,7 +276,9 @@ DRAINS = {
 }
 
 
-@pytest.mark.parametrize(("state", "draining", "calls", "asleep", "step"), DRAINS.values(), ids=DRAINS)
+@pytest.mark.parametrize(
+    ("state", "draining", "calls", "asleep", "step"), DRAINS.values(), ids=DRAINS
+)
 def test_a_drain(state: RunState, draining: bool, calls: Any, asleep: Any, step: Any) -> None:  # noqa: FBT001
     """What is at work has its outcome, and then the run is parked, to be driven at once."""
     seen = World(draining=draining, in_flight=frozenset((*calls, *asleep)), asleep=asleep)

@@ -881,8 +881,10 @@ class Outlast:
         rows = await self._aside(self._journal.below, run.id)
         row = await self._aside(self._journal.run, run.id)
         now = time.time_ns()
-        if row is None or row.status != run.status or any(
-            is_due(one, now) for one in _awaited(run.id, rows)
+        if (
+            row is None
+            or row.status != run.status
+            or any(is_due(one, now) for one in _awaited(run.id, rows))
         ):
             return True
         told = asyncio.Event()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from random import Random
@@ -17,7 +16,7 @@ from typing import Any
 import msgspec
 import pytest
 from kinds import UNKNOWN, _doubtful, boss, helper, lead, nested, send
-from playing import NS, Life, Played, Point, World, check_world, lived
+from playing import NS, Played, Point, World, check_world, lived
 
 import outlast
 from conftest import SOAK
@@ -89,6 +88,8 @@ async def slept(app: Outlast) -> Run:
     """Drive a run as a program does that waits for it."""
     return await app.arun(family, "x", run_id="r", wait_s=1e6)
 
+
+LUCK = Random(7)  # noqa: S311  (no secret)
 
 Main = Callable[[Outlast], Any]
 
@@ -183,9 +184,9 @@ def test_it_is_the_same_slept_through(whole: Seen) -> None:
 def points(whole: Seen) -> list[Point]:
     life = whole.world.life
     assert life is not None
-    appends = range(1, life.appends + 1, 1 if SOAK else 2)
+    appends = range(1, life.appends + 1, 1 if SOAK else 4)
     return [
-        *(("step", number) for number in range(1, whole.steps + 1, 1 if SOAK else 12)),
+        *(("step", number) for number in range(1, whole.steps + 1, 1 if SOAK else 25)),
         *((where, number) for number in appends for where in ("before append", "after append")),
     ]
 
@@ -199,6 +200,19 @@ def test_killed_anywhere(whole: Seen, main: Main) -> None:
             check_killed(seen, whole)
         except AssertionError as error:
             raise AssertionError(f"killed at {point}: {error}") from error
+
+
+@pytest.mark.timeout(7_200 if SOAK else 120)
+def test_killed_twice(whole: Seen) -> None:
+    """Two deaths leave no more behind than one."""
+    every = points(whole)
+    for _ in range(2_000 if SOAK else 15):
+        pair = LUCK.choice(every), LUCK.choice(every)
+        seen = Seen(*pair)
+        try:
+            check_killed(seen, whole)
+        except AssertionError as error:
+            raise AssertionError(f"killed at {pair}: {error}") from error
 
 
 def check_killed(seen: Seen, whole: Seen) -> None:
@@ -253,7 +267,7 @@ def steps(whole: Seen, each: int) -> range:
 @pytest.mark.parametrize("then", [worked, slept], ids=["worked", "slept"])
 def test_drained_anywhere(whole: Seen, then: Main) -> None:
     """Wherever its worker is shut down, everything soon rests, and the next one goes on with it."""
-    for number in steps(whole, 7):
+    for number in steps(whole, 17):
         seen = Meddled(number, lambda app: app._own.drain(), then)
         try:
             assert "running" not in seen.between.values(), seen.between
@@ -269,7 +283,7 @@ TOLD = ("r", "r/nested/1", "r/deep/1", "r/deep/1/below/1", "r/boss.m2.t1")
 @pytest.mark.parametrize("run_id", TOLD)
 def test_paused_anywhere(whole: Seen, run_id: str) -> None:
     """Whoever of a family is paused, whenever: once it is resumed, all goes on as it would have."""
-    for number in steps(whole, 11):
+    for number in steps(whole, 31):
 
         def pause(app: Outlast, run_id: str = run_id) -> None:
             if app.journal.run(run_id) and app.get(run_id).status in FITS["pause"]:
@@ -291,7 +305,7 @@ def test_paused_anywhere(whole: Seen, run_id: str) -> None:
 @pytest.mark.parametrize("run_id", TOLD)
 def test_cancelled_anywhere(whole: Seen, run_id: str) -> None:
     """Whoever of a family is cancelled, whenever: all of it ends, and nothing billed is lost."""
-    for number in steps(whole, 11):
+    for number in steps(whole, 31):
 
         def cancel(app: Outlast, run_id: str = run_id) -> None:
             if app.journal.run(run_id) and app.get(run_id).status in FITS["cancel"]:
