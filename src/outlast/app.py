@@ -840,7 +840,7 @@ class Outlast:
                 left_s = await self._aside(self._left_below_s, run)
             called = run.status in PARKED and left_s <= 0
             if not unsaid and left_s > 0:
-                if left_s > wait_s:
+                if left_s > wait_s or self._runner().draining:
                     return run
                 told = await self._told_within(run, left_s, resting)
                 if resting is not None:
@@ -895,7 +895,9 @@ class Outlast:
         if resting is not None:
             resting.asleep(run)
         try:
-            await asyncio.wait_for(told.wait(), None if math.isinf(left_s) else left_s)
+            # Not `wait_for`, which takes no notice of being cancelled where it is told as well.
+            async with asyncio.timeout(None if math.isinf(left_s) else left_s):
+                await told.wait()
         except TimeoutError:
             return False
         finally:
@@ -1245,7 +1247,7 @@ def _named(who: Who) -> str:
 
 
 def _awaited(run_id: str, rows: Iterable[RunRow]) -> list[RunRow]:
-    """Return the runs below one that are reached when it is driven: not those below a paused one."""
+    """Return the runs below one that it reaches when it is driven: none below a paused one."""
     below: dict[str, list[RunRow]] = {}
     for each in rows:
         below.setdefault(each.parent, []).append(each)
