@@ -414,11 +414,35 @@ def test_nobody_is_called_in_vain() -> None:
         app._control(ONLY, "resume", "", "")
 
     async def told(app: Outlast) -> list[Any]:
+        await asyncio.sleep(1_000)
         found = [await app.arun(keeper, "x", run_id="r", wait_s=1) for _ in range(3)]
         return [found[-1].status, len(parks(World.now, "r"))]
 
     *_, found = kept(_begin, tell, told)
-    assert found == ["parked", 1]
+    assert found == ["waiting", 2]
+
+
+@outlast.flow
+async def minder(run: outlast.Run, word: str) -> list[Any]:
+    """Sleep for a minute beside a child that sleeps for ten."""
+    return await asyncio.gather(run.map(nested, [1], name="only"), run.sleep("1m"))
+
+
+def test_who_waits_for_somebody_is_waited_for_again() -> None:
+    """A parent that waits for a paused child waits for its time again once that is resumed."""
+
+    async def first(app: Outlast) -> Run:
+        await app.arun(minder, "x", run_id="r", wait_s=0)
+        app.pause("r/only/1")
+        return await worked(app, who=minder)
+
+    async def then(app: Outlast) -> Run:
+        app._control("r/only/1", "resume", "", "")
+        return await app.arun(minder, "x", run_id="r", wait_s=1_000)
+
+    waiting, last = kept(first, then)
+    assert waiting.status == "waiting"
+    assert last.answer[0] == ["re: child 1, sent child 1"]
 
 
 # ── waits ───────────────────────────────────────────────────────────────────────────────────────
