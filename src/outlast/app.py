@@ -842,11 +842,10 @@ class Outlast:
             if not unsaid and left_s > 0:
                 if left_s > wait_s or self._runner().draining:
                     return run
-                told = await self._told_within(run, left_s, resting)
+                await self._told_within(run, left_s, resting)
                 if resting is not None:
                     await resting.awake()
-                if told:
-                    continue
+                continue
             try:
                 if not fenced:
                     run = await self._drive_claimed(
@@ -873,20 +872,17 @@ class Outlast:
                 return _because(self.get(run_id), f"driven by {holder}")
             await asyncio.sleep(_POLL_S)
 
-    async def _told_within(self, run: Run, left_s: float, resting: Resting | None) -> bool:
-        """Let the time of a run that waits go by; return whether somebody wrote something.
+    async def _told_within(self, run: Run, left_s: float, resting: Resting | None) -> None:
+        """Let the time of a run that waits go by, unless somebody writes something.
 
         It may be written into the run, or into one below it.
         """
         rows = await self._aside(self._journal.below, run.id)
         row = await self._aside(self._journal.run, run.id)
         now = time.time_ns()
-        if (
-            row is None
-            or row.status != run.status
-            or any(is_due(one, now) for one in _awaited(run.id, rows))
-        ):
-            return True
+        below = _awaited(run.id, rows) if run.status in PARKED else []
+        if row is None or row.status != run.status or any(is_due(one, now) for one in below):
+            return
         told = asyncio.Event()
         loop = asyncio.get_running_loop()
         news = {one.id: _Waiting(loop, told, one.next_seq - 1) for one in (row, *rows)}
@@ -899,12 +895,11 @@ class Outlast:
             async with asyncio.timeout(None if math.isinf(left_s) else left_s):
                 await told.wait()
         except TimeoutError:
-            return False
+            return
         finally:
             for run_id, waiting in news.items():
                 if self._waiting.get(run_id) is waiting:
                     del self._waiting[run_id]
-        return True
 
     async def worked(self, run_id: str, who: Who, *, force: bool = False) -> Run:
         """Drive a run to rest, as a worker does: at once, or not at all.

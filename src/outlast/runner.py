@@ -115,7 +115,7 @@ from outlast.prices import billed_as, context_window, exact
 from outlast.redaction import Redact, same
 from outlast.run import Run, run_of
 from outlast.signals import Live
-from outlast.state import ENDED, PARKED, RunState, fold, row
+from outlast.state import ENDED, RunState, fold, row
 from outlast.workshop import Workshop
 
 T = TypeVar("T")
