@@ -191,10 +191,10 @@ class Agent:
         told = description or f"Ask {self.name}, an agent of its own, and get its answer."
         named = name or "ask_" + re.sub(r"[^a-zA-Z0-9_-]", "_", self.name)
 
-        async def ask(question: str, context: ToolContext) -> Any:
+        def ask(question: str, context: ToolContext) -> Any:
             if context.spawn is None:
                 raise ToolError(f"{named} can only be called by an agent")
-            return await context.spawn(self, question)
+            return context.spawn(self, question)  # a coroutine: whoever calls tools awaits it
 
         ask.__doc__ = f"{told}\n\nArgs:\n    question: everything it needs to know.\n"
         ask.__qualname__ = f"{self.name}.as_tool"

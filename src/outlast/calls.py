@@ -194,7 +194,8 @@ async def _run(
     assert task is not None, "a call outside of any task"  # noqa: S101
     cancels = task.cancelling()
     async with asyncio.timeout(declared.timeout_s) as limit:
-        if declared.is_async:
+        # A child run is driven right here: nothing of it is for a thread.
+        if declared.is_async or getattr(declared, "agent", None) is not None:
             came = await _awaited_in(workshop, declared.function, arguments)
         else:
             came = await in_thread(declared.function, arguments)
