@@ -151,13 +151,12 @@ def _settled(state: RunState, asked: Request) -> bool:
         for number, pending in enumerate(ask.pending, start=1)
         if not pending.result
     ]
-    return ask.failed or asked.call_id not in left
+    return bool(ask.failed) or asked.call_id not in left
 
 
 def _is_same(was: Given, answer: Answer) -> bool:
-    if was.approved != answer.approved:
-        return False
-    return bool(_read(was.arguments) == _read(answer.arguments))
+    mine = answer.approved, _read(answer.arguments)
+    return mine == (was.approved, _read(was.arguments))
 
 
 def _read(arguments: Raw) -> Any:
@@ -204,12 +203,12 @@ def _listed(run_id: str, still: tuple[Request, ...]) -> str:
 # ── other arguments ─────────────────────────────────────────────────────────────────────────────
 
 
-class _Schema(msgspec.Struct):
+class _Schema(msgspec.Struct, frozen=True):
     properties: dict[str, Any] = {}
     required: list[str] = []
 
 
-class _Told(msgspec.Struct):
+class _Told(msgspec.Struct, frozen=True):
     name: str = ""
     input_schema: _Schema = _Schema()
 
