@@ -28,9 +28,6 @@ from outlast.state import fold
 ASKING: Final = ("waiting", "paused", "running", "queued", "stopped")
 """The statuses of runs that may have something open."""
 
-FIRST: Final = 4
-"""The seq below which a run has asked nobody: it exists, and was asked something itself."""
-
 
 def answer_run(  # noqa: PLR0913  (the options of two commands)
     store: str,
@@ -114,7 +111,8 @@ def _seen(asked: Request) -> str:
 
 def open_in(journal: Journal, row: RunRow) -> tuple[Request, ...]:
     """Return what a run asks people, the first asked first."""
-    if row.status not in ASKING or row.next_seq <= FIRST:
+    # What nobody has driven yet asks nobody: a backlog is not read.
+    if row.status not in ASKING or not row.fence:
         return ()
     return questions(fold(journal.read(run_stream(row.id))), time.time_ns())
 
