@@ -12,6 +12,7 @@ from msgspec import Raw
 
 import outlast
 from flow_stubs import of_kind, opened
+from outlast import wants
 from outlast.actions import CallTool, Sleep, Step, World
 from outlast.approvals import Approvals, Given, Request
 from outlast.decide import NAP_NS, decide, moment
@@ -32,6 +33,8 @@ from outlast.models.scripted import ScriptedModel
 from outlast.state import RunState, evolve
 from stubs import MODEL, agent, results
 from test_decide import AT, after, known, replied
+from test_decide_flow import NOW, decided
+from test_decide_flow import known as flow_knows
 
 DAY_NS = 86_400 * 1_000_000_000
 CALL = "a.m1.t1"
@@ -217,6 +220,52 @@ def test_when_a_question_is_open(
     all_ = Approvals({("n", ""): request_of})
     assert (all_.of_name("n"), all_.of_call("n")) == (request_of, None)
     assert all_.open(now) == ((request_of,) if is_open else ())
+
+
+# ── what a flow's run does next ─────────────────────────────────────────────────────────────────
+
+
+WANT = wants.Approval(question="Send it?", context=Raw(b"1"), given="g", length=DAY_NS)
+REQUEST = ApprovalRequested(
+    question="Send it?", name="n", context=Raw(b"1"), given="g", expires_at=NOW + DAY_NS
+)
+
+
+def flow_step(*events: Any, now: int = NOW, quiet: bool = True) -> Step:
+    return decided(flow_knows(*events), steps={"n": WANT}, now=now, quiet=quiet)
+
+
+def test_a_flow_wants_a_person() -> None:
+    """It is asked with its context, waited for, and parked once nothing else is wanted."""
+    assert flow_step() == Step((REQUEST,))
+    (parked,) = flow_step(REQUEST).events
+    assert isinstance(parked, RunParked)
+    assert (parked.until, parked.person) == (NOW + DAY_NS, True)
+    (nap,) = flow_step(REQUEST, quiet=False).actions
+    assert isinstance(nap, Sleep)
+    assert (nap.until, nap.person) == (NOW + DAY_NS, True)
+
+
+@pytest.mark.parametrize(
+    ("given", "now", "result"),
+    [
+        ({"approved": True, "by": "b"}, NOW, b'{"approved":true,"by":"b","note":""}'),
+        ({"approved": False, "note": "no"}, NOW, b'{"approved":false,"by":"","note":"no"}'),
+        (
+            None,
+            NOW + DAY_NS,
+            b'{"approved":false,"by":"","note":"nobody decided in time"}',
+        ),
+        ({"approved": True, "by": "b"}, NOW + DAY_NS, b'{"approved":true,"by":"b","note":""}'),
+    ],
+    ids=["approved", "denied", "late", "approved in time and driven later"],
+)
+def test_a_flow_gets_what_was_said(given: Any, now: int, result: bytes) -> None:
+    """What a person said is what the flow gets; after the time that is no."""
+    told = [] if given is None else [ApprovalGiven(name="n", **given)]
+    (over,) = flow_step(REQUEST, *told, now=now).events
+    assert isinstance(over, StepFinished)
+    assert (over.name, over.kind, bytes(over.result)) == ("n", "approval", result)
 
 
 # ── real runs ───────────────────────────────────────────────────────────────────────────────────
@@ -437,7 +486,9 @@ def test_which_calls_are_asked_for(approval: Any, to: str, *, asks: bool) -> Non
 def test_what_is_said_is_redacted() -> None:
     """Notes, names and arguments go through `redact` before they are kept."""
     desk = Desk()
-    desk.app = outlast.Outlast("memory://", model=desk.claude, redact=lambda t: t.replace("s3", "*"))
+    desk.app = outlast.Outlast(
+        "memory://", model=desk.claude, redact=lambda t: t.replace("s3", "*")
+    )
     desk.run()
     desk.app.approve("r", note="s3 it is", by="s3", arguments={"to": "s3"})
     (kept,) = desk.answers

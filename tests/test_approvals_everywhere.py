@@ -104,9 +104,7 @@ def check(scene: Scene, world: World, what: str) -> None:
 
 @pytest.mark.parametrize("crashes", [True, False], ids=["killed", "alive"])
 @pytest.mark.parametrize("what", ANSWERS)
-def test_answered_at_every_point(
-    what: str, crashes: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_answered_at_every_point(what: str, crashes: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Wherever it is said, and the driver dies there, it holds, and the tool is called once."""
     taken = 0
     for point in itertools.count(1):

@@ -206,7 +206,9 @@ def test_a_paused_run_is_among_them(url: str) -> None:
     out("pause", "one", "--store", url)
     assert "one  clerk  paused" in out("runs", "--waiting", "--store", url)
     told = out("approve", "one", "--store", url)
-    assert told.splitlines()[-1] == "Next: outlast resume one   (it is paused, and goes on from there)"
+    assert (
+        told.splitlines()[-1] == "Next: outlast resume one   (it is paused, and goes on from there)"
+    )
     with outlast.Outlast(url, model=mailing("ann")) as app:
         assert app.run(clerk, "Go.", run_id="one").status == "paused"
         assert app.resume("one", clerk).answer == "Done."
