@@ -104,7 +104,9 @@ def check(scene: Scene, world: World, what: str) -> None:
 
 @pytest.mark.parametrize("crashes", [True, False], ids=["killed", "alive"])
 @pytest.mark.parametrize("what", ANSWERS)
-def test_answered_at_every_point(what: str, crashes: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_answered_at_every_point(
+    what: str, monkeypatch: pytest.MonkeyPatch, *, crashes: bool
+) -> None:
     """Wherever it is said, and the driver dies there, it holds, and the tool is called once."""
     taken = 0
     for point in itertools.count(1):
@@ -167,7 +169,7 @@ def test_in_time_or_late_at_every_point(
 @pytest.mark.parametrize("effect", ["once", "idempotent", "read"])
 @pytest.mark.parametrize("what", ["approve", "edit"])
 def test_killed_after_it_was_allowed(what: str, effect: Any) -> None:
-    """A call in doubt is treated by its effect, and repeated with the arguments it was made with."""
+    """A call in doubt is treated by its effect, and repeated with the same arguments."""
     for point in itertools.count(1):
         scene = Scene(effect=effect)
         first = World(SCRIPT)
@@ -210,9 +212,10 @@ def test_two_people_at_the_same_moment(store: str, tmp_path: Any) -> None:
             ready.wait(30)
             try:
                 getattr(app, what)("r", by=f"who would {what}")
+            except UsageError as refused:
+                said[what] = str(refused)
+            else:
                 said[what] = ""
-            except UsageError as error:
-                said[what] = str(error)
 
         people = [threading.Thread(target=say_it, args=(what,)) for what in ("approve", "deny")]
         for one in people:

@@ -1,4 +1,4 @@
-"""`outlast approve`, `deny` and `runs --waiting`: what people see of what runs ask, and say to it."""
+"""`outlast approve`, `deny` and `runs --waiting`: what people see, and say."""
 
 import getpass
 import json

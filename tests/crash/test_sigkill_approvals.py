@@ -20,7 +20,7 @@ POINTS = range(1, 9) if SOAK else (4, 7, 8)
 
 
 def test_killed(tmp_path: Path) -> None:
-    """Whoever is killed, what was said holds: the tool is called once at most, as it was allowed."""
+    """Whoever is killed, what was said holds: the tool is called at most once, and so."""
     subprocess.run(
         [sys.executable, str(VICTIM), str(tmp_path), *map(str, POINTS)],
         check=True,

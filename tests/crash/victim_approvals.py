@@ -4,7 +4,8 @@
 
 For every point, an append of the first leg, a process is forked that dies there.  Then, at every
 other point, somebody tries `outlast approve` in a process of its own; another one says yes, and
-dies while writing it; and the run is driven, killed once more, and answered until it has ended.  The tool writes what it did to a file.
+dies while writing it; and the run is driven, killed once more, and answered until it has ended.
+The tool writes what it did to a file.
 """
 
 from __future__ import annotations
