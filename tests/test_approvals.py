@@ -14,6 +14,8 @@ import outlast
 from flow_stubs import of_kind, opened
 from outlast import wants
 from outlast.actions import CallTool, Sleep, Step, World
+from outlast.answering import Answer, questions
+from outlast.answering import given as given_to
 from outlast.approvals import Approvals, Given, Request
 from outlast.decide import NAP_NS, decide, moment
 from outlast.errors import FlowChanged, InvalidInput, UsageError
@@ -21,6 +23,8 @@ from outlast.events import (
     ApprovalGiven,
     ApprovalRequested,
     ChildStarted,
+    ControlGiven,
+    RunFinished,
     RunParked,
     RunWoken,
     StepFinished,
@@ -268,6 +272,64 @@ def test_a_flow_gets_what_was_said(given: Any, now: int, result: bytes) -> None:
     assert (over.name, over.kind, bytes(over.result)) == ("n", "approval", result)
 
 
+# ── which answers count ─────────────────────────────────────────────────────────────────────────
+
+
+def refused(deed: Callable[[], Any], match: str) -> None:
+    with pytest.raises(UsageError, match=match):
+        deed()
+
+
+YES = Answer(approved=True)
+OVER = StepFinished(name="n", kind="approval", result=Raw(b'{"approved":false}'))
+DENIED = ToolCallFailed(
+    ask_id="a", call_id=CALL, tool_use_id="u-send", kind="denied", content=Raw(b'"late"')
+)
+PARKED = RunParked(until=0, why="w", person=True)
+CANCEL = ControlGiven(verb="cancel")
+
+
+@pytest.mark.parametrize(
+    ("state", "complaint"),
+    [
+        (flow_knows(REQUEST), ""),
+        (flow_knows(REQUEST, PARKED), ""),
+        (flow_knows(REQUEST, RunFinished(status="stopped", why="s")), ""),
+        (flow_knows(REQUEST, ControlGiven(verb="pause")), ""),
+        (flow_knows(REQUEST, OVER), "went on without an answer to approval 'n'"),
+        (flow_knows(REQUEST, CANCEL), "is told to end, so there is nothing to approve"),
+        (
+            flow_knows(REQUEST, RunFinished(status="failed", why="f")),
+            "is failed, so there is nothing to approve",
+        ),
+        (after(wanting("send"), asked()), ""),
+        (after(wanting("send"), asked(), DENIED), "went on without an answer to call 'a.m1.t1'"),
+        (wanting("send"), "asks nobody anything"),
+    ],
+    ids=[
+        "a flow",
+        "parked",
+        "stopped",
+        "paused",
+        "a flow that went on",
+        "cancelled",
+        "failed",
+        "a tool",
+        "a tool that was denied",
+        "nothing asked",
+    ],
+)
+def test_which_answers_count(state: RunState, complaint: str) -> None:
+    """An answer counts while the run waits for it, and nobody is asked for it after that."""
+    assert len(questions(state, NOW)) == (not complaint)
+    if complaint:
+        refused(lambda: given_to(state, "r", YES, NOW), complaint)
+        return
+    _, told = given_to(state, "r", YES, NOW)
+    assert told is not None
+    assert told.approved
+
+
 # ── real runs ───────────────────────────────────────────────────────────────────────────────────
 
 
@@ -385,11 +447,6 @@ def test_arguments_of_a_tool_that_is_not_here(arguments: Any, complaint: str) ->
     elsewhere.approve("r", arguments={"to": "carol"})
     assert desk.resume().status == "completed"
     assert desk.mailed == [("carol", 1)]
-
-
-def refused(deed: Callable[[], Any], match: str) -> None:
-    with pytest.raises(UsageError, match=match):
-        deed()
 
 
 def test_what_cannot_be_answered() -> None:
@@ -743,3 +800,33 @@ def test_an_ask_of_a_flow_asks(tmp_path: Path) -> None:
     desk.app.approve("r", call="the desk.m1.t1", arguments={"to": "bob"})
     assert desk.app.resume("r", office).answer == "Done."
     assert desk.mailed == [("bob", 1)]
+
+
+def test_a_child_hears_of_it_beside_its_parent(tmp_path: Path) -> None:
+    """While a parent has something else to do, its child goes on as soon as somebody answers."""
+    ask, url = Ask(), f"sqlite:///{tmp_path}/a.db"
+
+    async def until_said() -> str:
+        for _ in range(600):
+            if ask.got:
+                return "said meanwhile"
+            await asyncio.sleep(0.05)
+        return "never"
+
+    @outlast.flow
+    async def parent(run: outlast.Run) -> Any:
+        both = run.map(ask.flow, [None]), run.step("wait", until_said, effect="read")
+        return await asyncio.gather(*both)
+
+    async def said_beside() -> outlast.Run:
+        async with opened(url) as app:
+            driving = asyncio.create_task(app.arun(parent, None, run_id="p"))
+            with opened(url) as other:
+                while not driving.done():
+                    for one in other.runs(status="waiting"):
+                        other.approve(one.id)
+                    await asyncio.sleep(0.05)
+            run: outlast.Run = await driving
+            return run
+
+    assert asyncio.run(said_beside()).answer == [["sent"], "said meanwhile"]
