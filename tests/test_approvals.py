@@ -830,3 +830,28 @@ def test_a_child_hears_of_it_beside_its_parent(tmp_path: Path) -> None:
             return run
 
     assert asyncio.run(said_beside()).answer == [["sent"], "said meanwhile"]
+
+
+@pytest.mark.parametrize("whose", ["its own", "a child's"])
+def test_a_worker_goes_on_with_what_was_answered(whose: str, tmp_path: Path) -> None:
+    """A worker parks who asks, and goes on by itself once somebody has answered."""
+    ask, url = Ask(), f"sqlite:///{tmp_path}/a.db"
+
+    @outlast.flow
+    async def parent(run: outlast.Run) -> Any:
+        return await run.map(ask.flow, [None])
+
+    who = ask.flow if whose == "its own" else parent
+    with opened(url) as app, opened(url) as other:
+        app.start(who, None, run_id="r")
+        with outlast.Worker(app, [who, ask.flow]):
+            give_up_at = time.monotonic() + 30
+            while other.get("r").status != "waiting" and time.monotonic() < give_up_at:
+                time.sleep(0.02)
+            asking = "r" if whose == "its own" else of_kind(app, ChildStarted)[0].child
+            other.approve(asking, by="ann")
+            while other.get("r").status != "completed" and time.monotonic() < give_up_at:
+                time.sleep(0.02)
+        answer = other.get("r").answer
+    assert answer == ("sent" if whose == "its own" else ["sent"])
+    assert [one.by for one in ask.got] == ["ann"] * len(ask.got)

@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 import outlast
 from cli.console import typed
 from outlast.cli import exits
-from outlast.events import ApprovalGiven
+from outlast.events import ApprovalGiven, RunParked
+from outlast.journal import Commit
 from outlast.models.script import say, tool_use, turn_number
 from outlast.models.scripted import ScriptedModel
 from stubs import MODEL
@@ -219,3 +221,23 @@ def test_a_cancelled_run_asks_nothing(url: str) -> None:
     out("cancel", "one", "--store", url)
     assert "one" not in out("runs", "--waiting", "--store", url).split()
     out("approve", "one", "--store", url, code=exits.USAGE)
+
+
+def test_what_a_worker_put_down_is_among_them(url: str) -> None:
+    """A run that was parked because its worker was shut down still asks what it asked."""
+    with outlast.Outlast(url, model=mailing()) as app:
+        row = app.journal.run("one")
+        assert row is not None
+        parked = RunParked(until=1, why="its worker was shut down")
+        app.journal.append(
+            Commit(
+                stream="run:one",
+                events=(parked,),
+                at=row.updated_at,
+                expected_seq=row.next_seq,
+                epoch=app.journal.claim("run:one"),
+                row=replace(row, status="parked", wake_at=1),
+            )
+        )
+    assert "one  clerk  parked" in out("runs", "--waiting", "--store", url)
+    out("approve", "one", "--store", url)

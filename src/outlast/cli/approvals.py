@@ -25,7 +25,7 @@ from outlast.events import NULL
 from outlast.journal import Journal, RunRow, run_stream
 from outlast.state import fold
 
-ASKING: Final = ("waiting", "paused", "running", "queued", "stopped")
+ASKING: Final = ("waiting", "paused", "running", "queued", "parked", "stopped")
 """The statuses of runs that may have something open."""
 
 
@@ -111,10 +111,13 @@ def _seen(asked: Request) -> str:
 
 def open_in(journal: Journal, row: RunRow) -> tuple[Request, ...]:
     """Return what a run asks people, the first asked first."""
-    # What nobody has driven yet asks nobody: a backlog is not read.
-    if row.status not in ASKING or not row.fence:
+    now = time.time_ns()
+    # What nobody has driven yet asks nobody, and neither does what only time wakes, but for what a
+    # worker put down that was shut down: a backlog is not read.
+    sleeps = row.status == "parked" and (row.wake_at or 0) > now
+    if row.status not in ASKING or sleeps or not row.fence:
         return ()
-    return questions(fold(journal.read(run_stream(row.id))), time.time_ns())
+    return questions(fold(journal.read(run_stream(row.id))), now)
 
 
 def shape(asked: Request) -> dict[str, Any]:
