@@ -13,6 +13,7 @@ CORE = frozenset(
     """errors redaction events journal prices caching history media loops conversation budget steps
     phases durations tools control parking approvals
     agent flows wants models state actions decide decide_control decide_flow drive
+    answering
     """.split()  # noqa: SIM905  (a list of words)
 )
 PURE_MODULES = frozenset(

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from outlast.logs import LogContext
     from outlast.models import Part
     from outlast.prices import declare_price
-    from outlast.run import Run
+    from outlast.run import Approval, Run
     from outlast.schedules import Schedule
     from outlast.streaming import AsyncStream, Stream
     from outlast.tools import Tool, ToolContext, tool
@@ -48,6 +48,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Agent",
+    "Approval",
     "AskFailed",
     "AsyncStream",
     "BatchNotFetched",
@@ -96,6 +97,7 @@ __all__ = [
 
 _HOMES = {
     "Agent": "agent",
+    "Approval": "run",
     "AsyncStream": "streaming",
     "Budget": "agent",
     "Document": "content",

@@ -24,6 +24,8 @@ from msgspec.structs import replace
 
 from outlast import logs
 from outlast.agent import Agent
+from outlast.answering import Answer, as_arguments, check_names
+from outlast.approvals import Request
 from outlast.background import Background
 from outlast.budget import Limits
 from outlast.content import Input, rendered
@@ -42,14 +44,14 @@ from outlast.errors import (
     VersionChanged,
     shortened,
 )
-from outlast.events import ControlGiven, NoteAdded, ScheduleSet, Verb
+from outlast.events import NULL, ControlGiven, NoteAdded, ScheduleSet, Verb
 from outlast.firing import schedules, set_schedule
 from outlast.journal import Commit, Journal, Record, RunRow, run_stream
 from outlast.limits import set_budget
 from outlast.models import Model, Part
 from outlast.operators import budget_set, check_schedule
 from outlast.operators import check_text as _check_text
-from outlast.redaction import checked, same
+from outlast.redaction import checked, same, within
 from outlast.run import Run, run_of
 from outlast.runner import PATIENCE_S, Resting, Runner, Watch, first_request
 from outlast.schedules import Schedule
@@ -69,10 +71,11 @@ from outlast.starting import (
     located,
     question,
 )
-from outlast.state import ENDED, FINAL, PARKED, WAITING, fold, is_due, row
+from outlast.state import ENDED, FINAL, PARKED, WAITING, RunState, fold, is_due, row
 from outlast.stores import open_store
 from outlast.streaming import AsyncStream, Feed, Stream
-from outlast.telling import nobody, tell
+from outlast.telling import answer, nobody, tell
+from outlast.tools import InvalidArguments
 from outlast.workshop import Workshop
 
 if TYPE_CHECKING:
@@ -456,6 +459,91 @@ class Outlast:
             await self._end_cancelled(run_id)
         return await self._aside(self.get, run_id)
 
+    def approve(  # noqa: PLR0913  (all but one are keywords with defaults)
+        self,
+        run_id: str,
+        *,
+        call: str | None = None,
+        name: str | None = None,
+        arguments: Mapping[str, Any] | None = None,
+        note: str = "",
+        by: str = "",
+    ) -> Run:
+        """Allow what a run asks a person for, and return the run; nothing is driven here.
+
+        A worker goes on with it, or `resume`.  To approve it again changes nothing.
+
+        Args:
+            run_id: the run that asks.
+            call: the call of a tool that is meant; with neither this nor `name`, the only open
+                question.
+            name: the question of a flow that is meant.
+            arguments: what the tool is called with instead; Claude is told of that.
+            note: what there is to say to it.
+            by: who allows it.
+
+        Raises:
+            RunNotFound: there is no such run.
+            UsageError: nothing like that is asked, somebody said something else before, its time
+                is over, or the run has ended.  Nothing was written.
+            InvalidInput: the arguments do not fit the tool.  Nothing was written.
+
+        """
+        given = NULL if arguments is None else as_arguments(arguments)
+        said = Answer(approved=True, call=call, name=name, arguments=given, note=note, by=by)
+        return self._answered(run_id, said)
+
+    def deny(
+        self,
+        run_id: str,
+        *,
+        call: str | None = None,
+        name: str | None = None,
+        note: str = "",
+        by: str = "",
+    ) -> Run:
+        """Refuse what a run asks a person for, and return the run; nothing is driven here.
+
+        A tool is not called, and Claude is told, with the note; a flow gets an `Approval` that is
+        false.  The rest is as for `approve`.
+        """
+        return self._answered(
+            run_id, Answer(approved=False, call=call, name=name, note=note, by=by)
+        )
+
+    def _answered(self, run_id: str, said: Answer) -> Run:
+        self.get(run_id)
+        _check_text("the note", said.note, said.by)
+        _check_text("what is answered", said.call or "", said.name or "")
+        hidden = replace(
+            said,
+            note=self._redact(said.note),
+            by=self._redact(said.by),
+            arguments=Raw(within(bytes(said.arguments).decode(), self._redact).encode()),
+        )
+        answer(self._journal, run_id, hidden, partial(self._check_arguments, run_id))
+        self._nudge(run_id)
+        return self.get(run_id)
+
+    def _check_arguments(
+        self, run_id: str, state: RunState, asked: Request, arguments: Raw
+    ) -> None:
+        started = state.started
+        assert started is not None, "a run without its first event"  # noqa: S101
+        who = self._seen.get(started.agent)
+        if who is None and started.kind == "agent":
+            with suppress(Exception):  # it is the user's module, and may be anything or nowhere
+                who = located(run_id, started)
+        # The agents that a flow asks are known to its function only.
+        tool = who.tool(asked.tool) if isinstance(who, Agent) else None
+        if started.kind != "agent" or tool is None:
+            check_names(state, asked, arguments)
+            return
+        try:
+            tool.arguments(bytes(arguments))
+        except InvalidArguments as error:
+            raise InvalidInput(f"nothing was written: {error}") from error
+
     def _control(self, run_id: str, verb: Verb, reason: str, by: str) -> Run:
         self.get(run_id)
         _check_text("the reason", reason, by)
@@ -471,6 +559,9 @@ class Outlast:
 
     def _tell(self, run_id: str, told: ControlGiven, *, strict: bool) -> None:
         tell(self._journal, run_id, told, strict=strict)
+        self._nudge(run_id)
+
+    def _nudge(self, run_id: str) -> None:
         for runner in (self._own, self._guest):
             if (leg := runner.live.get(run_id)) is not None:
                 leg.nudge()

@@ -28,6 +28,8 @@ class Given(msgspec.Struct, frozen=True, gc=False):
     note: str = ""
     arguments: Raw = NULL
     """What a tool is to be called with instead; null where nothing was changed."""
+    at: int = 0
+    """When, in nanoseconds since the epoch."""
 
 
 class Request(msgspec.Struct, frozen=True, gc=False):
@@ -102,7 +104,7 @@ def _given(approvals: Approvals, event: ApprovalGiven, record: Record) -> Approv
     asked = approvals.requests.get(key)
     if asked is None or not asked.open(record.at):
         return approvals
-    given = Given(event.approved, event.by, event.note, event.arguments)
+    given = Given(event.approved, event.by, event.note, event.arguments, record.at)
     return Approvals({**approvals.requests, key: replace(asked, given=given)})
 
 

@@ -321,6 +321,11 @@ def request_head(conversation: Conversation) -> bytes:
     return b'%b,"container":%b' % (conversation.head, conversation.container)
 
 
+def tool_call_id(conversation: Conversation, number: int) -> str:
+    """Return the call that the tool use of this number, from 1, in the last reply becomes."""
+    return f"{conversation.ask_id}.m{conversation.calls}.t{number}"
+
+
 def flaw(conversation: Conversation) -> str:
     """Return why the API would not take this history as a request; empty when it would.
 

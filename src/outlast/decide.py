@@ -71,6 +71,7 @@ from outlast.conversation import (
     flaw,
     request_hash,
     request_head,
+    tool_call_id,
     words,
 )
 from outlast.events import (
@@ -724,7 +725,7 @@ def _tools_step(  # noqa: PLR0913, PLR0917  (everything a call depends on)
         if (used_up := _no_more_tools(state, agent, ask, world, shared)) is not None:
             busy = any(one.call_id in world.in_flight for one in ask.pending if one.call_id)
             return WAIT if busy else used_up  # what is in flight may have an outcome yet
-        call_id = f"{ask.ask_id}.m{ask.calls}.t{number}"
+        call_id = tool_call_id(ask, number)
         step = _start_tool(state, ask, pending, declared, call_id, now, world)
         if step.events:
             return step

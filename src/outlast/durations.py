@@ -39,6 +39,22 @@ def nanoseconds(duration: float | str | timedelta) -> int:
     return round(seconds * 1_000_000_000)
 
 
+def expiry(duration: float | str | timedelta | None) -> int:
+    """Return after how many nanoseconds a question to a person is over; 0 is never.
+
+    Raises:
+        UsageError: it is no duration, or leaves no time to answer.
+
+    """
+    if duration is None:
+        return 0
+    if not (length := nanoseconds(duration)):
+        raise UsageError(
+            f"{duration!r} leaves nobody time to decide; give more than nothing, or None for ever"
+        )
+    return length
+
+
 def _seconds(duration: float | str | timedelta) -> float | None:
     if isinstance(duration, timedelta):
         return duration.total_seconds()

@@ -34,7 +34,7 @@ from outlast.agent import Agent
 from outlast.calls import in_thread, printable, words
 from outlast.content import Input, Put, Redact, rendered
 from outlast.conversation import Conversation
-from outlast.durations import nanoseconds
+from outlast.durations import expiry, nanoseconds
 from outlast.errors import (
     AskFailed,
     FlowChanged,
@@ -361,7 +361,7 @@ class Host:
         """Return the future of what a person says."""
         if not isinstance(question, str) or not question.strip():
             self._stop(UsageError(f"approval: {question!r} is no question; give a text"))
-        length = 0 if expires is None else nanoseconds(expires)
+        length = expiry(expires)
         named = self._named("approval", "approval", name)
         given = _digest([question, context])
         if (over := self._known(named, "approval", given)) is not None:

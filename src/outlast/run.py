@@ -62,8 +62,8 @@ class Run:
     Attributes:
         id: its name.
         agent: the agent's name, or the flow's.
-        status: `queued`, `running`, `parked`, `paused`, `completed`, `failed`, `cancelled` or
-            `stopped`.
+        status: `queued`, `running`, `parked`, `waiting` (for a person), `paused`, `completed`,
+            `failed`, `cancelled` or `stopped`.
         phase: the phase that a flow is in; empty without.
         answer: the reply's text, or what the flow returned; `None` unless the run completed.
         cost_nano: nano-dollars spent, calls in doubt included.

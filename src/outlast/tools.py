@@ -28,7 +28,7 @@ from typing import (
 
 import msgspec
 
-from outlast.durations import nanoseconds
+from outlast.durations import expiry
 from outlast.errors import InvalidTool
 from outlast.events import Effect
 
@@ -113,7 +113,7 @@ class Tool(Generic[P, R]):
         self.timeout_s = timeout_s
         self.max_result_bytes = max_result_bytes
         self.approval = approval
-        self.approval_ns = 0 if approval_expires is None else nanoseconds(approval_expires)
+        self.approval_ns = expiry(approval_expires)
         self.agent: Any = None
         _check(self)
 

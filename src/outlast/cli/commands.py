@@ -18,6 +18,10 @@ from outlast.cli.options import (
     AsJson,
     Attach,
     By,
+    Call,
+    Login,
+    Named,
+    Note,
     Reason,
     RunId,
     Store,
@@ -297,6 +301,66 @@ def cancel(
 
 
 @app.command()
+def approve(  # noqa: PLR0913, PLR0917  (the options of a command)
+    run_id: RunId,
+    call: Call = None,
+    name: Named = None,
+    edit_arguments: Annotated[
+        str | None,
+        typer.Option(
+            "--edit-arguments",
+            metavar="JSON|@FILE",
+            help="What the tool is called with instead: all of its arguments.",
+        ),
+    ] = None,
+    note: Note = "",
+    by: Login = None,
+    store: Store = DEFAULT_STORE,
+    as_json: AsJson = False,
+) -> int:
+    """Allow what a run asks a person for."""
+    from outlast.cli.approvals import answer_run
+
+    return answer_run(
+        store,
+        run_id,
+        approved=True,
+        call=call,
+        name=name,
+        arguments=edit_arguments,
+        note=note,
+        by=by,
+        as_json=as_json,
+    )
+
+
+@app.command()
+def deny(  # noqa: PLR0913, PLR0917  (the options of a command)
+    run_id: RunId,
+    call: Call = None,
+    name: Named = None,
+    note: Note = "",
+    by: Login = None,
+    store: Store = DEFAULT_STORE,
+    as_json: AsJson = False,
+) -> int:
+    """Refuse what a run asks a person for; it goes on without."""
+    from outlast.cli.approvals import answer_run
+
+    return answer_run(
+        store,
+        run_id,
+        approved=False,
+        call=call,
+        name=name,
+        arguments=None,
+        note=note,
+        by=by,
+        as_json=as_json,
+    )
+
+
+@app.command()
 def send(  # noqa: PLR0913, PLR0917  (the options of a command)
     run_id: RunId,
     text: Annotated[str, typer.Argument(metavar="TEXT", help="What to say.")],
@@ -324,7 +388,7 @@ def send(  # noqa: PLR0913, PLR0917  (the options of a command)
 
 
 @app.command()
-def runs(
+def runs(  # noqa: PLR0913, PLR0917  (the options of a command)
     status: Annotated[
         str | None, typer.Option("--status", metavar="S", help="Only runs of this status.")
     ] = None,
@@ -332,10 +396,18 @@ def runs(
         str | None, typer.Option("--agent", metavar="NAME", help="Only runs of this agent.")
     ] = None,
     limit: Annotated[int, typer.Option("--limit", metavar="N", min=1, help="At most N.")] = 50,
+    waiting: Annotated[
+        bool,
+        typer.Option("--waiting", help="Only those that wait for a person, the oldest first."),
+    ] = False,
     store: Store = DEFAULT_STORE,
     as_json: AsJson = False,
 ) -> int:
     """List the runs, newest first."""
+    if waiting:
+        from outlast.cli.approvals import list_waiting
+
+        return list_waiting(store, status=status, agent=agent, limit=limit, as_json=as_json)
     from outlast.cli.runs import list_runs
 
     return list_runs(store, status=status, agent=agent, limit=limit, as_json=as_json)

@@ -50,4 +50,14 @@ Wait = Annotated[
 ]
 
 Reason = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why.")]
+Note = Annotated[str, typer.Option("--note", metavar="TEXT", help="What to say to it.")]
+Login = Annotated[
+    str | None, typer.Option("--by", metavar="NAME", help="Who says so; default: your login name.")
+]
+Call = Annotated[
+    str | None, typer.Option("--call", metavar="CALL_ID", help="Which call of a tool is meant.")
+]
+Named = Annotated[
+    str | None, typer.Option("--name", metavar="NAME", help="Which question of a flow is meant.")
+]
 By = Annotated[str, typer.Option("--by", metavar="NAME", help="Who says so.")]

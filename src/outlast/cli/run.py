@@ -16,6 +16,7 @@ from outlast.agent import Agent, WorstCase
 from outlast.app import Outlast
 from outlast.cli import exits, shapes, words
 from outlast.cli.agents import agent_at, declared_at
+from outlast.cli.approvals import open_in
 from outlast.cli.inputs import input_of
 from outlast.cli.progress import Progress
 from outlast.cli.screen import Screen, screen
@@ -175,7 +176,7 @@ def driven(journal: Journal, run_id: str, drive: Drive, *, as_json: bool, again:
         on.line((f"Next: {again or f'outlast resume {run_id}'}", "quiet"))
         return exits.INTERRUPTED
     conclude(on, journal, ended)
-    on.line((f"Next: {next_step(ended.row)}", "quiet"))
+    on.line((f"Next: {next_step(ended.row, open_in(journal, ended.row))}", "quiet"))
     return exits.of_status(ended.row.status)
 
 

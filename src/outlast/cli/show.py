@@ -11,7 +11,8 @@ from typing import Any
 import msgspec
 
 from outlast import phases
-from outlast.cli import changes, exits, shapes, words
+from outlast.approvals import Request
+from outlast.cli import approvals, changes, exits, shapes, words
 from outlast.cli.screen import Screen, columns, screen
 from outlast.cli.stores import opened, row_of
 from outlast.cli.story import STATUS_TONES
@@ -30,16 +31,18 @@ def show_run(store: str, run_id: str, *, as_json: bool) -> int:
         row = row_of(journal, run_id)
         records = journal.read(run_stream(run_id))
         children = _children(journal, records)
+        asked = approvals.open_in(journal, row)
     changed = changes.since(records)
     more = _more(row, records) | {
         "children": [_child_shape(*child) for child in children],
         "changed": changed,
+        "waiting": [approvals.shape(one) for one in asked],
     }
     if as_json:
         shape = shapes.run_shape(row) | more
         sys.stdout.write(shapes.encode(shape).decode() + "\n")
     else:
-        _print(screen(), row, records, store, more)
+        _print(screen(), row, records, store, more, asked)
     return exits.DONE
 
 
@@ -52,8 +55,12 @@ def print_answer(on: Screen, row: RunRow) -> None:
         on.page(msgspec.json.format(row.answer or "null", indent=2))
 
 
-def next_step(row: RunRow) -> str:
-    """Return the one command that is most likely wanted next."""
+def next_step(row: RunRow, asked: tuple[Request, ...] = ()) -> str:
+    """Return the one command that is most likely wanted next, where people are `asked` this."""
+    if asked:
+        return f"{approvals.command(row.id, asked)}   (or outlast deny)"
+    if row.status == "waiting" and (row.wake_at is None or row.wake_at > time.time_ns()):
+        return "outlast runs --waiting   (a run below it waits for a person)"
     if row.status in ("completed", "failed", "rejected", "cancelled"):
         return f"outlast log {row.id}"
     if row.status == "stopped":
@@ -129,11 +136,18 @@ def _child_shape(event: ChildStarted, row: RunRow) -> dict[str, Any]:
 # ── for people ──────────────────────────────────────────────────────────────────────────────────
 
 
-def _print(
-    on: Screen, row: RunRow, records: Sequence[Record], store: str, more: dict[str, Any]
+def _print(  # noqa: PLR0913, PLR0917  (what the page is of)
+    on: Screen,
+    row: RunRow,
+    records: Sequence[Record],
+    store: str,
+    more: dict[str, Any],
+    asked: tuple[Request, ...],
 ) -> None:
     facts = _facts(row, records, store, more)
     columns(on, [((name, "quiet"), value) for name, value in facts if value[0]])
+    for one in asked:
+        on.line(("asks    ", "quiet"), *approvals.told(one))
     for rows in (list(_bars(row, more["phases"])), list(_family(more["children"]))):
         if rows:
             on.line(("", ""))
@@ -142,7 +156,7 @@ def _print(
         on.line(("", ""))
         print_answer(on, row)
         on.line(("", ""))
-    on.line((f"Next: {next_step(row)}", "quiet"))
+    on.line((f"Next: {next_step(row, asked)}", "quiet"))
 
 
 def _bars(row: RunRow, entered: Sequence[dict[str, Any]]) -> Iterator[list[Part]]:

@@ -288,7 +288,7 @@ class Driver:
     def _tool(self, call: CallTool) -> Outcome:
         declared = self.agent.tool(call.tool)
         assert declared is not None, f"{call.tool} was there when the call was decided"  # noqa: S101
-        arguments = declared.arguments(bytes(call.arguments))
+        arguments = dict(call.given)
         if declared.context_parameter:
             arguments[declared.context_parameter] = ToolContext(
                 run_id=self.run_id,
