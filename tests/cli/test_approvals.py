@@ -173,6 +173,11 @@ def test_edited(url: str, tmp_path: Path) -> None:
     out(*edit, '{"to":"carol"}')
     (event,) = given(url, "one")
     assert bytes(event.arguments) == b'{"to":"carol"}'
+    with outlast.Outlast(url, model=mailing("ann")) as app:
+        assert app.resume("one", clerk).answer == "Done."
+    story = out("log", "one", "--store", url).splitlines()
+    (called,) = (line for line in story if "tool_call_started" in line)
+    assert 'mail(to="carol")' in called, "the log tells what was called, not what was asked for"
 
 
 def test_what_cannot_be_answered(url: str) -> None:

@@ -117,6 +117,8 @@ class Reader:
                 self.in_flight[event.call_id] = record.at
             case ToolCallStarted() as event:
                 self.uses.setdefault(event.tool_use_id, (event.tool, Raw(b"{}")))
+                if event.arguments != NULL:  # a person changed them
+                    self.uses[event.tool_use_id] = (event.tool, event.arguments)
                 self.in_flight[event.call_id] = record.at
             case ModelCallSucceeded() as event:
                 self.in_flight.pop(event.call_id, None)
@@ -158,10 +160,10 @@ class Reader:
         after = words.duration(record.at - self.at)
         return f"— driver {record.epoch} took over after {after} —"
 
-    def use(self, tool_use_id: str) -> str:
+    def use(self, tool_use_id: str, edited: Raw = NULL) -> str:
         """Return a tool use as a call: `search(keyword="deaf")`."""
         name, arguments = self.uses.get(tool_use_id, ("a tool", Raw(b"{}")))
-        return words.call(name, arguments, 200)
+        return words.call(name, arguments if edited == NULL else edited, 200)
 
     def tool(self, tool_use_id: str) -> str:
         """Return the name of the tool of a tool use."""
@@ -236,8 +238,7 @@ class Reader:
             case CacheMissed() as event:
                 return _cache_missed(event)
             case ToolCallStarted() as event:
-                again = f" (attempt {event.attempt})" if event.attempt > 1 else ""
-                return [(self.use(event.tool_use_id), ""), (f"  {event.effect}{again}", "quiet")]
+                return self._tool_started(event)
             case ToolCallSucceeded() as event:
                 return self._tool_succeeded(event)
             case ToolCallFailed() as event:
@@ -272,6 +273,11 @@ class Reader:
             (f"turn {turn + 1}{again}", ""),
             (f"  holds {words.money(event.hold_nano)}", "quiet"),
         ]
+
+    def _tool_started(self, event: ToolCallStarted) -> list[Part]:
+        again = f" (attempt {event.attempt})" if event.attempt > 1 else ""
+        called = self.use(event.tool_use_id, event.arguments)
+        return [(called, ""), (f"  {event.effect}{again}", "quiet")]
 
     def _tool_succeeded(self, event: ToolCallSucceeded) -> list[Part]:
         whole = f", whole in blob {event.blob[:12]}" if event.blob else ""
