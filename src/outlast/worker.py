@@ -33,10 +33,11 @@ from outlast.errors import (
     Busy,
     Conflict,
     Fenced,
+    OutlastError,
     StoreError,
     UsageError,
 )
-from outlast.events import RunStarted
+from outlast.events import RunLeft, RunStarted
 from outlast.firing import Firing
 from outlast.flows import Flow
 from outlast.journal import RunRow, run_stream
@@ -72,6 +73,8 @@ PATIENCE_S: Final = 8.0
 
 LIMIT: Final = 100
 """How many runs of each tenant are looked at, for one to drive."""
+
+_CANNOT: Final = "cannot be driven:"
 
 _LOG: Final = logging.getLogger("outlast")
 
@@ -192,6 +195,8 @@ class Worker:
         """The runs that could not be driven: at what seq, and when they are tried again."""
         self._unknown: dict[str, float] = {}
         """Since when a run waits here whose code is not known."""
+        self._claimed: dict[str, int] = {}
+        """The runs that others have claimed and written nothing into yet: at what seq."""
         self._seen: dict[str, _Seen] = {}
         self._changes = -1
         self._looked_at = self._beat_at = self._leases_at = float("-inf")
@@ -204,7 +209,9 @@ class Worker:
         self._thread: threading.Thread | None = None
         self._firing: Firing[Who] = Firing(self._journal, self._scheduled, app.start)
         self._fires_at: int | None = None
-        self._settled = False
+        self._settled_at = -1
+        """How many nudges there had been when a look found nothing to drive; -1 for none."""
+        self._nudges = 0
 
     # ── from outside ────────────────────────────────────────────────────────────────────────────
 
@@ -248,7 +255,7 @@ class Worker:
     def is_idle(self) -> bool:
         """Return whether nothing is driven here, and nothing was found to be, at the last look."""
         with self._lock:
-            return self._settled and not self._driven
+            return self._settled_at == self._nudges and not self._driven
 
     def driven(self) -> list[RunRow]:
         """Return the runs at work here, as they were when they were begun with."""
@@ -262,7 +269,8 @@ class Worker:
 
     def nudge(self) -> None:
         """Look for work at once.  From any thread."""
-        self._settled = False
+        with self._lock:
+            self._nudges += 1
         self._looked_at = min(self._looked_at, time.monotonic() - LOOK_S)
         self._changes = -1
         self._event.set()
@@ -287,10 +295,11 @@ class Worker:
             try:
                 wait_s = self.step(time.monotonic())
                 trouble = ""
-            except StoreError as error:
-                if str(error) != trouble:
-                    trouble = str(error)
-                    _LOG.error("the worker cannot read its store, and tries again: %s", error)
+            except Exception as error:  # noqa: BLE001  (whatever it is: nobody else would look)
+                said = f"{type(error).__name__}: {error}"
+                if said != trouble:
+                    trouble = said
+                    _LOG.error("the worker cannot look for work, and tries again: %s", said)
                 wait_s = 1.0
             self._event.wait(wait_s)
             self._event.clear()
@@ -325,24 +334,32 @@ class Worker:
     def _look(self, moment: float, now: int) -> None:
         """Find what is to be driven, and begin with as much of it as there is room for."""
         self._looked_at = moment
+        nudges = self._nudges
         self._fires_at = self._firing.fire(now)
         running = self._journal.running()
         with self._lock:
             mine = set(self._driven)
-        self._others = {run_stream(row.id): row for row in running if row.id not in mine}
+        due = self._due(now) if len(mine) < self.caps.at_once else []
+        claimed = [row for row in due if self._claimed.get(row.id) == row.next_seq]
+        self._claimed = {row.id: row.next_seq for row in claimed}
+        self._others = {
+            run_stream(row.id): row for row in (*running, *claimed) if row.id not in mine
+        }
         self._forget(moment)
         found = self._abandoned(moment)
-        if len(mine) < self.caps.at_once:
-            many = 10 if is_full(self.driven(), self.caps) else 1
-            limit = LIMIT * many + len(self._left) + len(self._unknown)
-            found += self._journal.due(now, limit=limit)
+        found += [row for row in due if row.id not in self._claimed]
         here = {row.id for row in found}
         self._unknown = {name: at for name, at in self._unknown.items() if name in here}
         self._wake_at = self._journal.next_wake(now)
         begun = self._begin(found, moment)
-        self._settled = not begun and not self._unknown
+        self._settled_at = -1 if begun or self._unknown else nudges
         if begun:
             self._changes = -1  # perhaps there are more of them
+
+    def _due(self, now: int) -> list[RunRow]:
+        many = 10 if is_full(self.driven(), self.caps) else 1
+        limit = LIMIT * many + len(self._left) + len(self._unknown) + len(self._claimed)
+        return self._journal.due(now, limit=limit)
 
     def _forget(self, moment: float) -> None:
         """Forget what is known of runs that others have gone on with."""
@@ -363,6 +380,8 @@ class Worker:
         """Return the streams of workers who have not moved for as long as a lease is."""
         if not self._others or moment - self._leases_at < self._lease_s / 5:
             return self._stale & self._others.keys()
+        if moment - self._leases_at >= self._lease_s / 2:
+            self._seen = {}  # nobody has watched since, perhaps as this process was frozen itself
         self._leases_at = moment
         leases = {lease.stream: lease for lease in self._journal.leases()}
         found = set()
@@ -391,36 +410,59 @@ class Worker:
 
     def _begin(self, found: Iterable[RunRow], moment: float) -> bool:
         """Begin with runs, as far as there is room; return whether there were any."""
-        fit = []
-        for row in found:
-            left = self._left.get(row.id)
-            if row.id not in self._driven and (left is None or left[0] != row.next_seq):
-                fit.append(row)
-        begun = False
-        rows = chosen(fit, self.driven(), self.caps)
-        if rows and not self._stopping.is_set():
-            # Before they are claimed: who is frozen between the two must not keep them for ever.
-            streams = [run_stream(row.id) for row in (*self.driven(), *rows)]
-            self._journal.beat(self.id, streams)
-            self._beat_at, self._leased = moment, True
-        for row in rows:
-            begun |= self._begin_with(row, moment)
-        return begun
-
-    def _begin_with(self, row: RunRow, moment: float) -> bool:
-        stream = run_stream(row.id)
-        who = self._found(row, moment)
-        if who is None or self._stopping.is_set():
+        fit = [row for row in found if row.id not in self._driven and not self._is_left(row)]
+        whose: dict[str, Who] = {}
+        while True:
+            rows = chosen(fit, self.driven(), self.caps)
+            for row in rows:
+                if row.id not in whose and (who := self._readable(row, moment)) is not None:
+                    whose[row.id] = who
+            # Who cannot be driven here must not take the turn of somebody who can.
+            passed = {row.id for row in rows} - whose.keys()
+            if not passed:
+                break
+            fit = [row for row in fit if row.id not in passed]
+        if not rows or self._stopping.is_set():
             return False
+        # Before they are claimed: who is frozen between the two must not keep them for ever.
+        streams = [run_stream(row.id) for row in (*self.driven(), *rows)]
+        self._journal.beat(self.id, streams)
+        self._beat_at, self._leased = moment, True
+        for row in rows:
+            self._begin_with(row, whose[row.id])
+        return True
+
+    def _begin_with(self, row: RunRow, who: Who) -> None:
+        stream = run_stream(row.id)
         force = stream in self._stale
         self._others.pop(stream, None)
+        self._tell(row, None)
         with self._lock:
             future = self._app.begin_work(self._drive(row, who, force=force))
             self._driven[row.id] = _Driven(row, future)
         future.add_done_callback(lambda done: self._rests(row, done))
-        if self._told is not None:
-            self._told(row, None)
+
+    def _is_left(self, row: RunRow) -> bool:
+        """Return whether nothing has happened to a run that could not be driven."""
+        left = self._left.get(row.id)
+        if left is None or left[0] == row.next_seq:
+            return left is not None
+        news = self._journal.read(run_stream(row.id), after=left[0] - 1)
+        if not all(isinstance(record.event, RunLeft) for record in news):
+            return False
+        self._left[row.id] = (row.next_seq, left[1])  # another worker cannot drive it, either
         return True
+
+    def _readable(self, row: RunRow, moment: float) -> Who | None:
+        """Return what a run is of, or `None`; of one that cannot even be read, too."""
+        try:
+            return self._found(row, moment)
+        except StoreError:
+            raise
+        except Exception as error:  # noqa: BLE001  (whatever it is, other runs go on)
+            _LOG.error("run %s cannot be driven: %s", row.id, error)
+            self._left[row.id] = (row.next_seq, moment + RETRY_S)
+            return None
 
     def _found(self, row: RunRow, moment: float) -> Who | None:
         """Return what a run is of, where that is known here; elsewise leave it to others."""
@@ -438,9 +480,9 @@ class Worker:
             del self._unknown[row.id]
             module = started.code.partition(":")[0] or "MODULE"
             what = started.code or f"the {started.kind} {started.agent!r}"
-            self._leave(
-                row, f"no worker has {what}; start one that does: outlast worker {module}", moment
-            )
+            why = f"no worker has {what}; start one that does: outlast worker {module}"
+            # Who has the code, and fails with it, knows better.
+            self._leave(row, row.why if row.why.startswith(_CANNOT) else why, moment)
         return None
 
     def _leave(self, row: RunRow, why: str, moment: float) -> None:
@@ -461,8 +503,13 @@ class Worker:
             return None
         except Exception as error:  # noqa: BLE001  (whatever it is, other runs go on)
             _LOG.error("run %s cannot be driven: %s", row.id, error)
-            why = f"cannot be driven: {type(error).__name__}: {error}"
-            await asyncio.to_thread(self._leave, row, why, time.monotonic())
+            why = f"{_CANNOT} {type(error).__name__}: {error}"
+            moment = time.monotonic()
+            self._left[row.id] = (row.next_seq, moment + RETRY_S)
+            try:
+                await asyncio.to_thread(self._leave, row, why, moment)
+            except OutlastError as unsaid:
+                _LOG.error("run %s: that cannot be written into its journal: %s", row.id, unsaid)
             return None
         if run.status not in ENDED:
             self._without_progress(row)
@@ -474,20 +521,30 @@ class Worker:
         if now is None:
             return
         below = self._journal.below(row.id) if now.status in PARKED else ()
-        if now.next_seq == row.next_seq:
+        if now.next_seq == row.next_seq and self._journal.unheld([run_stream(row.id)]):
             self._left[row.id] = (row.next_seq, time.monotonic() + RETRY_S)
+        elif now.next_seq == row.next_seq:
+            self._claimed[row.id] = row.next_seq
         elif any(is_due(one, self._clock()) for one in below):
             self._left[row.id] = (now.next_seq, time.monotonic() + AGAIN_S)
 
     def _rests(self, row: RunRow, future: Future[Run | None]) -> None:
-        self._settled = False
         with self._lock:
+            self._nudges += 1  # what was found before this run came to a rest is not the last word
             self._driven.pop(row.id, None)
         self.nudge()
-        if self._told is not None and not future.cancelled() and future.exception() is None:
+        if not future.cancelled() and future.exception() is None:
             run = future.result()
             if run is not None:
-                self._told(row, run)
+                self._tell(row, run)
+
+    def _tell(self, row: RunRow, run: Run | None) -> None:
+        if self._told is None:
+            return
+        try:
+            self._told(row, run)
+        except Exception:  # noqa: BLE001  (told, and the run goes on)
+            _LOG.exception("on_change failed at run %s; the run is not touched by that", row.id)
 
     def _drain(self) -> None:
         """Let what is driven come to a rest, and give up what does not."""
