@@ -1,7 +1,9 @@
 """Whose turn it is: which of the runs that are due a worker drives next.  Pure.
 
-Tenants take turns: whoever has the fewest runs at work comes next, and of each the oldest.  So a
-tenant with ten thousand runs keeps nobody waiting who has one.
+Tenants take turns: whoever has the fewest runs at work comes next; of those with as many, whoever
+had a turn the longest ago; and of each the oldest run.  So a tenant with ten thousand runs keeps
+nobody waiting who has one: before the run of a tenant that has none at work, every other tenant
+gets one turn at most.
 """
 
 from __future__ import annotations
@@ -33,13 +35,20 @@ class Caps(msgspec.Struct, frozen=True, kw_only=True):
         return self.tenants.get(name, self.each_tenant)
 
 
-def chosen(due: Sequence[RunRow], driven: Iterable[RunRow], caps: Caps) -> list[RunRow]:
+def chosen(
+    due: Sequence[RunRow],
+    driven: Iterable[RunRow],
+    caps: Caps,
+    turns: Mapping[str, int] | None = None,
+) -> list[RunRow]:
     """Return the runs to begin with, in order.
 
     Args:
         due: those that are to be driven, the oldest first.
         driven: those that are at work.
         caps: how many may be.
+        turns: when each tenant had its last turn, as a number that grows; those that are missing
+            had none.
 
     """
     at_work = list(driven)
@@ -49,9 +58,11 @@ def chosen(due: Sequence[RunRow], driven: Iterable[RunRow], caps: Caps) -> list[
     for each in due:
         waiting.setdefault(each.tenant, []).append(each)
     found: list[RunRow] = []
+    last = dict(turns or {})
+    turn = max(last.values(), default=0)
     while waiting and len(at_work) + len(found) < caps.at_once:
-        # Of those with as many at work, the one whose oldest run waits longest.
-        tenant = min(waiting, key=lambda name: tenants[name])
+        # Where that says nothing, the one whose oldest run waits longest.
+        tenant = min(waiting, key=lambda name: (tenants[name], last.get(name, 0)))
         row = _next(waiting[tenant], agents, caps) if _room(tenants, caps.tenant, tenant) else None
         if row is None:
             del waiting[tenant]
@@ -59,6 +70,8 @@ def chosen(due: Sequence[RunRow], driven: Iterable[RunRow], caps: Caps) -> list[
         waiting[tenant].remove(row)
         agents[row.agent] += 1
         tenants[tenant] += 1
+        turn += 1
+        last[tenant] = turn
         found.append(row)
     return found
 

@@ -74,6 +74,9 @@ PATIENCE_S: Final = 8.0
 LIMIT: Final = 100
 """How many runs of each tenant are looked at, for one to drive."""
 
+_MOST_TENANTS: Final = 10_000
+"""Of how many tenants is kept when they had a turn."""
+
 _CANNOT: Final = "cannot be driven:"
 
 _LOG: Final = logging.getLogger("outlast")
@@ -191,6 +194,9 @@ class Worker:
         self._driven: dict[str, _Driven] = {}
         self._others: dict[str, RunRow] = {}
         """The runs that others drive, or have left, by stream."""
+        self._turn = 0
+        self._turns: dict[str, int] = {}
+        """When each tenant had its last turn, the longest ago first."""
         self._left: dict[str, tuple[int, float]] = {}
         """The runs that could not be driven: at what seq, and when they are tried again."""
         self._unknown: dict[str, float] = {}
@@ -413,7 +419,7 @@ class Worker:
         fit = [row for row in found if row.id not in self._driven and not self._is_left(row)]
         whose: dict[str, Who] = {}
         while True:
-            rows = chosen(fit, self.driven(), self.caps)
+            rows = chosen(fit, self.driven(), self.caps, self._turns)
             for row in rows:
                 if row.id not in whose and (who := self._readable(row, moment)) is not None:
                     whose[row.id] = who
@@ -434,6 +440,7 @@ class Worker:
 
     def _begin_with(self, row: RunRow, who: Who) -> None:
         stream = run_stream(row.id)
+        self._take_turn(row.tenant)
         force = stream in self._stale
         self._others.pop(stream, None)
         self._tell(row, None)
@@ -441,6 +448,13 @@ class Worker:
             future = self._app.begin_work(self._drive(row, who, force=force))
             self._driven[row.id] = _Driven(row, future)
         future.add_done_callback(lambda done: self._rests(row, done))
+
+    def _take_turn(self, tenant: str) -> None:
+        self._turn += 1
+        self._turns.pop(tenant, None)
+        self._turns[tenant] = self._turn
+        if len(self._turns) > _MOST_TENANTS:
+            del self._turns[next(iter(self._turns))]  # the longest ago, which is as good as never
 
     def _is_left(self, row: RunRow) -> bool:
         """Return whether nothing has happened to a run that could not be driven."""
