@@ -1018,6 +1018,7 @@ class Outlast:
         """Forget a worker that has ended."""
         if nudge in self._called:
             self._called.remove(nudge)
+            self._own.draining = False
         if not self._called and self._own.workshop is not None:
             self._own.workshop.close()
             self._own.workshop = None

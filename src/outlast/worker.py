@@ -20,6 +20,7 @@ import secrets
 import socket
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from types import TracebackType
@@ -73,6 +74,9 @@ PATIENCE_S: Final = 8.0
 
 LIMIT: Final = 100
 """How many runs of each tenant are looked at, for one to drive."""
+
+MOST: Final = 100_000
+"""How many runs of each tenant are looked at, at the most, where its oldest have no room."""
 
 _MOST_TENANTS: Final = 10_000
 """Of how many tenants is kept when they had a turn."""
@@ -246,7 +250,7 @@ class Worker:
         self.end(now=now)
         if self._thread is not None:
             self._thread.join(PATIENCE_S)
-        self._drain()
+            self._drain()
 
     def run(self, *, until_idle: bool = False) -> None:
         """Work until `stop` is called, or, with `until_idle`, until there is nothing to drive."""
@@ -276,10 +280,13 @@ class Worker:
     def nudge(self) -> None:
         """Look for work at once.  From any thread."""
         with self._lock:
-            self._nudges += 1
+            self._call()
+        self._event.set()
+
+    def _call(self) -> None:
         self._looked_at = min(self._looked_at, time.monotonic() - LOOK_S)
         self._changes = -1
-        self._event.set()
+        self._nudges += 1
 
     def __enter__(self) -> Self:
         self.start()
@@ -363,9 +370,18 @@ class Worker:
             self._changes = -1  # perhaps there are more of them
 
     def _due(self, now: int) -> list[RunRow]:
-        many = 10 if is_full(self.driven(), self.caps) else 1
-        limit = LIMIT * many + len(self._left) + len(self._unknown) + len(self._claimed)
-        return self._journal.due(now, limit=limit)
+        """Return what is due; where caps may pass over many, as many as it takes to find others."""
+        driven = self.driven()
+        passed = len(self._left) + len(self._unknown) + len(self._claimed)
+        many = 10 if is_full(driven, self.caps) else 1
+        while True:
+            limit = LIMIT * many + passed
+            due = self._journal.due(now, limit=limit)
+            most = max(Counter(row.tenant for row in due).values(), default=0)
+            begun = [*driven, *chosen(due, driven, self.caps)]
+            if most < limit or len(begun) >= self.caps.at_once or many >= MOST // LIMIT:
+                return due
+            many *= 10
 
     def _forget(self, moment: float) -> None:
         """Forget what is known of runs that others have gone on with."""
@@ -544,9 +560,9 @@ class Worker:
 
     def _rests(self, row: RunRow, future: Future[Run | None]) -> None:
         with self._lock:
-            self._nudges += 1  # what was found before this run came to a rest is not the last word
             self._driven.pop(row.id, None)
-        self.nudge()
+            self._call()  # what was found before this run came to a rest is not the last word
+        self._event.set()
         if not future.cancelled() and future.exception() is None:
             run = future.result()
             if run is not None:

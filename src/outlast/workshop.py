@@ -43,9 +43,11 @@ class Workshop:
         """Return what `work` comes to; it sees the context variables of whoever calls this.
 
         A cancellation is passed on, and waited for a few seconds: a loop that is blocked does not
-        hear of it.
+        hear of it.  After `close`, it is done where it is called.
         """
         bench = self._bench()
+        if bench is None:
+            return await work
         future = bench.begin(work)
         came = asyncio.wrap_future(future)
         try:
@@ -66,8 +68,10 @@ class Workshop:
         for bench in benches:
             bench.close()
 
-    def _bench(self) -> _Bench:
+    def _bench(self) -> _Bench | None:
         with self._lock:
+            if self._closed:
+                return None
             free = next((one for one in self._benches if not one.is_blocked()), None)
             if free is None:
                 if self._benches:
@@ -116,7 +120,7 @@ class _Bench:
             self._loop.call_soon_threadsafe(self._loop.stop)
 
     def _start(self, future: Future[T], work: Coroutine[Any, Any, T]) -> None:
-        task = self._work[future] = self._loop.create_task(work)
+        task = self._work[future] = self._loop.create_task(_outcome(work))
         task.add_done_callback(lambda done: self._end(future, done))
         if len(self._work) == 1:
             self._move()
@@ -131,15 +135,15 @@ class _Bench:
         if task is not None:
             task.cancel()
 
-    def _end(self, future: Future[T], task: asyncio.Task[T]) -> None:
+    def _end(self, future: Future[T], task: asyncio.Task[_Outcome[T]]) -> None:
         self._work.pop(future, None)
         self._begun.pop(future, None)
         if task.cancelled():
             future.cancel()
-        elif (error := task.exception()) is not None:
-            future.set_exception(error)
+        elif (outcome := task.result())[1] is not None:
+            future.set_exception(outcome[1])
         else:
-            future.set_result(task.result())
+            future.set_result(outcome[0])
 
     def _serve(self) -> None:
         asyncio.set_event_loop(self._loop)
@@ -152,3 +156,16 @@ class _Bench:
                 self._loop.run_until_complete(asyncio.wait(tasks, timeout=PATIENCE_S))
         finally:
             self._loop.close()
+
+
+_Outcome = tuple[T, None] | tuple[None, BaseException]
+
+
+async def _outcome(work: Coroutine[Any, Any, T]) -> _Outcome[T]:
+    """Return what work comes to, or raises: `SystemExit` would end the loop for everybody."""
+    try:
+        return await work, None
+    except asyncio.CancelledError:
+        raise
+    except BaseException as error:  # noqa: BLE001  (raised to whoever called)
+        return None, error
