@@ -575,7 +575,8 @@ class Outlast:
                 continue
             with suppress(Busy, Fenced):  # then its driver does
                 stream = run_stream(each)
-                epoch = await self._claimed(stream)
+                forced = bool(self._forced) and await self._aside(self._is_forced, each)
+                epoch = await self._claimed(stream, force=forced)
                 try:
                     await self._runner().drive(each, nobody(), epoch=epoch, watch=Watch())
                 finally:
@@ -1029,10 +1030,15 @@ class Outlast:
         for waiting in [*self._waiting.values()]:
             waiting.nudge()
 
-    @staticmethod
-    def nobody() -> Agent:
-        """Return whom a run is driven with that was cancelled."""
-        return nobody()
+    async def ended(self, run_id: str, *, force: bool = False) -> Run:
+        """End a run that was cancelled, for which its code is not needed; `force` as for `worked`."""
+        if force:
+            self._forced.add(run_id)
+        try:
+            await self._end_cancelled(run_id)
+        finally:
+            self._forced.discard(run_id)
+        return await self._aside(self.get, run_id)
 
     def _above(self, run: Run) -> RunRow | None:
         """Return the root of a run whose parent is parked until it goes on; `None` for others."""

@@ -47,7 +47,7 @@ from outlast.run import Run
 from outlast.schedules import Schedule
 from outlast.starting import Who, code_location
 from outlast.state import ENDED, PARKED, fold, is_due
-from outlast.telling import leave
+from outlast.telling import leave, nobody
 from outlast.workshop import Workshop
 
 NS: Final = 1_000_000_000
@@ -80,6 +80,9 @@ MOST: Final = 100_000
 
 _MOST_TENANTS: Final = 10_000
 """Of how many tenants is kept when they had a turn."""
+
+_NOBODY: Final = nobody()
+"""Who drives a run that was cancelled and whose code is not known."""
 
 _CANNOT: Final = "cannot be driven:"
 
@@ -440,7 +443,7 @@ class Worker:
                 if row.id not in whose and (who := self._readable(row, moment)) is not None:
                     whose[row.id] = who
             # Who cannot be driven here must not take the turn of somebody who can.
-            passed = {row.id for row in rows} - whose.keys()
+            passed = ({row.id for row in rows} - whose.keys()) | self._held(rows)
             if not passed:
                 break
             fit = [row for row in fit if row.id not in passed]
@@ -454,11 +457,24 @@ class Worker:
             self._begin_with(row, whose[row.id])
         return True
 
+    def _held(self, rows: Iterable[RunRow]) -> set[str]:
+        """Return which of these runs others have claimed, and watch those from now on.
+
+        To claim them would be in vain, and to say so before would take the lease of who has them.
+        """
+        by_stream = {run_stream(row.id): row for row in rows}
+        held = by_stream.keys() - set(self._journal.unheld(by_stream)) - self._stale
+        for stream in held:
+            row = self._others[stream] = by_stream[stream]
+            self._claimed[row.id] = row.next_seq
+        return {by_stream[stream].id for stream in held}
+
     def _begin_with(self, row: RunRow, who: Who) -> None:
         stream = run_stream(row.id)
         self._take_turn(row.tenant)
         force = stream in self._stale
         self._others.pop(stream, None)
+        self._claimed.pop(row.id, None)
         self._tell(row, None)
         with self._lock:
             future = self._app.begin_work(self._drive(row, who, force=force))
@@ -504,7 +520,7 @@ class Worker:
             self._unknown.pop(row.id, None)
             return who
         if fold(self._journal.read(run_stream(row.id))).control.cancelled:
-            return self._app.nobody()  # to end a run, its code is not needed
+            return _NOBODY  # to end a run, its code is not needed
         since = self._unknown.setdefault(row.id, moment)
         if moment - since >= LEFT_S:
             del self._unknown[row.id]
@@ -524,7 +540,10 @@ class Worker:
 
     async def _drive(self, row: RunRow, who: Who, *, force: bool) -> Run | None:
         try:
-            run = await self._app.worked(row.id, who, force=force)
+            if who is _NOBODY:
+                run = await self._app.ended(row.id, force=force)
+            else:
+                run = await self._app.worked(row.id, who, force=force)
         except (Busy, Conflict, Fenced):
             return None  # somebody else drives it
         except StoreError as error:
