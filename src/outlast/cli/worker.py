@@ -164,7 +164,7 @@ def _caps(given: Sequence[str]) -> tuple[dict[str, int], dict[str, int]]:
     for text in given:
         scope, equals, number = text.rpartition("=")
         kind, colon, name = scope.partition(":")
-        if not (equals and colon and name and kind in found and number.isdigit() and int(number)):
+        if not (equals and colon and name and kind in found and number.isdecimal() and int(number)):
             raise UsageError(f"--cap {text!r}: write agent:NAME=N or tenant:NAME=N, with N above 0")
         found[kind][name] = int(number)
     return found["agent"], found["tenant"]
