@@ -1031,7 +1031,7 @@ class Outlast:
             waiting.nudge()
 
     async def ended(self, run_id: str, *, force: bool = False) -> Run:
-        """End a run that was cancelled, for which its code is not needed; `force` as for `worked`."""
+        """End a run that was cancelled, which takes none of its code; `force` as for `worked`."""
         if force:
             self._forced.add(run_id)
         try:

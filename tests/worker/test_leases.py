@@ -9,10 +9,10 @@ from typing import Any
 
 import msgspec
 import pytest
-from flow_stubs import NS, named
 from worked import WORLD, Clock, app_at, live, once, settle, store_at, until
 
 import outlast
+from flow_stubs import NS, named
 from outlast.journal import Commit, run_stream
 from outlast.starting import begin
 from outlast.worker import PROBE_S, Worker
@@ -186,7 +186,7 @@ def test_it_says_that_it_moves_while_it_drives(clock: Clock, tmp_path: Path) -> 
         @outlast.flow
         async def waits(run: outlast.Run) -> None:
             while not open_:
-                await asyncio.sleep(0.001)
+                await asyncio.sleep(0.001)  # noqa: ASYNC110  (told by another thread)
 
         worker = Worker(app, [waits], lease=LEASE_S)
         app.start(waits, run_id="r")

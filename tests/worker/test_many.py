@@ -12,12 +12,12 @@ from typing import Any
 
 import apsw
 import pytest
-from flow_stubs import NS
 from msgspec import Raw
 from worked import BEGAN, WORLD, Clock, app_at, live, naps, once, settle, store_at, until
 
 import outlast
 from conftest import SOAK
+from flow_stubs import NS
 from outlast.events import RunParked, RunWoken
 from outlast.hosting import Host
 from outlast.starting import begin
@@ -49,7 +49,7 @@ def parked(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store of ten thousand parked runs."""
     path = tmp_path_factory.mktemp("many") / "runs.db"
     with pytest.MonkeyPatch.context() as patch:
-        clock = Clock(patch)
+        Clock(patch)
         with app_at(store_at(path)) as app:
             for n in range(MANY):
                 begin(app.journal, f"r{n}", once, Raw(b'"%d"' % n), run_at=due(n))

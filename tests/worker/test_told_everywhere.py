@@ -14,7 +14,7 @@ from playing import NEVER, NS, Point, World, _clocked, lived
 import outlast
 from conftest import SOAK
 from outlast.events import ControlGiven, Verb
-from outlast.journal import Commit, Record, run_stream
+from outlast.journal import Commit, Record
 from outlast.starting import begin
 from outlast.state import ENDED, FINAL, PARKED
 from outlast.telling import tell

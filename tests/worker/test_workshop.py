@@ -175,9 +175,7 @@ def test_what_ignores_its_cancellation_is_left(
     monkeypatch: pytest.MonkeyPatch,
     answers: bool,  # noqa: FBT001
 ) -> None:
-    """A call that goes on, or whose loop does not even hear, keeps whoever gave it up for so long
-    and no longer.
-    """
+    """A call that goes on, or whose loop does not hear, keeps nobody longer than it may."""
     monkeypatch.setattr("outlast.workshop.PATIENCE_S", 0.2)
     block = Block()
 

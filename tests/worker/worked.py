@@ -16,9 +16,9 @@ from types import SimpleNamespace
 from typing import Any, Final
 
 import pytest
-from flow_stubs import NS, echo
 
 import outlast
+from flow_stubs import NS, echo
 from outlast import worker as worker_module
 from outlast.models.scripted import ScriptedModel
 from outlast.runner import Runner
