@@ -185,8 +185,8 @@ def test_it_says_that_it_moves_while_it_drives(clock: Clock, tmp_path: Path) -> 
 
         @outlast.flow
         async def waits(run: outlast.Run) -> None:
-            while not open_:
-                await asyncio.sleep(0.001)  # noqa: ASYNC110  (told by another thread)
+            while not open_:  # noqa: ASYNC110  (another thread says so)
+                await asyncio.sleep(0.001)
 
         worker = Worker(app, [waits], lease=LEASE_S)
         app.start(waits, run_id="r")

@@ -123,7 +123,14 @@ def test_run_at_begins_then_and_not_before(clock: Clock, app: outlast.Outlast) -
     assert again.status == "completed"
 
 
-@pytest.mark.parametrize("wrong", [datetime.min, "2026-12-24", 5])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        datetime(2026, 12, 24, 18),  # noqa: DTZ001  (that is the point)
+        "2026-12-24",
+        5,
+    ],
+)
 def test_run_at_needs_a_zone(app: outlast.Outlast, wrong: Any) -> None:
     """A time without a zone is no time, and nothing is written."""
     with pytest.raises(UsageError, match="with a time zone"):
@@ -366,7 +373,7 @@ def held(app: outlast.Outlast) -> tuple[threading.Event, list[str]]:
 
     async def waiting(run_id: str, who: Any, *, force: bool = False) -> outlast.Run:
         begun.append(run_id)
-        while not open_.is_set():
+        while not open_.is_set():  # noqa: ASYNC110  (another thread says so)
             await asyncio.sleep(0.001)
         return await worked(run_id, who, force=force)
 
