@@ -357,7 +357,9 @@ class Worker:
         """Return the runs that nobody drives any more though their journal does not say so."""
         self._stale = self._silent(moment)
         free = set(self._journal.unheld(self._others)) | self._stale
-        return [row for stream, row in self._others.items() if stream in free]
+        left = (self._journal.run(row.id) for name, row in self._others.items() if name in free)
+        # Who let go of a run may have done so because it is over.
+        return [row for row in left if row is not None and row.status == "running"]
 
     def _silent(self, moment: float) -> set[str]:
         """Return the streams of workers who have not moved for as long as a lease is."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from typing import Any
 
 from shop import PLAN, Claude, write
@@ -55,7 +56,8 @@ class Staged:
     def _pass(self, when: str, *, here: bool) -> None:
         if here and self._at["when"] == when:
             write("struck", when=when, event=self._at["event"])
-            os.kill(os.getpid(), getattr(signal, self._at["signal"]))
+            # To this very thread, which does not run on until another one has got it.
+            signal.pthread_kill(threading.get_ident(), getattr(signal, self._at["signal"]))
 
 
 app = outlast.Outlast(Staged(os.environ["SHOP_STORE"]), model=Claude())  # type: ignore[arg-type]

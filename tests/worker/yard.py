@@ -19,7 +19,7 @@ from outlast.state import fold
 from outlast.stores import open_store
 
 HERE = Path(__file__).parent
-PATIENCE_S = 60.0
+PATIENCE_S = 40.0
 """How long anything is waited for: a bound, not an expectation."""
 
 LONG = "3600"
