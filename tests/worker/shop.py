@@ -45,11 +45,11 @@ class Claude:
 
     def __init__(self) -> None:
         self._scripted = ScriptedModel(lead, check_history=False, keep_calls=False)
-        self._asked = 0
+        self.asked = 0
 
     async def call(self, request: Request, *, on_part: Any) -> Reply:
-        self._asked += 1
-        asked = self._asked
+        self.asked += 1
+        asked = self.asked
         before = len(self._scripted.bill)
         reply = await self._scripted.call(request, on_part=None)
         for charge in self._scripted.bill[before:]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from collections.abc import Iterable
 from typing import Any
 
 from shop import PLAN, Claude, write
@@ -20,10 +21,14 @@ class Staged:
 
     The append is the `nth` that has an event of the type `event`, of the runs whose id begins with
     `run`; `when` is before or after it is durable.
+
+    With `freeze_asked` the process freezes at the first beat after that many requests: a process
+    that is frozen in the middle of a commit keeps everybody from writing, and so may not be.
     """
 
     def __init__(self, url: str) -> None:
         self._journal = open_store(url)
+        self._freezes = PLAN.get("freeze_asked", 0)
         self._at = PLAN.get("at")
         self._left = self._at["nth"] if self._at else 0
 
@@ -44,6 +49,12 @@ class Staged:
         self._pass("after", here=here)
         return records
 
+    def beat(self, worker: str, streams: Iterable[str]) -> None:
+        self._journal.beat(worker, streams)
+        if self._freezes and CLAUDE.asked >= self._freezes:
+            self._freezes = 0
+            signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)
+
     def _is_it(self, commit: Commit) -> bool:
         at = self._at
         if not at or not commit.stream.startswith(f"run:{at.get('run', '')}"):
@@ -60,4 +71,5 @@ class Staged:
             signal.pthread_kill(threading.get_ident(), getattr(signal, self._at["signal"]))
 
 
-app = outlast.Outlast(Staged(os.environ["SHOP_STORE"]), model=Claude())  # type: ignore[arg-type]
+CLAUDE = Claude()
+app = outlast.Outlast(Staged(os.environ["SHOP_STORE"]), model=CLAUDE)  # type: ignore[arg-type]
