@@ -19,8 +19,10 @@ from outlast.models.script import Turn, last_text, say, text_of, tool_use, turn_
 from outlast.models.scripted import ScriptedModel
 
 PLAN: dict[str, Any] = json.loads(os.environ.get("SHOP_PLAN", "{}"))
-"""What happens to this process: see `Claude` and `shopfront.Staged`; `block_s`, how long a function
-keeps what it runs on."""
+"""What happens to this process: see `Claude` and `shopfront.Staged`."""
+
+GATE_S = 50.0
+"""How long a function waits at the gate at most, in seconds."""
 
 
 def write(name: str, **line: Any) -> None:
@@ -30,6 +32,13 @@ def write(name: str, **line: Any) -> None:
         os.write(file, json.dumps({"pid": os.getpid(), **line}).encode() + b"\n")
     finally:
         os.close(file)
+
+
+def wait_at_gate() -> None:
+    """Keep the thread until the test has made the file `gate`."""
+    give_up_at = time.monotonic() + GATE_S
+    while not (Path(os.environ["SHOP"]) / "gate").exists() and time.monotonic() < give_up_at:
+        time.sleep(0.05)
 
 
 def did(run_id: str, what: str, key: str = "") -> str:
@@ -93,7 +102,7 @@ def send(context: outlast.ToolContext) -> str:
 def slow(context: outlast.ToolContext) -> str:
     """Take a while, in a thread."""
     did(context.run_id, "slow begins")
-    time.sleep(PLAN.get("block_s", 1.0))
+    wait_at_gate()
     return did(context.run_id, "slow")
 
 
@@ -101,7 +110,7 @@ def slow(context: outlast.ToolContext) -> str:
 async def blocks(context: outlast.ToolContext) -> str:
     """Block the event loop, as nobody should."""
     did(context.run_id, "blocks begins")
-    time.sleep(PLAN.get("block_s", 1.0))  # noqa: ASYNC251  (that is the point)
+    wait_at_gate()
     return did(context.run_id, "blocks")
 
 
@@ -119,7 +128,7 @@ async def step_send(run_id: str) -> str:
 
 async def step_blocks(run_id: str) -> str:
     did(run_id, "blocks begins")
-    time.sleep(PLAN.get("block_s", 1.0))  # noqa: ASYNC251  (that is the point)
+    wait_at_gate()
     return did(run_id, "blocks")
 
 

@@ -60,13 +60,14 @@ def test_frozen_in_the_middle(yard: Yard) -> None:
 def test_frozen_before_an_effect(yard: Yard, event: str, effect: str) -> None:
     """Who was frozen between an intent and its effect does not begin it when he thaws."""
     if event == "step_started":
+        yard.open_gate()
         yard.app.start(shop.blocking_step, run_id="r")
     else:
         yard.app.start(shop.user, "q use send", run_id="r")
     at = {"event": event, "run": "r", "nth": 1, "when": "after", "signal": "SIGSTOP"}
-    zombie = yard.worker("--lease", LEASE, at=at, block_s=0)
+    zombie = yard.worker("--lease", LEASE, at=at)
     until(zombie.is_stopped, "a worker that freezes itself")
-    other = yard.worker("--lease", LEASE, block_s=0)
+    other = yard.worker("--lease", LEASE)
     until(lambda: yard.row("r").status in ("completed", "failed"), "an end of the run")
     thawed(yard, zombie, other)
     theirs = [line for line in yard.lines("effects") if line["pid"] == zombie.pid]
