@@ -153,7 +153,7 @@ async def family(run: outlast.Run, word: str) -> list[Any]:
     """Ask, have children, sleep, and send."""
     said = await run.ask(user, f"{word} use look")
     mapped = await run.map(child, [1, 2])
-    await run.sleep(PLAN.get("sleep_s", 0.3))
+    await run.sleep(1.2)
     return [said, mapped, await _sent(run), await run.ask(user, "last")]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 
 import shop
@@ -21,10 +22,10 @@ def test_apart(yard: Yard) -> None:
     ]
     yard.until_are("completed", yard.rows())
     until(lambda: not yard.journal.leases(), "leases that are let go")
-    begun = pair[0].begun + pair[1].begun
-    agents = {run_id: times for run_id, times in begun.items() if run_id.startswith("a")}
+    drivers = {(line["run"], line["pid"]) for line in yard.lines("requests")}
+    agents = Counter(run_id for run_id, _ in drivers if run_id.startswith("a"))
     assert set(agents.values()) == {1}, "a run was taken from a worker that was alive"
-    assert all(worker.begun for worker in pair)
+    assert {pid for _, pid in drivers} == {worker.pid for worker in pair}
     done = Counter((line["run"], line["what"]) for line in yard.lines("effects"))
     asked = Counter((line["run"], line["call"]) for line in yard.lines("requests"))
     assert set(done.values()) == set(asked.values()) == {1}
@@ -41,13 +42,15 @@ def test_woken(yard: Yard) -> None:
     ahead = yard.worker("--lease", "1", skew_s=APART_S)
     yard.until_are("completed", ["early"])
     assert slow.begun["early"] == ahead.begun["early"] == 1
-    ahead.kill()
-    ahead.ended()
-    slow.kill()
-    slow.ended()
-    yard.app.start(shop.sleeper, 0.2, run_id="late")
-    yard.worker("--lease", "1", skew_s=3.0, modules=("shopfront", "shop"), ).kill()
-    judged = yard.worker("--lease", "1")
+    for worker in (ahead, slow):
+        worker.kill()
+        worker.ended()
+    began = time.monotonic_ns()
+    yard.app.start(shop.sleeper, 1.5, run_id="late")
+    parked = {"event": "run_parked", "nth": 1, "when": "after", "signal": "SIGKILL"}
+    yard.worker("--lease", "1", skew_s=3.0, at=parked).ended()
+    yard.worker("--lease", "1")
     yard.until_are("completed", ["late"])
+    late = next(line["at"] for line in yard.lines("woke") if line["run"] == "late")
+    assert late - began >= 3_000_000_000, "it slept by the clock of whom it was parked by"
     assert len(yard.lines("woke")) == 2
-    assert judged.begun["late"] >= 1
