@@ -190,6 +190,8 @@ class Worker:
         """The runs that others drive, or have left, by stream."""
         self._left: dict[str, tuple[int, float]] = {}
         """The runs that could not be driven: at what seq, and when they are tried again."""
+        self._held: dict[str, tuple[int, float]] = {}
+        """The runs that somebody holds and does nothing with: at what seq, and since when."""
         self._unknown: dict[str, float] = {}
         """Since when a run waits here whose code is not known."""
         self._seen: dict[str, _Seen] = {}
@@ -350,6 +352,10 @@ class Worker:
         for name, left in [*self._left.items()]:
             if left[1] <= moment:
                 self._left.pop(name, None)
+        for name in self._held.keys() - self._left.keys():
+            row = self._journal.run(name)
+            if row is None or row.next_seq != self._held[name][0]:
+                self._held.pop(name, None)
 
     # ── who has died, and who is frozen ─────────────────────────────────────────────────────────
 
@@ -414,7 +420,7 @@ class Worker:
         who = self._found(row, moment)
         if who is None or self._stopping.is_set():
             return False
-        force = stream in self._stale
+        force = stream in self._stale or self._is_kept(row, moment)
         self._others.pop(stream, None)
         with self._lock:
             future = self._app.begin_work(self._drive(row, who, force=force))
@@ -455,7 +461,10 @@ class Worker:
     async def _drive(self, row: RunRow, who: Who, *, force: bool) -> Run | None:
         try:
             run = await self._app.worked(row.id, who, force=force)
-        except (Busy, Conflict, Fenced):
+        except Busy:
+            self._note_held(row)
+            return None
+        except (Conflict, Fenced):
             return None  # somebody else drives it
         except StoreError as error:
             _LOG.error("run %s: the store failed, and it is tried again: %s", row.id, error)
@@ -469,6 +478,22 @@ class Worker:
         if run.status not in ENDED:
             self._without_progress(row)
         return run
+
+    def _note_held(self, row: RunRow) -> None:
+        """Try a run that somebody else holds again soon: he may do nothing with it."""
+        moment = time.monotonic()
+        self._left[row.id] = (row.next_seq, moment + LOOK_S)
+        if self._held.get(row.id, (0, 0.0))[0] != row.next_seq:
+            self._held[row.id] = (row.next_seq, moment)
+
+    def _is_kept(self, row: RunRow, moment: float) -> bool:
+        """Return whether whoever holds a run that nobody drives has not moved for a lease.
+
+        A worker that is frozen still has the lock of a run that was taken from him, also when it
+        has been parked since; or he was frozen before he wrote anything into it.
+        """
+        seq, since = self._held.get(row.id, (0, moment))
+        return seq == row.next_seq and moment - since >= self._lease_s
 
     def _without_progress(self, row: RunRow) -> None:
         """See that a run is not gone on with again and again without coming any further."""
