@@ -20,7 +20,9 @@ def test_blocked(yard: Yard) -> None:
     ]
     worker = yard.worker("--lease", str(LEASE_S))
     until(lambda: len({line["run"] for line in yard.lines("effects")}) == 3, "what blocks")
-    others = [yard.app.start(shop.user, "q use look keep send", run_id=f"a{n}").id for n in range(4)]
+    others = [
+        yard.app.start(shop.user, "q use look keep send", run_id=f"a{n}").id for n in range(4)
+    ]
     others.append(yard.app.start(shop.family, "f", run_id="f").id)
     others.append(yard.app.start(shop.user, "q", run_id="plain").id)
     yard.until_are("completed", others)

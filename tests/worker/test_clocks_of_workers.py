@@ -18,7 +18,9 @@ def test_apart(yard: Yard) -> None:
         yard.worker("--lease", "0.5", "--at-once", "6", skew_s=skew_s, pace_s=0.7)
         for skew_s in (APART_S / 2, -APART_S / 2)
     ]
-    ids = [yard.app.start(shop.user, f"q{n} use look keep send", run_id=f"a{n}").id for n in range(8)]
+    ids = [
+        yard.app.start(shop.user, f"q{n} use look keep send", run_id=f"a{n}").id for n in range(8)
+    ]
     ids += [yard.app.start(shop.family, f"f{n}", run_id=f"f{n}").id for n in range(4)]
     yard.until_are("completed", yard.rows())
     until(lambda: not yard.journal.leases(), "leases that are let go")

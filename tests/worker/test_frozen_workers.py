@@ -77,8 +77,11 @@ def test_frozen_before_an_effect(yard: Yard, event: str, effect: str) -> None:
     if effect:
         assert not yard.did(effect, "r"), "nobody could know that it had not been done"
         events = [record.event for record in yard.journal.read(run_stream("r"))]
-        doubts = [one for one in events if isinstance(one, ToolCallInDoubt)
-                  or getattr(one, "status", "") == "in_doubt"]
+        doubts = [
+            one
+            for one in events
+            if isinstance(one, ToolCallInDoubt) or getattr(one, "status", "") == "in_doubt"
+        ]
         assert len(doubts) == 1
     yard.judge()
 

@@ -43,8 +43,10 @@ def test_another_goes_on(yard: Yard, silent_from: int) -> None:
     other = yard.worker("--at-once", "64", "--lease", LONG)
     assert not other.begun, "a worker took what another drives"
     victim.kill()
-    until(lambda: set(other.begun) >= {one for one in ids if not yard.are("completed", [one])},
-          "a worker that takes over")
+    until(
+        lambda: set(other.begun) >= {one for one in ids if not yard.are("completed", [one])},
+        "a worker that takes over",
+    )
     yard.until_are("completed", yard.rows())
     assert victim.process.returncode is None, "the dead one was not a zombie"
     assert {row.root or row.id for row in yard.rows().values()} == set(ids)
@@ -70,8 +72,12 @@ def test_killed_again_and_again(yard: Yard) -> None:
     for _ in range(10 if SOAK else 3):
         victim = yard.worker("--lease", LONG, silent_from=12)
         asked = len(yard.lines("requests"))
-        until(lambda before=asked: len(yard.lines("requests")) >= before + 10
-              or yard.are("completed", ids), "requests")
+        until(
+            lambda before=asked: (
+                len(yard.lines("requests")) >= before + 10 or yard.are("completed", ids)
+            ),
+            "requests",
+        )
         victim.kill()
     yard.worker("--lease", LONG)
     yard.until_are("completed", yard.rows())

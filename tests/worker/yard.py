@@ -130,7 +130,9 @@ class Yard:
         """Return the effects of this name, of a run or of all."""
         lines = self.lines("effects")
         return [
-            line for line in lines if line["what"] == what and line["run"] in (run_id or line["run"])
+            line
+            for line in lines
+            if line["what"] == what and line["run"] in (run_id or line["run"])
         ]
 
     def rows(self) -> dict[str, RunRow]:
