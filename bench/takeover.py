@@ -25,7 +25,7 @@ helper = outlast.Agent("helper", model="claude-haiku-5-5", max_tokens=256)
 class Claude:
     """Says on stdout when it was asked, and of which run; it never answers."""
 
-    async def call(self, request: Request, *, on_part: Any) -> Reply:  # noqa: ARG002, PLR6301
+    async def call(self, request: Request, *, on_part: Any) -> Reply:
         os.write(1, f"{request.run_id} {time.monotonic_ns()}\n".encode())
         await asyncio.Event().wait()
         raise AssertionError

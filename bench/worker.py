@@ -388,7 +388,7 @@ def start(arguments: list[str]) -> dict[str, Any]:
     return {"ms": (time.perf_counter_ns() - began) / 1e6}
 
 
-def take_over(folder: Path, kills: int, lease_s: float, frozen: bool) -> dict[str, Any]:
+def take_over(folder: Path, kills: int, lease_s: float, *, frozen: bool) -> dict[str, Any]:
     """Return how long a worker takes to go on with the run of one that is killed or frozen."""
     number = signal.SIGSTOP if frozen else signal.SIGKILL
     return takeover.measured(folder, kills, lease_s, number)
