@@ -69,7 +69,7 @@ def test_a_new_one_goes_on(yard: Yard) -> None:
 def test_killed_again_and_again(yard: Yard) -> None:
     """Whoever takes over may be killed, too, and each of the next ones."""
     ids = enqueue(yard, 10)
-    for _ in range(10 if SOAK else 3):
+    for _ in range(10 if SOAK else 2):
         victim = yard.worker("--lease", LONG, silent_from=12)
         asked = len(yard.lines("requests"))
         until(
