@@ -25,15 +25,19 @@ def test_left_to_others(yard: Yard) -> None:
 
 
 def test_left_by_the_dead(yard: Yard) -> None:
-    """The same for a run in the middle, whose worker was killed; a cancelled one is ended."""
+    """The same for a run in the middle, whose worker was killed; a cancelled one is ended.
+
+    It was told to end while its worker was frozen, so nobody but the next one could end it.
+    """
     for run_id in ("r", "gone"):
         yard.app.start(shop.user, "q use send", run_id=run_id)
-    victim = yard.worker("--lease", LONG, silent_from=1)
-    until(lambda: len(yard.lines("requests")) == 2, "requests")
+    victim = yard.worker("--lease", "1", silent_from=1, freeze_asked=2)
+    until(victim.is_stopped, "a worker that freezes itself")
+    yard.app.cancel("gone", reason="not needed")
+    assert yard.row("gone").status == "running"
     victim.kill()
     stranger = yard.worker("--lease", LONG, modules=("shopfront", "elsewhere"))
     until(lambda: "no worker has shop:user" in yard.row("r").why, "what is missing")
-    yard.app.cancel("gone", reason="not needed")
     yard.until_are("cancelled", ["gone"])
     assert "r" not in stranger.begun
     yard.worker("--lease", LONG)
