@@ -87,6 +87,7 @@ T = TypeVar("T")
 _RUN_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@/-]{0,199}(~[0-9a-f]{12})?")
 """What a run can be called, and a fork of it."""
 _POLL_S: Final = 0.1
+_NOBODY: Final = nobody()
 AT_ONCE_S: Final = -1.0
 """How long a worker waits for a run that somebody else drives: not at all, and it is told so."""
 _BEGINNING: Final = 3
@@ -1042,7 +1043,7 @@ class Outlast:
     @staticmethod
     def nobody() -> Agent:
         """Return whom a run is driven with that was cancelled."""
-        return nobody()
+        return _NOBODY
 
     def _above(self, run: Run) -> RunRow | None:
         """Return the root of a run whose parent is parked until it goes on; `None` for others."""
@@ -1083,7 +1084,8 @@ class Outlast:
         called: bool,
     ) -> Run:
         self._seen[who.name] = who
-        await self._aside(check_who, self._journal, run_id, who, on_change)
+        if who is not _NOBODY:  # with whom a run is only ended
+            await self._aside(check_who, self._journal, run_id, who, on_change)
         runner = self._runner()
         stream = run_stream(run_id)
         forced = bool(self._forced) and await self._aside(self._is_forced, run_id)
