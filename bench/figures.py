@@ -65,6 +65,8 @@ class Size:
     http_repeats: int = 5
     http_turns: int = 20
     starts: int = 15
+    kills: int = 20
+    freezes: int = 5
     asks: int = 1000
     held_pairs: int = 1500
     month_events: int = 1_000_000
@@ -79,6 +81,8 @@ QUICK = Size(
     http_repeats=3,
     http_turns=10,
     starts=5,
+    kills=8,
+    freezes=2,
     held_pairs=500,
     month_events=100_000,
 )
@@ -98,6 +102,7 @@ def all_figures(folder: Path, size: Size, progress: Progress) -> Iterator[Figure
     yield from _resume_flow(folder, size, progress)
     yield from _memory(folder, size, progress)
     yield from _budgets(folder, size, progress)
+    yield from _takeovers(folder, size, progress)
     yield from _starts(size, progress)
 
 
@@ -351,6 +356,40 @@ def _memory(folder: Path, size: Size, progress: Progress) -> Iterator[Figure]:
         gate=0.3,
         goal=0.05,
         unit=" MB",
+    )
+
+
+LEASE_S = 2.0
+"""The lease of the workers that freeze."""
+
+
+def _takeovers(folder: Path, size: Size, progress: Progress) -> Iterator[Figure]:
+    step = progress("workers that are killed, and frozen", 2)
+    killed = run("take_over", folder=folder, kills=size.kills, lease_s=3600.0, frozen=False)
+    step()
+    frozen = run("take_over", folder=folder, kills=size.freezes, lease_s=LEASE_S, frozen=True)
+    step()
+    took, waited = sorted(killed["took_ms"]), frozen["took_ms"]
+    yield Figure(
+        f"takeover after kill -9, {size.kills} kills",
+        took,
+        gate=500.0,
+        goal=250.0,
+        unit=" ms",
+        beside=f"p99 {took[len(took) * 99 // 100]:.0f} ms",
+    )
+    yield Figure(
+        f"takeover from a frozen worker, lease {LEASE_S:g} s",
+        waited,
+        unit=" ms",
+        beside="the lease, and a fifth of it between looks",
+    )
+    starts = sorted(killed["start_ms"])
+    yield Figure(
+        "from enqueuing in another process to the first request",
+        starts,
+        unit=" ms",
+        beside=f"p99 {starts[len(starts) * 99 // 100]:.0f} ms",
     )
 
 

@@ -11,6 +11,7 @@ import itertools
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -21,6 +22,7 @@ import apsw
 import peak
 import psutil
 import recording
+import takeover
 import work
 
 from outlast.state import fold
@@ -386,6 +388,12 @@ def start(arguments: list[str]) -> dict[str, Any]:
     return {"ms": (time.perf_counter_ns() - began) / 1e6}
 
 
+def take_over(folder: Path, kills: int, lease_s: float, *, frozen: bool) -> dict[str, Any]:
+    """Return how long a worker takes to go on with the run of one that is killed or frozen."""
+    number = signal.SIGSTOP if frozen else signal.SIGKILL
+    return takeover.measured(folder, kills, lease_s, number)
+
+
 # ── inside ──────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -426,6 +434,7 @@ TASKS = {
         pairs_beside,
         month,
         start,
+        take_over,
     )
 }
 

@@ -87,6 +87,9 @@ T = TypeVar("T")
 _RUN_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@/-]{0,199}(~[0-9a-f]{12})?")
 """What a run can be called, and a fork of it."""
 _POLL_S: Final = 0.1
+_NOBODY: Final = nobody()
+AT_ONCE_S: Final = -1.0
+"""How long a worker waits for a run that somebody else drives: not at all, and it is told so."""
 _BEGINNING: Final = 3
 """How many records `begin` writes."""
 
@@ -951,8 +954,12 @@ class Outlast:
                     continue
                 holder = "another process"
             except Busy as busy:
+                if wait_s == AT_ONCE_S:
+                    raise
                 holder = busy.holder
             except Fenced:
+                if wait_s == AT_ONCE_S:
+                    raise
                 # Whoever took the run over is not to lose it again: from here on, only look.
                 fenced, holder = True, "another process"
             if time.monotonic() >= give_up_at:
@@ -997,11 +1004,16 @@ class Outlast:
         """Drive a run to rest, as a worker does: at once, or not at all.
 
         With `force` also from a driver that may still live, and so with all runs below.
+
+        Raises:
+            Busy: somebody else drives it.
+            Fenced: somebody else took it over.
+
         """
         if force:
             self._forced.add(run_id)
         try:
-            return await self._driven(run_id, who, 0.0, Watch(), self._on_change)
+            return await self._driven(run_id, who, AT_ONCE_S, Watch(), self._on_change)
         finally:
             self._forced.discard(run_id)
 
@@ -1079,7 +1091,8 @@ class Outlast:
         called: bool,
     ) -> Run:
         self._seen[who.name] = who
-        await self._aside(check_who, self._journal, run_id, who, on_change)
+        if who is not _NOBODY:  # with whom a run is only ended
+            await self._aside(check_who, self._journal, run_id, who, on_change)
         runner = self._runner()
         stream = run_stream(run_id)
         forced = bool(self._forced) and await self._aside(self._is_forced, run_id)

@@ -140,8 +140,10 @@ RESULTS_NS: Final = 29 * 86_400 * NS
 LOOKS_S: Final = 60.0
 """How long a run waits at most before it looks at the clock again, which may have been set back."""
 
-STALE_S: Final = 1.0
-"""An intent that is older when its effect is to begin is looked at again, in seconds."""
+STALE_S: Final = 0.2
+"""An intent that is older when its effect is to begin is looked at again, in seconds.
+
+Shorter than any lease, so nobody can have taken the run over meanwhile."""
 
 FREE_S: Final = 1.0
 """How often is looked whether those who hold what somebody needs are still alive, in seconds."""
@@ -400,7 +402,7 @@ class _Leg:
         self.asleep: dict[str, Sleep] = {}
         """The child runs that wait themselves, by what is known of them while in flight."""
         self._durable_at = time.monotonic()
-        """When the last commit was, by the monotonic clock."""
+        """When the last commit was begun, by the monotonic clock."""
         self._listening = asyncio.Event()
         """Whether child runs may wake: only while the run waits for something.
 
@@ -514,6 +516,7 @@ class _Leg:
             now = self._runner._clock()  # noqa: SLF001
             return Relimited(self.limits(budgets), now, budgets.factors)
         commit = self._accounted(commit, intents, budgets, wanted.state)
+        began = time.monotonic()  # before: the process may be frozen once it is durable
         try:
             records = await self._runner.commit(commit)
         except Conflict as conflict:
@@ -526,7 +529,7 @@ class _Leg:
                 return await self._append(wanted)
             short = Short(refused.scope, refused.unit, refused.left, refused.held, refused.window)
             return Denied(short, self._runner._clock())  # noqa: SLF001
-        self._durable_at = time.monotonic()
+        self._durable_at = began
         self._seq += len(records)
         self._watched(logs.tell, records)  # a filter of the caller's may raise
         self._tell(records)

@@ -399,7 +399,14 @@ class Worker:
         """Return the runs that nobody drives any more though their journal does not say so."""
         self._stale = self._silent(moment)
         free = set(self._journal.unheld(self._others)) | self._stale
-        return [row for stream, row in self._others.items() if stream in free]
+        left = (self._journal.run(row.id) for name, row in self._others.items() if name in free)
+        # Who let go of a run may have done so because it is over.
+        return [
+            row
+            for row in left
+            if row is not None
+            and (row.status == "running" or self._claimed.get(row.id) == row.next_seq)
+        ]
 
     def _silent(self, moment: float) -> set[str]:
         """Return the streams of workers who have not moved for as long as a lease is."""
@@ -412,9 +419,13 @@ class Worker:
         found = set()
         for stream, row in self._others.items():
             lease = leases.get(stream)
-            if lease is None or lease.worker == self.id:
+            if lease is None and row.status == "running":
                 continue  # no worker has it, so only its lock tells
-            sign = (lease.worker, lease.beats, row.next_seq)
+            # One that is held and not at work is so by somebody frozen: who claims a run begins.
+            worker, beats = ("", 0) if lease is None else (lease.worker, lease.beats)
+            if worker == self.id:
+                continue
+            sign = (worker, beats, row.next_seq)
             seen = self._seen.get(stream)
             if seen is None or seen.sign != sign:
                 self._seen[stream] = _Seen(sign, moment)

@@ -51,9 +51,17 @@ class Workshop:
         future = bench.begin(work)
         came = asyncio.wrap_future(future)
         try:
+            while not (await asyncio.wait({came}, timeout=BLOCKED_S))[0] and bench.waits(future):
+                if bench.is_blocked() and bench.take_back(future):
+                    if (other := self._bench()) is None:
+                        return await work
+                    bench, future = other, other.begin(work)
+                    came = asyncio.wrap_future(future)
             return await asyncio.shield(came)
         except asyncio.CancelledError:
-            if not came.done():
+            if bench.take_back(future):
+                work.close()  # it was not started, and is not to be when the loop moves again
+            elif not came.done():
                 bench.give_up(future)
                 await asyncio.wait({came}, timeout=PATIENCE_S)
             if came.done() and not came.cancelled():
@@ -93,6 +101,8 @@ class _Bench:
         self._moved = time.monotonic()
         self._work: dict[Future[Any], asyncio.Task[Any] | None] = {}
         self._begun: dict[Future[Any], str] = {}
+        self._waiting: dict[Future[Any], Coroutine[Any, Any, Any]] = {}
+        """What was not started yet: whoever takes it out has it."""
         thread = threading.Thread(target=self._serve, name="outlast-workshop", daemon=True)
         thread.start()
 
@@ -108,8 +118,19 @@ class _Bench:
         if not self._begun:
             self._moved = time.monotonic()
         self._begun[future] = getattr(work, "__qualname__", "")
-        self._loop.call_soon_threadsafe(self._start, future, work, context=context)
+        self._waiting[future] = work
+        self._loop.call_soon_threadsafe(self._start, future, context=context)
         return future
+
+    def waits(self, future: Future[Any]) -> bool:
+        return future in self._waiting
+
+    def take_back(self, future: Future[Any]) -> bool:
+        """Return whether work was not started, and will not be here any more."""
+        if self._waiting.pop(future, None) is None:
+            return False
+        self._begun.pop(future, None)
+        return True
 
     def give_up(self, future: Future[Any]) -> None:
         with suppress(RuntimeError):  # the loop is closed
@@ -119,7 +140,10 @@ class _Bench:
         with suppress(RuntimeError):
             self._loop.call_soon_threadsafe(self._loop.stop)
 
-    def _start(self, future: Future[T], work: Coroutine[Any, Any, T]) -> None:
+    def _start(self, future: Future[T]) -> None:
+        work = self._waiting.pop(future, None)
+        if work is None:
+            return  # it was taken back
         task = self._work[future] = self._loop.create_task(_outcome(work))
         task.add_done_callback(lambda done: self._end(future, done))
         if len(self._work) == 1:

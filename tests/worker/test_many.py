@@ -160,7 +160,7 @@ def is_forgotten() -> bool:
 
 def test_memory_stays_flat(path: Path, clock: Clock) -> None:
     """Nothing is kept of runs that wait, nor of those that came and went."""
-    runs = 1_000 if SOAK else 100
+    runs = 1_000 if SOAK else 60
     with app_at(store_at(path)) as app:
         for n in range(runs):
             app.start(naps, (f"n{n}", 99, 5.0), run_id=f"n{n}")

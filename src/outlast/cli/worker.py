@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from types import FrameType, ModuleType
@@ -77,7 +77,12 @@ def work(  # noqa: PLR0913  (the options of a command)
             on_change=teller.tell,
         )
         teller.begin(worker, app)
-        with _stopped_by_signals(worker):
+
+        def end(now: bool) -> None:  # noqa: FBT001  (how it is called)
+            worker.end(now=now)
+            teller.stopping(worker)
+
+        with _stopped_by_signals(end):
             worker.run(until_idle=until_idle)
         teller.end(worker)
     return exits.DONE
@@ -171,14 +176,14 @@ def _caps(given: Sequence[str]) -> tuple[dict[str, int], dict[str, int]]:
 
 
 @contextmanager
-def _stopped_by_signals(worker: Worker) -> Iterator[None]:
-    """Let SIGTERM and Ctrl-C stop a worker; a second one at once."""
+def _stopped_by_signals(end: Callable[[bool], object]) -> Iterator[None]:
+    """Let SIGTERM and Ctrl-C `end` a worker; a second one at once."""
     came: list[int] = []
 
     def stop(number: int, _: FrameType | None) -> None:
         came.append(number)
         # In a thread: the handler may interrupt whoever holds the lock that it would wait for.
-        threading.Thread(target=worker.end, kwargs={"now": len(came) > 1}, daemon=True).start()
+        threading.Thread(target=end, args=(len(came) > 1,), daemon=True).start()
 
     numbers = (signal.SIGTERM, signal.SIGINT)
     if threading.current_thread() is not threading.main_thread():
@@ -225,6 +230,14 @@ class _Teller:
                     (f" {run.status}{why}", ""),
                     right=[(words.money(run.cost_nano), "money")],
                 )
+
+    def stopping(self, worker: Worker) -> None:
+        with self._lock:
+            if self._on is None:
+                self._write({"type": "worker_stopping", "worker": worker.id})
+                return
+            left = words.count(len(worker.driven()), "run")
+            self._on.line((f"Stopping: {left} at work. Once more gives them up.", "doubt"))
 
     def end(self, worker: Worker) -> None:
         if self._on is None:
