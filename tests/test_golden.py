@@ -159,7 +159,7 @@ def test_workers_find_what_an_earlier_version_left(path: Path) -> None:
     assert [row.id for row in journal.running()] == ["cut"]
     assert journal.unheld(["run:cut"]) == ["run:cut"]
     assert journal.leases() == []
-    journal.beat("w", ["run:cut"])
+    journal.claim("run:cut", worker="w")
     assert [lease.beats for lease in journal.leases()] == [1]
     journal.close()
 

@@ -148,6 +148,8 @@ class Outlast:
         self._background = Background()
         self._forced: set[str] = set()
         """The runs that a worker took from a driver that was frozen, with all below them."""
+        self._leased: dict[str, str] = {}
+        """Which worker has the lease of a run that is driven here."""
         self._called: list[Callable[[], None]] = []
         """Workers of this application, to be told that there is something to drive."""
         self._waiting: dict[str, Live] = {}
@@ -1000,10 +1002,11 @@ class Outlast:
                 if self._waiting.get(run_id) is waiting:
                     del self._waiting[run_id]
 
-    async def worked(self, run_id: str, who: Who, *, force: bool = False) -> Run:
+    async def worked(self, run_id: str, who: Who, *, force: bool = False, worker: str = "") -> Run:
         """Drive a run to rest, as a worker does: at once, or not at all.
 
-        With `force` also from a driver that may still live, and so with all runs below.
+        The `worker` of that id has its lease meanwhile.  With `force` it is taken from a driver
+        that may still live, too, and so are all runs below.
 
         Raises:
             Busy: somebody else drives it.
@@ -1013,8 +1016,10 @@ class Outlast:
         if force:
             self._forced.add(run_id)
         try:
+            self._leased[run_id] = worker
             return await self._driven(run_id, who, AT_ONCE_S, Watch(), self._on_change)
         finally:
+            self._leased.pop(run_id, None)
             self._forced.discard(run_id)
 
     def begin_work(self, work: Coroutine[Any, Any, T]) -> Future[T]:
@@ -1096,7 +1101,8 @@ class Outlast:
         runner = self._runner()
         stream = run_stream(run_id)
         forced = bool(self._forced) and await self._aside(self._is_forced, run_id)
-        epoch = await self._claimed(stream, force=forced)
+        worker = self._leased.get(run_id, "")
+        epoch = await self._claimed(stream, force=forced, worker=worker)
         self._declared[run_id] = who.budget.limits
         try:
             if message is not None and not message.said:
@@ -1294,10 +1300,10 @@ class Outlast:
         row = self._journal.run(run_id)
         return row is not None and (row.root or row.id) in self._forced
 
-    async def _claimed(self, stream: str, *, force: bool = False) -> int:
-        claim = self._journal.claim
-        claimed = partial(claim, stream, force=True) if force else partial(claim, stream)
-        claiming = asyncio.ensure_future(self._aside(claimed))
+    async def _claimed(self, stream: str, *, force: bool = False, worker: str = "") -> int:
+        how: dict[str, Any] = {"force": True} if force else {}
+        how |= {"worker": worker} if worker else {}
+        claiming = asyncio.ensure_future(self._aside(self._journal.claim, stream, **how))
         try:
             return await asyncio.shield(claiming)
         except asyncio.CancelledError:

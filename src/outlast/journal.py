@@ -248,8 +248,10 @@ class Journal(Protocol):
         """Append without blocking the event loop, grouped with the appends of other runs."""
         ...
 
-    def claim(self, stream: str, *, force: bool = False) -> int:
+    def claim(self, stream: str, *, force: bool = False, worker: str = "") -> int:
         """Become the stream's driver: raise its fence by one and return it as this driver's epoch.
+
+        With `worker`, it has the lease of the stream from then on; without, nobody has one.
 
         With `force` also from a driver that still lives, such as a frozen process; it is fenced
         at its next append.
@@ -354,11 +356,11 @@ class Journal(Protocol):
         ...
 
     def beat(self, worker: str, streams: Iterable[str]) -> None:
-        """Make the leases of `worker` exactly those of these streams, in one transaction.
+        """Renew the leases of `worker` of these streams, and drop its others, in one transaction.
 
-        Each counter is then one higher than before, 1 where there was no lease; one of another
-        worker is taken from it.  A stream that does not exist gets none.  `changes` may count a
-        beat as a change.
+        Each counter is then one higher than before.  A stream of which it has no lease gets none,
+        so who was frozen takes nothing from who has it by now.  `changes` may count a beat as a
+        change.
         """
         ...
 

@@ -419,13 +419,9 @@ class Worker:
         found = set()
         for stream, row in self._others.items():
             lease = leases.get(stream)
-            if lease is None and row.status == "running":
+            if lease is None or lease.worker == self.id:
                 continue  # no worker has it, so only its lock tells
-            # One that is held and not at work is so by somebody frozen: who claims a run begins.
-            worker, beats = ("", 0) if lease is None else (lease.worker, lease.beats)
-            if worker == self.id:
-                continue
-            sign = (worker, beats, row.next_seq)
+            sign = (lease.worker, lease.beats, row.next_seq)
             seen = self._seen.get(stream)
             if seen is None or seen.sign != sign:
                 self._seen[stream] = _Seen(sign, moment)
@@ -460,10 +456,7 @@ class Worker:
             fit = [row for row in fit if row.id not in passed]
         if not rows or self._stopping.is_set():
             return False
-        # Before they are claimed: who is frozen between the two must not keep them for ever.
-        streams = [run_stream(row.id) for row in (*self.driven(), *rows)]
-        self._journal.beat(self.id, streams)
-        self._beat_at, self._leased = moment, True
+        self._leased = True
         for row in rows:
             self._begin_with(row, whose[row.id])
         return True
@@ -471,14 +464,17 @@ class Worker:
     def _held(self, rows: Iterable[RunRow]) -> set[str]:
         """Return which of these runs others have claimed, and watch those from now on.
 
-        To claim them would be in vain, and to say so before would take the lease of who has them.
+        Where whoever claimed a run last has let go of it, the lock is of one that it was taken
+        from, who is frozen: it is taken from him again.
         """
         by_stream = {run_stream(row.id): row for row in rows}
-        held = by_stream.keys() - set(self._journal.unheld(by_stream)) - self._stale
-        for stream in held:
+        locked = by_stream.keys() - set(self._journal.unheld(by_stream)) - self._stale
+        kept = {stream for stream in locked if self._journal.abandoned(stream)}
+        self._stale |= kept
+        for stream in locked - kept:
             row = self._others[stream] = by_stream[stream]
             self._claimed[row.id] = row.next_seq
-        return {by_stream[stream].id for stream in held}
+        return {by_stream[stream].id for stream in locked - kept}
 
     def _begin_with(self, row: RunRow, who: Who) -> None:
         stream = run_stream(row.id)
@@ -554,7 +550,7 @@ class Worker:
             if who is _NOBODY:
                 run = await self._app.ended(row.id, force=force)
             else:
-                run = await self._app.worked(row.id, who, force=force)
+                run = await self._app.worked(row.id, who, force=force, worker=self.id)
         except (Busy, Conflict, Fenced):
             return None  # somebody else drives it
         except StoreError as error:

@@ -281,11 +281,12 @@ def test_workers_see_each_other_s_leases(start, store):
     """What one process beats, another reads, and may take."""
     one, two = open_store(store), open_store(store)
     stream = begin(one, "a")
-    for beats in (1, 2):
+    one.claim(stream, worker="one")
+    for beats in (2, 3):
         one.beat("one", [stream])
         assert two.leases() == [Lease(stream, "one", beats)]
-    two.beat("two", [stream])
-    assert one.leases() == [Lease(stream, "two", 3)]
+    two.claim(stream, force=True, worker="two")
+    assert one.leases() == [Lease(stream, "two", 4)]
     one.close()
     two.close()
 

@@ -585,10 +585,10 @@ def test_a_beat_is_written_as_a_whole(path):
     """When one lease cannot be raised, none was, and none was dropped."""
     journal = SqliteJournal(path)
     a, b, c = (begin(journal, name) for name in "abc")
-    journal.beat("w", [a, b])
-    journal.beat("x", [c])
+    for stream in (a, b, c):
+        journal.claim(stream, worker="w")
     other = apsw.Connection(str(path))
-    other.execute("UPDATE leases SET beats = ? WHERE worker = 'x'", ((1 << 63) - 1,))
+    other.execute("UPDATE leases SET beats = ? WHERE number = 3", ((1 << 63) - 1,))
     other.close()
     before = journal.leases()
     with pytest.raises(StoreError):

@@ -30,9 +30,7 @@ class Frozen:
     def __init__(self, app: outlast.Outlast, *, leased: str = "", begun: bool = True) -> None:
         self.journal = app.journal
         self.leased = leased
-        if leased:
-            self.beat()
-        self.epoch = self.journal.claim(STREAM)
+        self.epoch = self.journal.claim(STREAM, worker=leased)
         if begun:
             self.append("at work")
 
@@ -158,10 +156,10 @@ def test_who_is_frozen_before_its_first_word(apps: Apps, clock: Clock, leased: s
     tries = 0
     worked = here.worked
 
-    async def counted(run_id: str, who: Any, *, force: bool = False) -> outlast.Run:
+    async def counted(run_id: str, who: Any, **more: Any) -> outlast.Run:
         nonlocal tries
         tries += 1
-        return await worked(run_id, who, force=force)
+        return await worked(run_id, who, **more)
 
     here.worked = counted  # type: ignore[method-assign]
     for _ in range(2):
@@ -191,6 +189,7 @@ def test_it_says_that_it_moves_while_it_drives(clock: Clock, tmp_path: Path) -> 
         worker = Worker(app, [waits], lease=LEASE_S)
         app.start(waits, run_id="r")
         worker.step(clock.moment())
+        until(app.journal.leases, "the claim")
         beats = []
         for _ in range(int(3 * LEASE_S)):
             (lease,) = app.journal.leases()

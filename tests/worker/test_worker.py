@@ -273,7 +273,9 @@ def test_what_fails_to_be_driven_is_left_and_tried_again(tmp_path: Path, clock: 
     with app_at(store_at(tmp_path / "r.db"), on_change="refuse") as app:
         worked = app.worked
 
-        async def broken(run_id: str, who: Any, *, force: bool = False) -> outlast.Run:
+        async def broken(
+            run_id: str, who: Any, *, force: bool = False, worker: str = ""
+        ) -> outlast.Run:
             nonlocal tries
             tries += 1
             if mended:
@@ -305,7 +307,9 @@ def test_two_that_cannot_drive_it_do_not_take_turns_in_saying_so(
     path = tmp_path / "r.db"
     with app_at(store_at(path)) as has, app_at(store_at(path)) as lacks:
 
-        async def broken(run_id: str, who: Any, *, force: bool = False) -> outlast.Run:
+        async def broken(
+            run_id: str, who: Any, *, force: bool = False, worker: str = ""
+        ) -> outlast.Run:
             raise LookupError("no flow fits")
 
         has.worked = broken  # type: ignore[method-assign]
@@ -348,7 +352,9 @@ def test_a_run_whose_why_cannot_be_written_is_not_tried_again_and_again(
     """Where nothing can be said in a run's journal either, it still waits for its minute."""
     tries = 0
 
-    async def broken(run_id: str, who: Any, *, force: bool = False) -> outlast.Run:
+    async def broken(
+        run_id: str, who: Any, *, force: bool = False, worker: str = ""
+    ) -> outlast.Run:
         nonlocal tries
         tries += 1
         raise LookupError("no flow fits")
@@ -371,7 +377,9 @@ def held(app: outlast.Outlast) -> tuple[threading.Event, list[str]]:
     open_, begun = threading.Event(), []
     worked = app.worked
 
-    async def waiting(run_id: str, who: Any, *, force: bool = False) -> outlast.Run:
+    async def waiting(
+        run_id: str, who: Any, *, force: bool = False, worker: str = ""
+    ) -> outlast.Run:
         begun.append(run_id)
         while not open_.is_set():  # noqa: ASYNC110  (another thread says so)
             await asyncio.sleep(0.001)

@@ -122,6 +122,11 @@ class LockFile:
                 self._locked.discard(number)
                 fcntl.lockf(self._fd, fcntl.LOCK_UN, 1, number)
 
+    def owns(self, number: int) -> bool:
+        """Return whether somebody of this process has taken byte `number`."""
+        with self._guard:
+            return number in self._owners
+
     def held(self, numbers: Iterable[int]) -> set[int]:
         """Return which bytes are held, by an owner of this process or by another process.
 

@@ -92,16 +92,19 @@ class Writer:
                 return [error] * len(group)
         return [outcome for item in group for outcome in self.write([item])]
 
-    def raise_fence(self, stream: str, *, holder: int) -> int:
-        """Make process `holder` the driver of a stream that exists, and return its epoch."""
-        return self._transact(self._raise_fence, stream, holder)
+    def raise_fence(self, stream: str, *, holder: int, worker: str = "") -> int:
+        """Make process `holder` the driver of a stream that exists, and return its epoch.
+
+        A `worker` has its lease from then on; without one nobody has.
+        """
+        return self._transact(self._raise_fence, stream, holder, worker)
 
     def insert_blob(self, digest: bytes, data: bytes) -> None:
         """Store a blob, unless it is there."""
         self._transact(self._execute, self._sql["insert_blob"], (digest, data))
 
     def beat(self, worker: str, numbers: Sequence[int]) -> None:
-        """Make the leases of `worker` those of the streams of these numbers, and raise each."""
+        """Renew the leases of `worker` of the streams of these numbers, and drop its others."""
         self._transact(self._beat, worker, numbers)
 
     def close(self) -> None:
@@ -255,18 +258,20 @@ class Writer:
         batch.postings += map(astuple, commit.postings)
         return tuple(records)
 
-    def _raise_fence(self, stream: str, holder: int) -> int:
+    def _raise_fence(self, stream: str, holder: int, worker: str) -> int:
         head = self._head(stream)
         assert head is not None, f"{stream} was there, and streams are never deleted"  # noqa: S101
         head.fence += 1
         self._execute(self._sql["raise_fence"], (head.fence, holder, head.number))
         self._execute(self._sql["raise_run_fence"], (head.fence, head.number))
+        query, values = ("lease", (head.number, worker)) if worker else ("unlease", (head.number,))
+        self._execute(self._sql[query], values)
         return head.fence
 
     def _beat(self, worker: str, numbers: Sequence[int]) -> None:
         self._execute(self._sql["drop_leases"], (worker, msgspec.json.encode(numbers).decode()))
         if numbers:
-            self._executemany(self._sql["beat"], [(number, worker) for number in numbers])
+            self._execute(self._sql["beat"], (worker,))
 
     def _account(self, key: commits.Account) -> Balance:
         found = self._accounts.get(key)

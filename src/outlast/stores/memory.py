@@ -100,7 +100,7 @@ class MemoryJournal:
 
     # ── driving ────────────────────────────────────────────────────────────────────────────────
 
-    def claim(self, stream: str, *, force: bool = False) -> int:
+    def claim(self, stream: str, *, force: bool = False, worker: str = "") -> int:
         """Become the stream's driver; see `Journal.claim`."""
         with self._open():
             head = self._heads.get(stream)
@@ -110,6 +110,9 @@ class MemoryJournal:
             if stream in self._claimed and not force:
                 raise Busy(stream, holder=f"process {os.getpid()} on this machine")
             self._claimed.add(stream)
+            old = self._leases.pop(stream, None)
+            if worker:
+                self._leases[stream] = Lease(stream, worker, old.beats + 1 if old else 1)
             head.fence += 1
             if (row := self._rows.get(stream)) is not None:
                 self._rows[stream] = msgspec.structs.replace(row, fence=head.fence)
@@ -129,15 +132,15 @@ class MemoryJournal:
             return [stream for stream in streams if stream not in self._claimed]
 
     def beat(self, worker: str, streams: Iterable[str]) -> None:
-        """Make these the leases of `worker`; see `Journal.beat`."""
+        """Renew the leases of `worker`; see `Journal.beat`."""
         with self._open():
-            kept = {stream for stream in streams if stream in self._heads}
+            kept = set(streams)
             for stream, lease in list(self._leases.items()):
-                if lease.worker == worker and stream not in kept:
-                    del self._leases[stream]
-            for stream in kept:
-                old = self._leases.get(stream)
-                self._leases[stream] = Lease(stream, worker, old.beats + 1 if old else 1)
+                if lease.worker != worker:
+                    continue
+                del self._leases[stream]
+                if stream in kept:
+                    self._leases[stream] = Lease(stream, worker, lease.beats + 1)
 
     def leases(self) -> list[Lease]:
         """Return every lease, oldest stream first."""

@@ -149,7 +149,7 @@ class SqliteJournal:
 
     # ── driving ────────────────────────────────────────────────────────────────────────────────
 
-    def claim(self, stream: str, *, force: bool = False) -> int:
+    def claim(self, stream: str, *, force: bool = False, worker: str = "") -> int:
         """Become the stream's driver; see `Journal.claim`."""
         with self._reading() as connection:
             number = self._number(connection, stream)
@@ -159,7 +159,7 @@ class SqliteJournal:
             if not self._locks.take(number, self, force=force):
                 raise Busy(stream, holder=self._holder(connection, stream))
         try:
-            epoch = self._writer.raise_fence(stream, holder=self._pid)
+            epoch = self._writer.raise_fence(stream, holder=self._pid, worker=worker)
         except BaseException:
             self._locks.release(number, self)
             raise
@@ -172,7 +172,8 @@ class SqliteJournal:
             rows = self._all(connection, "stream_holder", stream)
         pid = rows[0][0] if rows else 0
         if pid == self._pid:
-            return stream not in self._claimed
+            number = self._numbers_of([stream]).get(stream)
+            return number is None or not self._locks.owns(number)
         try:
             os.kill(pid, 0)
         except ProcessLookupError:
@@ -198,7 +199,7 @@ class SqliteJournal:
         return [stream for stream in streams if numbers.get(stream) not in held]
 
     def beat(self, worker: str, streams: Iterable[str]) -> None:
-        """Make these the leases of `worker`; see `Journal.beat`."""
+        """Renew the leases of `worker`; see `Journal.beat`."""
         self._writer.beat(worker, sorted(self._numbers_of(streams).values()))
 
     def leases(self) -> list[Lease]:

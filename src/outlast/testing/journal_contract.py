@@ -684,37 +684,49 @@ class JournalContract:
         """Each beat raises the counter of what it names, and drops what it does not."""
         c, a, b = (begin(journal, name) for name in "cab")
         assert journal.leases() == []
+        for stream in (a, b, c):
+            journal.claim(stream, worker="w")
         journal.beat("w", iter([b, c, b]))
-        assert journal.leases() == [Lease(c, "w", 1), Lease(b, "w", 1)]
+        assert journal.leases() == [Lease(c, "w", 2), Lease(b, "w", 2)]
         journal.beat("w", [b, a])
-        assert journal.leases() == [Lease(a, "w", 1), Lease(b, "w", 2)]
-        journal.beat("w", [b, c, a])
-        assert journal.leases() == [Lease(c, "w", 1), Lease(a, "w", 2), Lease(b, "w", 3)]
+        assert journal.leases() == [Lease(b, "w", 3)], "what was dropped takes a claim"
         journal.beat("w", [])
         assert journal.leases() == []
 
-    def test_a_lease_is_taken_from_another_worker(self, journal: Journal) -> None:
-        """Its counter goes on, the rest of the other's stays; it takes it back with its next."""
+    def test_a_lease_goes_with_the_claim(self, journal: Journal) -> None:
+        """Who claims a stream for a worker gives it the lease; without one nobody has it."""
         a, b = begin(journal, "a"), begin(journal, "b")
-        journal.beat("one", [a, b])
-        journal.beat("two", [b])
+        for stream in (a, b):
+            journal.claim(stream, worker="one")
+        journal.claim(b, force=True, worker="two")
         assert journal.leases() == [Lease(a, "one", 1), Lease(b, "two", 2)]
+        journal.claim(a, force=True)
+        assert journal.leases() == [Lease(b, "two", 2)]
+        journal.release(b)
+        assert journal.leases() == [Lease(b, "two", 2)], "to let go says nothing of who moves"
+
+    def test_a_beat_takes_nothing_from_others(self, journal: Journal) -> None:
+        """Who was frozen and wakes up raises no counter but those of leases that it still has."""
+        a, b = begin(journal, "a"), begin(journal, "b")
+        for stream in (a, b):
+            journal.claim(stream, worker="one")
+        journal.claim(b, force=True, worker="two")
+        journal.beat("one", [a, b])
+        assert journal.leases() == [Lease(a, "one", 2), Lease(b, "two", 2)]
         journal.beat("two", [])
-        assert journal.leases() == [Lease(a, "one", 1)]
-        journal.beat("two", [a])
-        journal.beat("one", [a])
-        assert journal.leases() == [Lease(a, "one", 3)]
+        assert journal.leases() == [Lease(a, "one", 2)]
 
     def test_what_does_not_exist_has_no_lease(self, journal: Journal) -> None:
         """A beat names what the worker drives; of a stream that is not there nothing is kept."""
         stream = begin(journal, "a")
+        journal.claim(stream, worker="w")
         journal.beat("w", ["run:none", stream])
-        assert journal.leases() == [Lease(stream, "w", 1)]
+        assert journal.leases() == [Lease(stream, "w", 2)]
 
     def test_a_beat_changes_no_run(self, journal: Journal) -> None:
         """Neither records nor rows nor fences know of leases."""
         stream = begin(journal, "a")
-        epoch = journal.claim(stream)
+        epoch = journal.claim(stream, worker="w")
         before = journal.read_all(), journal.runs()
         journal.beat("w", [stream])
         assert (journal.read_all(), journal.runs()) == before
@@ -1227,7 +1239,7 @@ class JournalContract:
             pytest.skip("this store ends with its process")
         journal = self.open(tmp_path)
         stream = begin(journal, "a")
-        epoch = journal.claim(stream)
+        epoch = journal.claim(stream, worker="w")
         journal.append(
             driven(
                 stream,

@@ -220,9 +220,17 @@ SELECT name, number FROM streams WHERE name IN (SELECT value FROM json_each(?));
 DELETE FROM leases WHERE worker = ? AND number NOT IN (SELECT value FROM json_each(?));
 
 -- beat --
--- A worker's lease of a stream, new, or its counter raised, whoever had it.
+-- Every lease of a worker is one beat further.
+UPDATE leases SET beats = beats + 1 WHERE worker = ?;
+
+-- lease --
+-- A worker has the lease of a stream, whoever had it.
 INSERT INTO leases (number, worker, beats) VALUES (?, ?, 1)
 ON CONFLICT (number) DO UPDATE SET worker = excluded.worker, beats = beats + 1;
+
+-- unlease --
+-- Nobody has the lease of a stream.
+DELETE FROM leases WHERE number = ?;
 
 -- leases --
 -- Every lease, oldest stream first.
