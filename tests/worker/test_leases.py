@@ -241,3 +241,15 @@ async def _half(app: outlast.Outlast, who: Any) -> bool:
     task.cancel()
     await asyncio.wait({task})
     return True
+
+
+def test_who_takes_over_from_a_worker_takes_its_lease_away(apps: Apps, clock: Clock) -> None:
+    """A script that went on with the run of a dead worker does not lose it for that one's lease."""
+    there, here = apps
+    Frozen(there, leased="dead")
+    worker = Worker(here, [once], lease=LEASE_S)
+    probe(worker, clock, LEASE_S / 2)
+    there.journal.claim(STREAM, force=True)
+    for _ in range(3):
+        probe(worker, clock, LEASE_S)
+    assert not WORLD.acts
