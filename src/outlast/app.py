@@ -150,6 +150,7 @@ class Outlast:
         """The runs that a worker took from a driver that was frozen, with all below them."""
         self._leased: dict[str, str] = {}
         """Which worker has the lease of a run that is driven here."""
+        self._ends: list[Callable[[], None]] = []
         self._called: list[Callable[[], None]] = []
         """Workers of this application, to be told that there is something to drive."""
         self._waiting: dict[str, Live] = {}
@@ -198,6 +199,8 @@ class Outlast:
 
     def close(self) -> None:
         """Stop driving and close the store; runs stay where their journal is."""
+        for end in self._ends:
+            end()  # a worker of it would look for work in a store that is closed
         self._background.close(self._farewell)
         self._signals.close()
         self._journal.close()
@@ -1026,9 +1029,12 @@ class Outlast:
         """Let a worker's coroutine run on the application's own loop; return its future."""
         return self._background.begin(work)
 
-    def employ(self, nudge: Callable[[], None], workshop: Workshop) -> None:
+    def employ(
+        self, nudge: Callable[[], None], workshop: Workshop, *, end: Callable[[], None]
+    ) -> None:
         """Take note of a worker that is told when there is something to drive."""
         self._called.append(nudge)
+        self._ends.append(end)
         self._own.workshop = self._own.workshop or workshop
         self._own.draining = False
 

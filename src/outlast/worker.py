@@ -86,7 +86,7 @@ _NOBODY: Final = nobody()
 
 _CANNOT: Final = "cannot be driven:"
 
-_LOG: Final = logging.getLogger("outlast")
+_LOG: Final = logging.getLogger("outlast.worker")
 
 
 class Known:
@@ -232,7 +232,7 @@ class Worker:
         """Begin to work, in threads of its own."""
         if self._thread is not None:
             raise UsageError("this worker was started before; make another one")
-        self._app.employ(self.nudge, Workshop())
+        self._app.employ(self.nudge, Workshop(), end=self.end)
         self._thread = threading.Thread(target=self._serve, name="outlast-worker", daemon=True)
         self._thread.start()
 

@@ -28,7 +28,7 @@ MOVES_S: Final = 0.2
 PATIENCE_S: Final = 4.0
 """How long work that is cancelled may take to end."""
 
-_LOG: Final = logging.getLogger("outlast")
+_LOG: Final = logging.getLogger("outlast.worker")
 
 
 class Workshop:

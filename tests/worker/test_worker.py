@@ -569,3 +569,15 @@ def test_stop_from_another_thread_ends_run(app: outlast.Outlast) -> None:
     thread.join(20)
     assert not thread.is_alive()
     worker.stop()  # again is nothing
+
+
+def test_a_worker_ends_with_its_application(tmp_path: Path) -> None:
+    """`run` returns once the application is closed, rather than to look into a closed store."""
+    app = app_at(store_at(tmp_path / "r.db"))
+    worker = Worker(app, [once])
+    running = threading.Thread(target=worker.run)
+    running.start()
+    until(lambda: worker.wake_at is None and worker.is_idle())
+    app.close()
+    running.join(30)
+    assert not running.is_alive()

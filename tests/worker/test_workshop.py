@@ -98,7 +98,7 @@ def test_a_blocked_loop_is_passed_by(shop: Workshop, caplog: pytest.LogCaptureFi
 
     with caplog.at_level(logging.WARNING, "outlast"):
         asyncio.run(main())
-    (said,) = [one.getMessage() for one in caplog.records if one.name == "outlast"]
+    (said,) = [one.getMessage() for one in caplog.records if one.name == "outlast.worker"]
     assert "blocks its event loop" in said
     assert "sleepy" in said
 

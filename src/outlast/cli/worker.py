@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import sys
 import threading
@@ -203,10 +204,12 @@ class _Teller:
     def __init__(self, *, as_json: bool) -> None:
         self._as_json = as_json
         self._on: Screen | None = None if as_json else screen()
+        self._warnings = _Warnings(self)
         self._ends: Counter[str] = Counter()
         self._lock = threading.Lock()
 
     def begin(self, worker: Worker, app: Outlast) -> None:
+        logging.getLogger("outlast.worker").addHandler(self._warnings)
         store, names = app.journal.url, worker.known.names()
         if self._on is None:
             self._write({"type": "worker_started", "worker": worker.id, "store": store})
@@ -239,7 +242,15 @@ class _Teller:
             left = words.count(len(worker.driven()), "run")
             self._on.line((f"Stopping: {left} at work. Once more gives them up.", "doubt"))
 
+    def warn(self, told: str) -> None:
+        with self._lock:
+            if self._on is None:
+                self._write({"type": "warning", "message": told})
+            else:
+                self._on.line(("! ", "doubt"), (words.line(told, 400), ""))
+
     def end(self, worker: Worker) -> None:
+        logging.getLogger("outlast.worker").removeHandler(self._warnings)
         if self._on is None:
             self._write({"type": "worker_ended", "worker": worker.id})
             return
@@ -260,6 +271,17 @@ class _Teller:
     def _write(shape: dict[str, Any]) -> None:
         sys.stdout.write(shapes.encode(shape).decode() + "\n")
         sys.stdout.flush()
+
+
+class _Warnings(logging.Handler):
+    """Shows what a worker logs of itself, such as a store that fails."""
+
+    def __init__(self, teller: _Teller) -> None:
+        super().__init__(logging.WARNING)
+        self._teller = teller
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._teller.warn(record.getMessage())
 
 
 def _short(run: Run) -> dict[str, Any]:
