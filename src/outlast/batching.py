@@ -2,8 +2,8 @@
 
     submit ─┐                                              fetch ─┐
     submit ─┼─▶ a moment ──▶ one batch ──▶ its id          fetch ─┴─▶ one look ──▶ the results
-    submit ─┘                                                │
-                                                             └─ not yet ──▶ when the next look is
+    submit ─┘                                                    │
+                                                                 └─ not yet ──▶ when the next look is
 
 Which call is in which batch is written down by whoever submits; nothing here outlives a process.
 """

@@ -634,7 +634,7 @@ class _Leg:
             self._listening.clear()
 
     async def awake(self, call_id: str) -> None:
-        """Let what waited go on, such as a child run; return once it may."""
+        """Let a child run go on that waited; return once it may."""
         while not self._listening.is_set():
             await self._listening.wait()
         self.asleep.pop(call_id, None)
@@ -1005,10 +1005,10 @@ class _Leg:
             self.asleep[call.call_id] = Sleep(until=until, why=why)
             self.nudge()
 
-        outcome = await self._fetched(call, later)
-        # While the park of the run is being written, a reply would be lost with its leg.
-        await self.awake(call.call_id)
-        return outcome
+        try:
+            return await self._fetched(call, later)
+        finally:
+            self.asleep.pop(call.call_id, None)
 
     async def _fetched(self, call: FetchReply, later: Later) -> Outcome:
         place = Place(call.batch_id, call.custom_id)
