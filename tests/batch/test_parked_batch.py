@@ -39,7 +39,7 @@ def hourly(request: dict[str, Any], attempt: int) -> Turn:
 
 def soon(request: dict[str, Any], attempt: int) -> Turn:
     """Answer after less than a minute."""
-    return say(f"re: {last_text(request)}", total_s=45)
+    return say(f"re: {last_text(request)}", total_s=33)
 
 
 def events(world: World, kind: type[AnyEvent]) -> Counter[str]:
@@ -90,6 +90,9 @@ def test_a_run_is_returned_parked() -> None:
     assert 30 < left[0] < 40
     assert left[-1] == pytest.approx(600, abs=5)
     assert len(world.model.batches) == 1
+    records = world.journal.read("run:r/each/1")
+    (reply,) = (each.event for each in records if isinstance(each.event, ModelCallSucceeded))
+    assert reply.latency_ms > 3_600_000, "from when it was sent"
     world.loop.close()
 
 
