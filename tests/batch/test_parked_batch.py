@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,14 @@ def soon(request: dict[str, Any], attempt: int) -> Turn:
     return say(f"re: {last_text(request)}", total_s=33)
 
 
+@pytest.fixture
+def world() -> Iterator[World]:
+    """Return a world in which every batch takes an hour."""
+    world = World(hourly)
+    yield world
+    world.loop.close()
+
+
 def events(world: World, kind: type[AnyEvent]) -> Counter[str]:
     """Return how many events of a kind each run has."""
     return Counter(
@@ -68,9 +77,8 @@ def test_a_thousand_children() -> None:
     assert len(events(world, ModelCallSucceeded)) == CHILDREN
 
 
-def test_a_run_is_returned_parked() -> None:
+def test_a_run_is_returned_parked(world: World) -> None:
     """`wait_s` is how long a look may be away; later the same call goes on, and nothing is lost."""
-    world = World(hourly)
     left: list[float] = []
 
     async def main(app: outlast.Outlast) -> outlast.Run:
@@ -93,12 +101,10 @@ def test_a_run_is_returned_parked() -> None:
     records = world.journal.read("run:r/each/1")
     (reply,) = (each.event for each in records if isinstance(each.event, ModelCallSucceeded))
     assert reply.latency_ms > 3_600_000, "from when it was sent"
-    world.loop.close()
 
 
-def test_looks_of_another_process() -> None:
+def test_looks_of_another_process(world: World) -> None:
     """A process that knows nothing of a batch takes its age from the journal."""
-    world = World(hourly)
 
     async def once(app: outlast.Outlast) -> outlast.Run:
         return await app.arun(FLOW, WORDS, run_id="r", wait_s=0)
@@ -115,7 +121,6 @@ def test_looks_of_another_process() -> None:
     assert run.status == "completed"
     assert world.model.polls < 40, "each process would begin as if the batch were new"
     assert len(world.model.batches) == 1
-    world.loop.close()
 
 
 async def parked(app: outlast.Outlast) -> outlast.Run:
@@ -134,9 +139,8 @@ async def napping(app: outlast.Outlast) -> asyncio.Task[outlast.Run]:
 
 
 @pytest.mark.parametrize("live", [False, True], ids=["parked", "live"])
-def test_paused(*, live: bool) -> None:
+def test_paused(world: World, *, live: bool) -> None:
     """A pause does not wait for the batch; on resume its results are fetched, and paid once."""
-    world = World(hourly)
 
     async def main(app: outlast.Outlast) -> outlast.Run:
         driving = await napping(app) if live else None
@@ -157,13 +161,11 @@ def test_paused(*, live: bool) -> None:
     assert run.answer == [f"re: {word}" for word in WORDS]
     assert len(world.model.batches) == 1
     assert not events(world, ModelCallInDoubt)
-    world.loop.close()
 
 
 @pytest.mark.parametrize("live", [False, True], ids=["parked", "live"])
-def test_cancelled(*, live: bool) -> None:
+def test_cancelled(world: World, *, live: bool) -> None:
     """A run that is cancelled ends at once; its calls are in doubt, and charged in full."""
-    world = World(hourly)
 
     async def main(app: outlast.Outlast) -> outlast.Run:
         driving = await napping(app) if live else None
@@ -181,12 +183,10 @@ def test_cancelled(*, live: bool) -> None:
     assert {state.status for state in states.values()} == {"cancelled"}
     assert events(world, ModelCallInDoubt).total() == len(WORDS)
     assert sum(state.spend.nano for state in states.values()) >= world.model.billed_nano
-    world.loop.close()
 
 
-def test_drained() -> None:
+def test_drained(world: World) -> None:
     """A worker that ends does not wait for a batch: its runs are parked for the next one."""
-    world = World(hourly)
 
     async def main(app: outlast.Outlast) -> outlast.Run:
         driving = await napping(app)
@@ -204,7 +204,6 @@ def test_drained() -> None:
 
     assert lived(world, later).answer == [f"re: {word}" for word in WORDS]
     assert len(world.model.batches) == 1
-    world.loop.close()
 
 
 def test_a_worker_wakes_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
