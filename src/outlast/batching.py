@@ -3,7 +3,7 @@
     submit ─┐                                              fetch ─┐
     submit ─┼─▶ a moment ──▶ one batch ──▶ its id          fetch ─┴─▶ one look ──▶ the results
     submit ─┘                                                    │
-                                                                 └─ not yet ──▶ when the next look is
+                                                                 └─ not yet ──▶ the next look
 
 Which call is in which batch is written down by whoever submits; nothing here outlives a process.
 """

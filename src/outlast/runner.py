@@ -230,7 +230,7 @@ class Runner:
         self._clock = clock
         self._redact = redact
         self._spawn = spawn
-        self.batches = Batches(model, clock=lambda: self._clock())
+        self.batches = Batches(model, clock=lambda: self._clock())  # noqa: PLW0108  (it may be set)
         self._live = 0
         self._free_at = 0.0
         self.workshop: Workshop | None = None

@@ -128,7 +128,9 @@ def test_parked_between_looks() -> None:
         events = [record.event for record in long.world.journal.read(run_stream(run_id))]
         parks = [event for event in events if isinstance(event, RunParked)]
         assert 20 < len(parks) <= model.polls
-        assert {event.why for event in parks} <= {f"waiting for batch {b.id}" for b in model.batches}
+        assert {event.why for event in parks} <= {
+            f"waiting for batch {b.id}" for b in model.batches
+        }
         assert sum(isinstance(event, RunWoken) for event in events) == len(parks)
 
 
