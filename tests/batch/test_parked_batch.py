@@ -39,8 +39,8 @@ def hourly(request: dict[str, Any], attempt: int) -> Turn:
 
 
 def soon(request: dict[str, Any], attempt: int) -> Turn:
-    """Answer after less than a minute."""
-    return say(f"re: {last_text(request)}", total_s=33)
+    """Answer after half a minute."""
+    return say(f"re: {last_text(request)}", total_s=26)
 
 
 @pytest.fixture
