@@ -189,7 +189,7 @@ class World(msgspec.Struct, frozen=True, kw_only=True):
     halted: tuple[str, ...] = ()
     """Why child runs were stopped, on which calls of tools wait: the run is stopped with them."""
     asleep: Mapping[str, Sleep] = {}
-    """Those of the calls in flight that are runs which wait themselves, and for what."""
+    """Those in flight that wait themselves, and for what: child runs, and calls in batches."""
     called: bool = False
     """Something below a parked run is to be driven, so it is, before its time."""
     draining: bool = False

@@ -15,7 +15,7 @@ that follows from it share one commit.
 | a tool use without a result | wait |
 | a tool use that is a run of its own, which was stopped | stopped with it |
 | a failed attempt worth repeating | wait for its time, then ask again |
-| nothing in flight, and long to wait | the run is parked; see `park` |
+| nothing in flight that does not wait itself, and long to wait | the run is parked; see `park` |
 | a tool use that a person has to allow | asked, and waited for |
 | a failed attempt that only a person can mend | the run stops, saying why |
 | a failed attempt not worth repeating, or one too many | the run fails, saying why |

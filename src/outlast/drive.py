@@ -83,7 +83,7 @@ class Outcomes(msgspec.Struct, frozen=True):
     news: tuple[Record, ...] = ()
     """What others appended since, all of them outside events."""
     asleep: Mapping[str, Sleep] = {}
-    """Those in flight that are runs which wait themselves."""
+    """Those in flight that wait themselves."""
     draining: bool = False
     """The driver is about to end."""
     halted: tuple[tuple[str, str], ...] = ()

@@ -232,7 +232,7 @@ class Run:
 
         With `batch`, every call of the model that these runs make goes through the Message Batches
         API, which costs half as much and may take up to a day: calls that are made at about the
-        same time are one batch.
+        same time are one batch.  While that goes on the runs are parked, from look to look.
 
         Args:
             who: what to run.

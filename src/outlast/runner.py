@@ -34,7 +34,7 @@ from outlast.actions import (
     Work,
 )
 from outlast.agent import Agent
-from outlast.batching import Batches, Place
+from outlast.batching import Batches, Later, Place
 from outlast.blocks import encoded
 from outlast.budget import BILLED, Limits, line, place, posting
 from outlast.caching import marked
@@ -230,7 +230,7 @@ class Runner:
         self._clock = clock
         self._redact = redact
         self._spawn = spawn
-        self.batches = Batches(model)
+        self.batches = Batches(model, clock=lambda: self._clock())  # noqa: PLW0108  (it may be set)
         self._live = 0
         self._free_at = 0.0
         self.workshop: Workshop | None = None
@@ -400,7 +400,7 @@ class _Leg:
         self._above = above
         self._tree = Tree(run_id, who.budget.limits)
         self.asleep: dict[str, Sleep] = {}
-        """The child runs that wait themselves, by what is known of them while in flight."""
+        """What is in flight and waits itself, by its `call_id`: child runs, and batches."""
         self._durable_at = time.monotonic()
         """When the last commit was begun, by the monotonic clock."""
         self._listening = asyncio.Event()
@@ -729,7 +729,7 @@ class _Leg:
             raise trouble
 
     def _awake(self) -> bool:
-        """Return whether anything is in flight that is no run which waits itself."""
+        """Return whether anything is in flight that does not wait itself."""
         return any(self._called[task].call_id not in self.asleep for task in self._tasks)
 
     def _parks(self, actions: Sequence[Action]) -> bool:
@@ -998,19 +998,35 @@ class _Leg:
         return batched(call, place)
 
     async def _fetch(self, call: FetchReply) -> Outcome:
-        began = time.monotonic_ns()
+        """Wait for a batch; while that goes on, until the next look, this is asleep."""
+
+        def later(until: int) -> None:
+            why = f"waiting for batch {call.batch_id}"
+            self.asleep[call.call_id] = Sleep(until=until, why=why)
+            self.nudge()
+
         try:
-            reply = await self._runner.batches.fetch(Place(call.batch_id, call.custom_id))
-            return answered(call, reply, latency_ms=(time.monotonic_ns() - began) // 1_000_000)
+            return await self._fetched(call, later)
+        finally:
+            self.asleep.pop(call.call_id, None)
+
+    async def _fetched(self, call: FetchReply, later: Later) -> Outcome:
+        place = Place(call.batch_id, call.custom_id)
+        try:
+            reply = await self._runner.batches.fetch(place, called_at=call.called_at, later=later)
+            return answered(call, reply, latency_ms=self._age(call) // 1_000_000)
         except ModelFailure as failure:
             return not_answered(call, failure)
         except BatchNotFetched as error:
-            age = self._runner._clock() - call.called_at  # noqa: SLF001
-            if error.kind != "not_found" or age < RESULTS_NS:
+            if error.kind != "not_found" or self._age(call) < RESULTS_NS:
                 raise
             return not_answered(
                 call, ModelFailure("timeout", f"nobody fetched it in time: {error}")
             )
+
+    def _age(self, call: FetchReply) -> int:
+        """Return how long ago a call was started, in nanoseconds."""
+        return max(0, self._runner._clock() - call.called_at)  # noqa: SLF001
 
     def _request(self, call: CallModel) -> Request:
         blob = self._runner._journal.blob  # noqa: SLF001

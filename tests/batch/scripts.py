@@ -63,3 +63,8 @@ def sending(batch: dict[str, Any], number: int) -> Fault | None:
         "forbidden": faults.forbidden(),
     }
     return spoiled.get(word) if number == 1 else None
+
+
+def brief(request: dict[str, Any], attempt: int) -> Turn:
+    """Answer after a few seconds."""
+    return say(f"re: {last_text(request)}", total_s=3)

@@ -172,19 +172,19 @@ def test_a_batch_that_was_not_taken_fails_each_call(kind: Any) -> None:
 
 
 def test_one_poll_for_all_ever_less_often() -> None:
-    """A batch is asked about once at a time, whoever waits for it, and at last once a minute."""
+    """A batch is asked about once, whoever waits, soon at first and at last every ten minutes."""
 
     async def main() -> None:
         claude = Claude(lasts_s=4 * HOUR_S)
-        batches = Batches(claude, Pace(first_s=1, slowest_s=60))
+        batches = Batches(claude)
         places = await asyncio.gather(*(batches.submit(request(number)) for number in range(50)))
         replies = await asyncio.gather(*(batches.fetch(place) for place in places))
         assert [each.message_id for each in replies] == [place.custom_id for place in places]
         waits = [round(b - a, 2) for a, b in zip(claude.polls, claude.polls[1:], strict=False)]
         assert waits == sorted(waits)
         assert waits[0] == pytest.approx(1.5, abs=0.01)
-        assert waits[-1] == pytest.approx(60, abs=0.01)
-        assert len(claude.polls) < 4 * 60 + 12
+        assert waits[-1] == pytest.approx(600, abs=0.01)
+        assert len(claude.polls) < 4 * 6 + 30
         assert claude.downloads == 1
 
     played(main)
@@ -277,6 +277,110 @@ def test_a_batch_that_nobody_waits_for_is_not_polled() -> None:
         await asyncio.sleep(2 * HOUR_S)
         assert len(claude.polls) == before
         assert (await batches.fetch(place)).message_id == place.custom_id
+
+    played(main)
+
+
+def clocked(claude: Claude, pace: Pace | None = None) -> Batches:
+    """Return batches whose clock is that of the loop."""
+    return Batches(claude, pace, clock=lambda: int(claude.now * 1e9))
+
+
+def test_who_waits_is_told_when_the_next_look_is() -> None:
+    """Who left comes back at no cost, is told at once, and shares the next look with others."""
+
+    async def main() -> None:
+        claude = Claude()
+        batches = clocked(claude)
+        places = await asyncio.gather(*(batches.submit(request(number)) for number in range(3)))
+        told: list[int] = []
+        first = asyncio.ensure_future(batches.fetch(places[0], later=told.append))
+        await asyncio.sleep(100)
+        first.cancel()
+        looked = len(claude.polls)
+        assert len(told) == looked
+        assert told == sorted(told)
+        next_s = told[-1] / 1e9
+        again: list[int] = []
+        left = [asyncio.ensure_future(batches.fetch(each, later=again.append)) for each in places]
+        await asyncio.sleep(0.1)
+        assert again == [told[-1]] * 3
+        for each in left:
+            each.cancel()
+        await asyncio.sleep(next_s - claude.now)
+        back = [asyncio.ensure_future(batches.fetch(each, later=again.append)) for each in places]
+        await asyncio.sleep(2)
+        assert len(claude.polls) == looked + 1
+        assert len(again) == 6
+        assert len(set(again)) == 2
+        for each in back:
+            each.cancel()
+        await asyncio.sleep(1)
+
+    played(main)
+
+
+def test_a_look_that_nobody_waited_for_was_one() -> None:
+    """Who leaves while the API is asked, and comes again, does not ask it again at once."""
+
+    class Slow(Claude):
+        async def batch_ended(self, batch_id: str) -> bool:
+            ended = await super().batch_ended(batch_id)
+            await asyncio.sleep(3)
+            return ended
+
+    async def main() -> None:
+        claude = Slow()
+        batches = clocked(claude)
+        place = await batches.submit(request(1))
+        for _ in range(20):
+            waiting = asyncio.ensure_future(batches.fetch(place))
+            await asyncio.sleep(2)
+            waiting.cancel()
+        await asyncio.sleep(1)
+        assert len(claude.polls) < 9
+        assert min(b - a for a, b in zip(claude.polls, claude.polls[1:], strict=False)) > 2.5
+
+    played(main)
+
+
+def test_the_age_of_a_batch_of_another_process() -> None:
+    """Who comes to an old batch looks at once, and then as seldom as is right for its age."""
+
+    async def main() -> None:
+        claude = Claude()
+        place = await clocked(claude).submit(request(1))
+        await asyncio.sleep(HOUR_S / 2)
+        told: list[int] = []
+        fetching = clocked(claude).fetch(place, called_at=0, later=told.append)
+        waiting = asyncio.ensure_future(fetching)
+        await asyncio.sleep(2)
+        assert len(claude.polls) == 1
+        assert told[0] / 1e9 - claude.polls[0] == pytest.approx(450, abs=1)
+        waiting.cancel()
+        await asyncio.sleep(1)
+
+    played(main)
+
+
+def test_an_outage_is_one_however_often_they_come_back() -> None:
+    """Looks that fail are counted though nobody waited in between."""
+
+    async def main() -> None:
+        claude = Claude()
+        batches = clocked(claude, Pace(failures=5))
+        place = await batches.submit(request(1))
+        claude.wrong = [ModelFailure("unavailable", "no") for _ in range(9)]
+        for _ in range(4):
+            told: list[int] = []
+            waiting = asyncio.ensure_future(batches.fetch(place, later=told.append))
+            while not told:  # noqa: ASYNC110  (of another task)
+                await asyncio.sleep(0.1)
+            waiting.cancel()
+            await asyncio.sleep(told[-1] / 1e9 - claude.now)
+        with pytest.raises(BatchNotFetched):
+            await batches.fetch(place)
+        assert len(claude.polls) == 5
 
     played(main)
 

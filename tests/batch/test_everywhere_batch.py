@@ -17,6 +17,8 @@ from outlast.events import (
     ModelCallBatched,
     ModelCallInDoubt,
     ModelCallSucceeded,
+    RunParked,
+    RunWoken,
 )
 from outlast.journal import run_stream
 from outlast.models.script import Turn, last_text, say, tool_use, turn_number
@@ -33,11 +35,20 @@ async def keep(word: str, context: outlast.ToolContext) -> str:
 
 
 def script(request: dict[str, Any], attempt: int) -> Turn:
-    """Answer after an hour, so that every batch takes its time."""
+    """Answer after a minute, so that who waits for a batch is parked, and more than once."""
+    return paced(request, 60)
+
+
+def hourly(request: dict[str, Any], attempt: int) -> Turn:
+    """Answer after an hour."""
+    return paced(request, 3_600)
+
+
+def paced(request: dict[str, Any], total_s: float) -> Turn:
     asked = last_text(request)
     if asked.startswith("use") and turn_number(request) == 1:
-        return say(tool_use("keep", {"word": asked}), total_s=3_600)
-    return say(f"re: {asked}", total_s=1_800)
+        return say(tool_use("keep", {"word": asked}), total_s=total_s)
+    return say(f"re: {asked}", total_s=total_s / 2)
 
 
 AGENT = outlast.Agent("keeper", model="claude-haiku-5-5", tools=[keep], max_tokens=512)
@@ -58,7 +69,7 @@ def points(whole: Played) -> list[Point]:
     assert life is not None
     appends = range(1, life.appends + 1)
     return [
-        *(("step", number) for number in range(1, whole.steps + 1, 1 if SOAK else 2)),
+        *(("step", number) for number in range(1, whole.steps + 1, 1 if SOAK else 4)),
         *((where, number) for number in appends for where in ("before append", "after append")),
     ]
 
@@ -98,14 +109,29 @@ def check(played: Played, whole: Played) -> None:
 
 
 def test_uninterrupted(whole: Played) -> None:
-    """One batch for each turn, one request for each call, one poll at a time, nothing in doubt."""
+    """One batch for each turn, one request for each call, one look at a time, nothing in doubt."""
     check(whole, whole)
     model = whole.world.model
     assert [len(batch.results) for batch in model.batches] == [3, 2]
     assert len(whole.world.answers) == 5
-    assert model.polls < 120, "a batch of an hour and one of half of that, a poll a minute at last"
     charged = sum(run.spend.nano for run in whole.world.states().values())
     assert model.billed_nano == charged
+
+
+def test_parked_between_looks() -> None:
+    """Batches of hours cost few requests, and for each look two events of each run that waits."""
+    long = Played(hourly, FLOW, INPUTS)
+    check(long, long)
+    model = long.world.model
+    assert model.polls < 60, "a quarter of the age between two looks, and at last ten minutes"
+    for run_id in long.world.states():
+        events = [record.event for record in long.world.journal.read(run_stream(run_id))]
+        parks = [event for event in events if isinstance(event, RunParked)]
+        assert 20 < len(parks) <= model.polls
+        assert {event.why for event in parks} <= {
+            f"waiting for batch {b.id}" for b in model.batches
+        }
+        assert sum(isinstance(event, RunWoken) for event in events) == len(parks)
 
 
 def test_every_point(whole: Played) -> None:
