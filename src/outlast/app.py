@@ -1005,16 +1005,12 @@ class Outlast:
                 if self._waiting.get(run_id) is waiting:
                     del self._waiting[run_id]
 
-    async def worked(self, run_id: str, who: Who, *, force: bool = False, worker: str = "") -> Run:
+    async def _worked(self, run_id: str, who: Who, *, force: bool = False, worker: str = "") -> Run:
         """Drive a run to rest, as a worker does: at once, or not at all.
 
         The `worker` of that id has its lease meanwhile.  With `force` it is taken from a driver
-        that may still live, too, and so are all runs below.
-
-        Raises:
-            Busy: somebody else drives it.
-            Fenced: somebody else took it over.
-
+        that may still live, too, and so are all runs below.  Where somebody else drives it, or
+        takes it over, that is raised as `Busy` or `Fenced`.
         """
         if force:
             self._forced.add(run_id)
@@ -1025,11 +1021,11 @@ class Outlast:
             self._leased.pop(run_id, None)
             self._forced.discard(run_id)
 
-    def begin_work(self, work: Coroutine[Any, Any, T]) -> Future[T]:
+    def _begin_work(self, work: Coroutine[Any, Any, T]) -> Future[T]:
         """Let a worker's coroutine run on the application's own loop; return its future."""
         return self._background.begin(work)
 
-    def employ(
+    def _employ(
         self, nudge: Callable[[], None], workshop: Workshop, *, end: Callable[[], None]
     ) -> None:
         """Take note of a worker that is told when there is something to drive."""
@@ -1038,7 +1034,7 @@ class Outlast:
         self._own.workshop = self._own.workshop or workshop
         self._own.draining = False
 
-    def dismiss(self, nudge: Callable[[], None]) -> None:
+    def _dismiss(self, nudge: Callable[[], None]) -> None:
         """Forget a worker that has ended."""
         if nudge in self._called:
             self._called.remove(nudge)
@@ -1047,14 +1043,14 @@ class Outlast:
             self._own.workshop.close()
             self._own.workshop = None
 
-    def drain(self) -> None:
+    def _drain(self) -> None:
         """Begin nothing more on the application's own loop: its runs are parked."""
         self._own.drain()
         for waiting in [*self._waiting.values()]:
             waiting.nudge()
 
-    async def ended(self, run_id: str, *, force: bool = False) -> Run:
-        """End a run that was cancelled, which takes none of its code; `force` as for `worked`."""
+    async def _end_told(self, run_id: str, *, force: bool = False) -> Run:
+        """End a run that was cancelled, which takes none of its code; `force` as for `_worked`."""
         if force:
             self._forced.add(run_id)
         try:

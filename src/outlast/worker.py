@@ -86,6 +86,8 @@ _NOBODY: Final = nobody()
 
 _CANNOT: Final = "cannot be driven:"
 
+# ruff: noqa: SLF001  (what a worker needs of its application is nobody else's)
+
 _LOG: Final = logging.getLogger("outlast.worker")
 
 
@@ -232,7 +234,7 @@ class Worker:
         """Begin to work, in threads of its own."""
         if self._thread is not None:
             raise UsageError("this worker was started before; make another one")
-        self._app.employ(self.nudge, Workshop(), end=self.end)
+        self._app._employ(self.nudge, Workshop(), end=self.end)
         self._thread = threading.Thread(target=self._serve, name="outlast-worker", daemon=True)
         self._thread.start()
 
@@ -484,7 +486,7 @@ class Worker:
         self._claimed.pop(row.id, None)
         self._tell(row, None)
         with self._lock:
-            future = self._app.begin_work(self._drive(row, who, force=force))
+            future = self._app._begin_work(self._drive(row, who, force=force))
             self._driven[row.id] = _Driven(row, future)
         future.add_done_callback(lambda done: self._rests(row, done))
 
@@ -548,9 +550,9 @@ class Worker:
     async def _drive(self, row: RunRow, who: Who, *, force: bool) -> Run | None:
         try:
             if who is _NOBODY:
-                run = await self._app.ended(row.id, force=force)
+                run = await self._app._end_told(row.id, force=force)
             else:
-                run = await self._app.worked(row.id, who, force=force, worker=self.id)
+                run = await self._app._worked(row.id, who, force=force, worker=self.id)
         except (Busy, Conflict, Fenced):
             return None  # somebody else drives it
         except StoreError as error:
@@ -604,7 +606,7 @@ class Worker:
 
     def _drain(self) -> None:
         """Let what is driven come to a rest, and give up what does not."""
-        self._app.drain()
+        self._app._drain()
         began = time.monotonic()
         while self.driven() and time.monotonic() < began + self._grace_s:
             time.sleep(0.02)
@@ -615,7 +617,7 @@ class Worker:
         began = time.monotonic()
         while self.driven() and time.monotonic() < began + PATIENCE_S:
             time.sleep(0.02)
-        self._app.dismiss(self.nudge)
+        self._app._dismiss(self.nudge)
         if self._leased:
             self._leased = False
             try:

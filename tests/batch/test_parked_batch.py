@@ -191,7 +191,7 @@ def test_drained(world: World) -> None:
     async def main(app: outlast.Outlast) -> outlast.Run:
         driving = await napping(app)
         began = world.loop.time()
-        app.drain()
+        app._drain()
         run = await driving
         assert world.loop.time() - began < 2
         return run

@@ -267,7 +267,7 @@ def steps(whole: Seen, each: int) -> range:
 def test_drained_anywhere(whole: Seen) -> None:
     """Wherever its worker is shut down, everything soon rests, and the next one goes on with it."""
     for number, then in zip(steps(whole, 17), cycle((worked, slept, worked))):
-        seen = Meddled(number, Outlast.drain, then)
+        seen = Meddled(number, Outlast._drain, then)
         try:
             assert "running" not in seen.between.values(), seen.between
             assert then is worked or seen.took_s < 2, "what was in flight took no longer"

@@ -154,14 +154,14 @@ def test_who_is_frozen_before_its_first_word(apps: Apps, clock: Clock, leased: s
     Frozen(there, leased=leased, begun=False)
     worker = Worker(here, [once], lease=LEASE_S)
     tries = 0
-    worked = here.worked
+    worked = here._worked
 
     async def counted(run_id: str, who: Any, **more: Any) -> outlast.Run:
         nonlocal tries
         tries += 1
         return await worked(run_id, who, **more)
 
-    here.worked = counted  # type: ignore[method-assign]
+    here._worked = counted  # type: ignore[method-assign]
     for _ in range(2):
         probe(worker, clock, LEASE_S / 3)
     assert tries <= 2
@@ -216,7 +216,7 @@ def test_a_frozen_child_goes_with_its_root(clock: Clock, tmp_path: Path) -> None
     path = tmp_path / "r.db"
     with app_at(store_at(path)) as there, app_at(store_at(path)) as here:
         there.start(above, run_id="r")
-        assert here.worked  # the first life gets as far as its children, and stops there
+        assert here._worked  # the first life gets as far as its children, and stops there
         begun = asyncio.run(_half(there, above))
         assert begun
         Frozen(there, leased="other")
@@ -233,7 +233,7 @@ def test_a_frozen_child_goes_with_its_root(clock: Clock, tmp_path: Path) -> None
 
 async def _half(app: outlast.Outlast, who: Any) -> bool:
     """Drive a run until its children exist."""
-    task = asyncio.create_task(app.worked("r", who))
+    task = asyncio.create_task(app._worked("r", who))
     while len(app.journal.below("r")) < 2:
         await asyncio.sleep(0.001)
         if task.done():

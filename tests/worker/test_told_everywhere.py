@@ -91,7 +91,7 @@ class Taken:
     async def work(self, app: outlast.Outlast) -> outlast.Run:
         """Do what a worker does: drive it whenever it is due, until it rests."""
         for _ in range(100):
-            run = await app.worked("r", self.who)
+            run = await app._worked("r", self.who)
             if run.status in ENDED or run.status == "paused":
                 return run
             wake_at = run.wake_at or 0

@@ -271,7 +271,7 @@ def test_what_fails_to_be_driven_is_left_and_tried_again(tmp_path: Path, clock: 
     """It is tried once, and again when something happens to it, and after a minute."""
     tries = 0
     with app_at(store_at(tmp_path / "r.db"), on_change="refuse") as app:
-        worked = app.worked
+        worked = app._worked
 
         async def broken(
             run_id: str, who: Any, *, force: bool = False, worker: str = ""
@@ -283,7 +283,7 @@ def test_what_fails_to_be_driven_is_left_and_tried_again(tmp_path: Path, clock: 
             raise LookupError("no flow fits")
 
         mended = False
-        app.worked = broken  # type: ignore[method-assign]
+        app._worked = broken  # type: ignore[method-assign]
         app.start(once, "x", run_id="r")
         app.start(once, "y", run_id="other")
         worker = Worker(app, [once])
@@ -312,7 +312,7 @@ def test_two_that_cannot_drive_it_do_not_take_turns_in_saying_so(
         ) -> outlast.Run:
             raise LookupError("no flow fits")
 
-        has.worked = broken  # type: ignore[method-assign]
+        has._worked = broken  # type: ignore[method-assign]
         has.start(strange, "x", run_id="r")
         workers = Worker(has, [strange]), Worker(lacks, [once])
         for _ in range(int(5 * RETRY_S)):
@@ -362,7 +362,7 @@ def test_a_run_whose_why_cannot_be_written_is_not_tried_again_and_again(
     def unsaid(*_: Any) -> None:
         raise outlast.errors.JournalDamaged("run:r", seq=2, why="it is gone")
 
-    app.worked = broken  # type: ignore[method-assign]
+    app._worked = broken  # type: ignore[method-assign]
     monkeypatch.setattr("outlast.worker.leave", unsaid)
     app.start(once, "x", run_id="r")
     live(Worker(app, [once]), clock, 10)
@@ -375,7 +375,7 @@ def test_a_run_whose_why_cannot_be_written_is_not_tried_again_and_again(
 def held(app: outlast.Outlast) -> tuple[threading.Event, list[str]]:
     """Let no run end before an event; return that, and the runs that were begun."""
     open_, begun = threading.Event(), []
-    worked = app.worked
+    worked = app._worked
 
     async def waiting(
         run_id: str, who: Any, *, force: bool = False, worker: str = ""
@@ -385,7 +385,7 @@ def held(app: outlast.Outlast) -> tuple[threading.Event, list[str]]:
             await asyncio.sleep(0.001)
         return await worked(run_id, who, force=force)
 
-    app.worked = waiting  # type: ignore[method-assign]
+    app._worked = waiting  # type: ignore[method-assign]
     return open_, begun
 
 
