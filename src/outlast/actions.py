@@ -194,6 +194,8 @@ class World(msgspec.Struct, frozen=True, kw_only=True):
     """Something below a parked run is to be driven, so it is, before its time."""
     draining: bool = False
     """The driver is about to end, so nothing more is begun."""
+    uncommitted: bool = False
+    """What came of calls is not written yet, and would be lost with the process."""
     redact: Redact = same
     """What is told of arguments that do not fit goes through it: a validator may say anything."""
 

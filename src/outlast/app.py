@@ -86,6 +86,9 @@ T = TypeVar("T")
 
 _RUN_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@/-]{0,199}(~[0-9a-f]{12})?")
 """What a run can be called, and a fork of it."""
+_FIRST: Final = 1971
+_LAST: Final = 2200
+"""The years of which a time fits into nanoseconds, with some room."""
 _POLL_S: Final = 0.1
 _NOBODY: Final = nobody()
 AT_ONCE_S: Final = -1.0
@@ -133,6 +136,7 @@ class Outlast:
         redact: Callable[[str], str] | None = None,
         on_change: OnChange = "recorded",
     ) -> None:
+        self._client, self._given, self._deps = client, model, deps
         self._redact = same if redact is None else checked(redact)
         self._on_change = _checked_change(on_change)
         self._seen: dict[str, Who] = {}
@@ -168,6 +172,21 @@ class Outlast:
                 look=self._signals.look,
             )
             for inline in (True, False)
+        )
+
+    def _beside(self, journal: Journal, model: Model | None) -> Outlast:
+        """Return another application with the same settings, on another store.
+
+        It asks what this one was given, and `model` where it was given nothing.
+        """
+        own = self._given is not None or self._client is not None
+        return Outlast(
+            journal,
+            client=self._client,
+            model=self._given if own else model,
+            deps=self._deps,
+            redact=None if self._redact is same else self._redact,
+            on_change=self._on_change,
         )
 
     @property
@@ -1028,7 +1047,17 @@ class Outlast:
     def _employ(
         self, nudge: Callable[[], None], workshop: Workshop, *, end: Callable[[], None]
     ) -> None:
-        """Take note of a worker that is told when there is something to drive."""
+        """Take note of a worker that is told when there is something to drive.
+
+        Raises:
+            UsageError: there is one; it would be drained with the other.
+
+        """
+        if self._called:
+            raise UsageError(
+                "this application has a worker at work; give a second one an Outlast of its own, "
+                "or the first one a greater at_once"
+            )
         self._called.append(nudge)
         self._ends.append(end)
         self._own.workshop = self._own.workshop or workshop
@@ -1353,6 +1382,8 @@ def _instant(run_at: datetime) -> int:
             f"run_at={run_at!r}: give a datetime with a time zone, such as "
             "datetime(2026, 12, 24, 18, tzinfo=ZoneInfo('Europe/Berlin'))"
         )
+    if not _FIRST <= run_at.year <= _LAST:
+        raise UsageError(f"run_at={run_at}: give a time between the years {_FIRST} and {_LAST}")
     return int(run_at.timestamp()) * 1_000_000_000 + run_at.microsecond * 1_000
 
 

@@ -36,7 +36,7 @@ from outlast.logs import Place, placed
 from outlast.redaction import Redact, redacted, same, within
 from outlast.results import Unshowable, json_text, shown
 from outlast.tools import MAX_RESULT_BYTES, Tool, ToolContext
-from outlast.workshop import Workshop
+from outlast.workshop import Shop, named
 
 
 async def call_tool(  # noqa: PLR0913  (what a call needs from outside)
@@ -50,7 +50,7 @@ async def call_tool(  # noqa: PLR0913  (what a call needs from outside)
     redact: Redact = same,
     seq: int = 0,
     spawn: Callable[[Any, Any], Awaitable[Any]] | None = None,
-    workshop: Workshop | None = None,
+    workshop: Shop | None = None,
 ) -> ToolCallSucceeded | ToolCallFailed | ToolCallInDoubt:
     """Run the tool and return the outcome of the call; only a cancellation is raised.
 
@@ -96,7 +96,7 @@ async def call_step(  # noqa: PLR0913  (what a call needs from outside)
     deps: Any,
     put_blob: Put,
     redact: Redact = same,
-    workshop: Workshop | None = None,
+    workshop: Shop | None = None,
 ) -> StepFinished:
     """Call the function of a step and return its outcome; only a cancellation is raised."""
     declared = function if isinstance(function, Tool) else None
@@ -187,7 +187,7 @@ Came: TypeAlias = tuple[Any, BaseException | None]
 
 
 async def _run(
-    declared: Tool[..., Any] | _Work, arguments: dict[str, Any], workshop: Workshop | None
+    declared: Tool[..., Any] | _Work, arguments: dict[str, Any], workshop: Shop | None
 ) -> Came:
     """Run the function; raise `TimeoutError` only when its time is over."""
     task = asyncio.current_task()
@@ -210,9 +210,9 @@ async def _run(
 
 
 async def _awaited_in(
-    workshop: Workshop | None, function: Callable[..., Any], arguments: dict[str, Any]
+    workshop: Shop | None, function: Callable[..., Any], arguments: dict[str, Any]
 ) -> Came:
-    work = _awaited(function, arguments)
+    work = named(_awaited(function, arguments), getattr(function, "__qualname__", ""))
     return await (work if workshop is None else workshop.run(work))
 
 

@@ -769,7 +769,7 @@ def _lost_tool(ask: Conversation, pending: Pending, declared: Tool[..., object] 
     )
 
 
-def _start_tool(  # noqa: PLR0913, PLR0917  (what a call is made of)
+def _start_tool(  # noqa: PLR0911, PLR0913, PLR0917  (what a call is made of)
     state: RunState,
     ask: Conversation,
     pending: Pending,
@@ -790,6 +790,8 @@ def _start_tool(  # noqa: PLR0913, PLR0917  (what a call is made of)
         if edited != NULL:
             told = f"A person changed the arguments, and nothing was called: {told}"
         return _not_called(ask, pending, call_id, "invalid_arguments", told)
+    if asked is None and callable(declared.approval) and world.uncommitted:
+        return Step(actions=(Sleep(until=now),))  # what was paid for is written before it is called
     if asked is None and declared.needs_approval(given):
         return _request(ask, pending, declared, call_id, now)
     if asked is not None and (step := _unapproved(ask, pending, call_id, asked, now)) is not None:

@@ -227,7 +227,7 @@ def _plan(
     actions: tuple[Action, ...] = ()
     in_flight = world.in_flight
     while True:
-        step = _decided(state, who, place.now, _with(world, in_flight))
+        step = _decided(state, who, place.now, _with(world, in_flight, uncommitted=bool(events)))
         actions += step.actions
         if not step.events:
             begun = [one.call_id for one in step.actions if not isinstance(one, Sleep | Interrupt)]
@@ -256,8 +256,8 @@ def _decided(state: RunState, who: Agent | Flow[..., Any], now: int, world: Worl
     return decide(state, who, now, world)
 
 
-def _with(world: World, in_flight: frozenset[str]) -> World:
-    return replace(world, in_flight=in_flight)
+def _with(world: World, in_flight: frozenset[str], *, uncommitted: bool) -> World:
+    return replace(world, in_flight=in_flight, uncommitted=uncommitted)
 
 
 def _folded(state: RunState, events: tuple[AnyEvent, ...], place: _Place) -> RunState:

@@ -116,7 +116,7 @@ from outlast.redaction import Redact, same
 from outlast.run import Run, run_of
 from outlast.signals import Live
 from outlast.state import ENDED, RunState, fold, row
-from outlast.workshop import Workshop
+from outlast.workshop import Checked, Shop, Workshop
 
 T = TypeVar("T")
 
@@ -691,6 +691,14 @@ class _Leg:
                 raise
             return given_up(action)
 
+    def _shop(self) -> Shop | None:
+        """Return where coroutine functions are called: there they may have to wait for their turn.
+
+        By then another driver may have the run.
+        """
+        shop = self._runner.workshop
+        return None if shop is None else Checked(shop, self._check_fence)
+
     def _check_fence(self) -> None:
         """Begin nothing that was intended long ago: the process may have been frozen since.
 
@@ -887,7 +895,7 @@ class _Leg:
             deps=self._runner._deps,  # noqa: SLF001
             put_blob=self._runner._journal.put_blob,  # noqa: SLF001
             redact=self._runner._redact,  # noqa: SLF001
-            workshop=self._runner.workshop,
+            workshop=self._shop(),
         )
 
     async def _drive_child(self, call: DriveChild) -> StepFinished | None:
@@ -957,7 +965,7 @@ class _Leg:
             seq=self._intents.pop(action.call_id, 0),
             spawn=spawn if action.child else None,
             # A child is driven on the loop of its parent.
-            workshop=None if action.child else self._runner.workshop,
+            workshop=None if action.child else self._shop(),
         )
         if wrong:
             raise wrong[0]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Awaitable, Callable
+from copy import deepcopy
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import cached_property, update_wrapper
@@ -29,7 +30,7 @@ from typing import (
 import msgspec
 
 from outlast.durations import expiry
-from outlast.errors import InvalidTool
+from outlast.errors import InvalidTool, UsageError
 from outlast.events import Effect
 
 if TYPE_CHECKING:
@@ -113,7 +114,10 @@ class Tool(Generic[P, R]):
         self.timeout_s = timeout_s
         self.max_result_bytes = max_result_bytes
         self.approval = approval
-        self.approval_ns = expiry(approval_expires)
+        try:
+            self.approval_ns = expiry(approval_expires)
+        except UsageError as error:
+            raise InvalidTool(f"tool {self.name!r}: approval_expires: {error}") from error
         self.agent: Any = None
         _check(self)
 
@@ -156,8 +160,8 @@ class Tool(Generic[P, R]):
         if not callable(self.approval):
             return self.approval is not None
         try:
-            return bool(self.approval(**given))
-        except Exception:  # noqa: BLE001  (unknown is never good)
+            return bool(self.approval(**deepcopy(given)))  # it decides about them, and no more
+        except (Exception, SystemExit):  # noqa: BLE001  (unknown is never good)
             return True
 
     @property
@@ -211,7 +215,8 @@ def tool(  # noqa: PLR0913  (all but one are keywords)
         timeout_s: seconds after which the call is given up, default 60; `None` waits for ever.
         max_result_bytes: how much of a result Claude gets, default 65,536 bytes of UTF-8.
         approval: which calls a person has to allow before they are made: `"always"`, or a function
-            that is given the arguments by name and returns whether; none by default.  The run
+            that is given the arguments by name and returns whether; none by default.  It is called
+            where runs are driven, perhaps more than once, so it has to be quick.  The run
             waits without a process, and Claude is told of a denial.
         approval_expires: for how long a person may, as seconds, a `timedelta` or such as `"3d"`;
             default a week.  After that the call is denied.  `None` waits for ever.
@@ -266,6 +271,11 @@ def _check(declared: Tool[Any, Any]) -> None:
         raise InvalidTool(
             f"tool {declared.name!r}: approval is {declared.approval!r}; give 'always', or a "
             "function of the tool's arguments that returns whether a person has to allow the call"
+        )
+    if inspect.iscoroutinefunction(declared.approval):
+        raise InvalidTool(
+            f"tool {declared.name!r}: approval is an async function; give a plain one, which is "
+            "quick and looks at nothing but the arguments"
         )
     if declared.max_result_bytes < 1:
         raise InvalidTool(

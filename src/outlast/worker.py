@@ -57,6 +57,9 @@ LOOK_S: Final = 0.5
 PROBE_S: Final = 0.1
 """How often is looked whether those who drive runs elsewhere are alive, in seconds."""
 
+SURELY_S: Final = 0.35
+"""How long a lock is free before a driver is taken for dead whose process is there, in seconds."""
+
 GAP_S: Final = 0.02
 """How long after a look the next one is made, at the earliest, in seconds."""
 
@@ -210,6 +213,10 @@ class Worker:
         """The runs that could not be driven: at what seq, and when they are tried again."""
         self._unknown: dict[str, float] = {}
         """Since when a run waits here whose code is not known."""
+        self._forced: set[str] = set()
+        """The runs at work here that were taken from the frozen, who may have their locks yet."""
+        self._unheld: dict[str, float] = {}
+        """Since when nobody has the lock of a run whose driver may be alive."""
         self._claimed: dict[str, int] = {}
         """The runs that others have claimed and written nothing into yet: at what seq."""
         self._seen: dict[str, _Seen] = {}
@@ -326,12 +333,13 @@ class Worker:
         """Do what is to be done at a moment of the monotonic clock; return how long to wait."""
         now = self._clock()
         self._beat(moment)
+        self._hold()
         if self._is_to_look(moment, now):
             self._look(moment, now)
         elif self._others:
             self._begin(self._abandoned(moment), moment)
         soonest = min((at for at in (self._wake_at, self._fires_at) if at), default=None)
-        wait_s = PROBE_S if self._others else LOOK_S
+        wait_s = PROBE_S if self._others or self._forced else LOOK_S
         return wait_s if soonest is None else min(wait_s, max(GAP_S, (soonest - now) / NS))
 
     def _is_to_look(self, moment: float, now: int) -> bool:
@@ -400,7 +408,7 @@ class Worker:
     def _abandoned(self, moment: float) -> list[RunRow]:
         """Return the runs that nobody drives any more though their journal does not say so."""
         self._stale = self._silent(moment)
-        free = set(self._journal.unheld(self._others)) | self._stale
+        free = self._free(moment) | self._stale
         left = (self._journal.run(row.id) for name, row in self._others.items() if name in free)
         # Who let go of a run may have done so because it is over.
         return [
@@ -409,6 +417,20 @@ class Worker:
             if row is not None
             and (row.status == "running" or self._claimed.get(row.id) == row.next_seq)
         ]
+
+    def _free(self, moment: float) -> set[str]:
+        """Return the streams that nobody drives: at once where the last driver is dead.
+
+        Who took a run by force has no lock of it until the frozen one lets go, and then he takes
+        it: so of one who may be alive the lock has to be free for a while.
+        """
+        unheld = set(self._journal.unheld(self._others))
+        self._unheld = {name: self._unheld.get(name, moment) for name in unheld}
+        return {
+            name
+            for name, since in self._unheld.items()
+            if moment - since >= SURELY_S or self._journal.abandoned(name)
+        }
 
     def _silent(self, moment: float) -> set[str]:
         """Return the streams of workers who have not moved for as long as a lease is."""
@@ -439,6 +461,21 @@ class Worker:
         if streams or self._leased:
             self._journal.beat(self.id, streams)
         self._beat_at, self._leased = moment, bool(streams)
+
+    def _say_so(self) -> None:
+        """Say that this worker moves, as far as the store lets it."""
+        try:
+            self._beat(time.monotonic())
+            self._hold()
+        except StoreError as error:
+            _LOG.warning("worker %s cannot renew its leases: %s", self.id, error)
+
+    def _hold(self) -> None:
+        """Take the locks of runs that were taken by force, once whoever had them is gone."""
+        if self._forced:
+            with self._lock:
+                self._forced &= {run_stream(name) for name in self._driven}
+            self._journal.unheld([*self._forced])
 
     # ── driving ─────────────────────────────────────────────────────────────────────────────────
 
@@ -482,6 +519,8 @@ class Worker:
         stream = run_stream(row.id)
         self._take_turn(row.tenant)
         force = stream in self._stale
+        if force:
+            self._forced.add(stream)
         self._others.pop(stream, None)
         self._claimed.pop(row.id, None)
         self._tell(row, None)
@@ -580,7 +619,9 @@ class Worker:
             return
         below = self._journal.below(row.id) if now.status in PARKED else ()
         if now.next_seq == row.next_seq and self._journal.unheld([run_stream(row.id)]):
-            self._left[row.id] = (row.next_seq, time.monotonic() + RETRY_S)
+            # What a parked run waits for may happen below it, where its own journal does not tell.
+            wait_s = AGAIN_S if now.status in PARKED else RETRY_S
+            self._left[row.id] = (row.next_seq, time.monotonic() + wait_s)
         elif now.next_seq == row.next_seq:
             self._claimed[row.id] = row.next_seq
         elif any(is_due(one, self._clock()) for one in below):
@@ -609,6 +650,7 @@ class Worker:
         self._app._drain()
         began = time.monotonic()
         while self.driven() and time.monotonic() < began + self._grace_s:
+            self._say_so()  # or others would take what is about to rest
             time.sleep(0.02)
         with self._lock:
             left = [one.future for one in self._driven.values()]

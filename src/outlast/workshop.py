@@ -12,10 +12,10 @@ import contextvars
 import logging
 import threading
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from contextlib import suppress
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 T = TypeVar("T")
 
@@ -29,6 +29,48 @@ PATIENCE_S: Final = 4.0
 """How long work that is cancelled may take to end."""
 
 _LOG: Final = logging.getLogger("outlast.worker")
+
+
+class Shop(Protocol):
+    """Runs coroutines somewhere else."""
+
+    async def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Return what `work` comes to."""
+        ...
+
+
+class Checked:
+    """A shop in which everything is checked once more when its turn has come.
+
+    Args:
+        shop: where it is done.
+        check: raises where it is not to be begun any more.
+
+    """
+
+    def __init__(self, shop: Shop, check: Callable[[], None]) -> None:
+        self._shop = shop
+        self._check = check
+
+    async def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Return what `work` comes to, or raise what `check` raises."""
+
+        async def begun() -> T:
+            try:
+                self._check()
+            except BaseException:
+                work.close()
+                raise
+            return await work
+
+        return await self._shop.run(named(begun(), getattr(work, "__qualname__", "")))
+
+
+def named(work: Coroutine[Any, Any, T], name: str) -> Coroutine[Any, Any, T]:
+    """Give a coroutine the name by which a loop that it blocks is spoken of."""
+    with suppress(AttributeError, TypeError):
+        work.__qualname__ = name  # type: ignore[attr-defined]
+    return work
 
 
 class Workshop:

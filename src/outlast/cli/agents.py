@@ -10,8 +10,12 @@ from pathlib import Path
 from types import ModuleType
 
 from outlast.agent import Agent
+from outlast.app import Outlast
+from outlast.cli.options import DEFAULT_STORE
 from outlast.errors import OutlastError, UsageError
 from outlast.flows import Flow
+from outlast.journal import Journal
+from outlast.models import Model
 from outlast.starting import Who
 
 
@@ -57,6 +61,30 @@ def agents_beside(who: Who, name: str) -> Agent | None:
     module = sys.modules.get(who.declared_in)
     known = vars(module).values() if module is not None else ()
     return next((one for one in known if isinstance(one, Agent) and one.name == name), None)
+
+
+def app_of(who: Who, journal: Journal, *, model: Model | None = None) -> Outlast:
+    """Return an application on a store, as the module of a declaration has it, if it has one.
+
+    So what is done from the command line goes through its `redact`, tools find its `deps`, and it
+    asks its client or model; where it names none, or there is no application, it asks `model`.
+    """
+    theirs = _apps_beside(who)
+    if len(theirs) == 1:
+        return theirs[0]._beside(journal, model)  # noqa: SLF001
+    return Outlast(journal, model=model)
+
+
+def store_of(who: Who, given: str) -> str:
+    """Return the store that was given, or that of the module's application where none was."""
+    theirs = _apps_beside(who)
+    return theirs[0].journal.url if given == DEFAULT_STORE and len(theirs) == 1 else given
+
+
+def _apps_beside(who: Who) -> list[Outlast]:
+    module = sys.modules.get(who.declared_in)
+    known = vars(module).values() if module is not None else ()
+    return [*{id(one): one for one in known if isinstance(one, Outlast)}.values()]
 
 
 def here() -> None:

@@ -199,9 +199,11 @@ def _typed(text: str) -> Any:
         except (OSError, UnicodeDecodeError) as error:
             raise UsageError(f"--edit-arguments: {text[1:]!r} cannot be read: {error}") from error
     try:
-        return msgspec.json.decode(text)
+        given = msgspec.json.decode(text)
     except msgspec.DecodeError as error:
         raise InvalidInput(
             "--edit-arguments is a JSON object with all arguments of the call, or @FILE with it; "
             f"this is none: {error}"
         ) from error
+    # `None` from Python is that nothing was changed; who types null did not mean that.
+    return [] if given is None else given

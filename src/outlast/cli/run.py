@@ -15,7 +15,7 @@ from typing import Any, Final, TypeAlias
 from outlast.agent import Agent, WorstCase
 from outlast.app import Outlast
 from outlast.cli import exits, shapes, words
-from outlast.cli.agents import agent_at, declared_at
+from outlast.cli.agents import agent_at, app_of, declared_at
 from outlast.cli.approvals import open_in
 from outlast.cli.inputs import input_of
 from outlast.cli.progress import Progress
@@ -75,7 +75,7 @@ def run_declared(  # noqa: PLR0913  (the options of a command)
     if not as_json and row is None and (worst := _worst_case(who)) is not None:
         screen().line((str(worst), "quiet"))
     with opened(store, create=True) as journal:
-        Outlast(journal).start(who, given, run_id=run_id, tenant=tenant)
+        app_of(who, journal).start(who, given, run_id=run_id, tenant=tenant)
 
         def drive(watch: Watch) -> Run:
             return _resumed(journal, run_id, who, wait_s, watch)
@@ -284,7 +284,7 @@ def _resumed(  # noqa: PLR0913, PLR0917  (as `aresume`)
         except RunEnded:
             return app.get(run_id)  # another process was faster
 
-    return _asking(journal, drive)
+    return _asking(journal, who, drive)
 
 
 def _sent(  # noqa: PLR0913, PLR0917  (what is said to whom, and who watches)
@@ -303,10 +303,12 @@ def _sent(  # noqa: PLR0913, PLR0917  (what is said to whom, and who watches)
             on_part=watch.on_part,
         )
 
-    return _asking(journal, drive)
+    return _asking(journal, agent, drive)
 
 
-def _asking(journal: Journal, drive: Callable[[Outlast], Coroutine[Any, Any, Run]]) -> Run:
+def _asking(
+    journal: Journal, who: Who, drive: Callable[[Outlast], Coroutine[Any, Any, Run]]
+) -> Run:
     """Lend an application that asks Claude to what drives a run, and return the run."""
     # Before the first intent is written rather than after it: for a second or more, a kill would
     # leave a call in doubt that was never sent.
@@ -315,7 +317,7 @@ def _asking(journal: Journal, drive: Callable[[Outlast], Coroutine[Any, Any, Run
     async def lent() -> Run:
         model = AnthropicModel()
         try:
-            return await drive(Outlast(journal, model=model))
+            return await drive(app_of(who, journal, model=model))
         finally:
             await model.aclose()
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from outlast.app import Outlast
 from outlast.cli import exits, shapes, words
-from outlast.cli.agents import declared_at
+from outlast.cli.agents import app_of, declared_at, store_of
 from outlast.cli.inputs import input_of
 from outlast.cli.screen import columns, screen
 from outlast.cli.stores import opened
@@ -22,10 +22,11 @@ def set_schedule(
     """Set a schedule, and return the exit code."""
     who = declared_at(location)
     asked = input_of(who, text, [])
+    store = store_of(who, store)
     with Outlast("memory://") as nowhere:
         nowhere.schedule(name, who, asked, **given)  # what cannot be set leaves no store behind
     with opened(store, create=True) as journal:
-        is_set = Outlast(journal).schedule(name, who, asked, **given)
+        is_set = app_of(who, journal).schedule(name, who, asked, **given)
     if as_json:
         sys.stdout.write(shapes.encode(_shape(is_set)).decode() + "\n")
         return exits.DONE

@@ -17,8 +17,9 @@ from typing import Any, Final
 from outlast.agent import Agent
 from outlast.app import Outlast
 from outlast.cli import exits, shapes, words
-from outlast.cli.agents import declared_at, here, imported
+from outlast.cli.agents import app_of, declared_at, here, imported, store_of
 from outlast.cli.inputs import input_of
+from outlast.cli.options import DEFAULT_STORE
 from outlast.cli.run import check_key
 from outlast.cli.screen import Screen, screen
 from outlast.cli.stores import opened, row_of
@@ -28,6 +29,7 @@ from outlast.flows import Flow
 from outlast.journal import RunRow
 from outlast.run import Run
 from outlast.starting import Who
+from outlast.state import ENDED
 from outlast.worker import Worker
 
 _MARKS: Final = {
@@ -63,6 +65,14 @@ def work(  # noqa: PLR0913  (the options of a command)
         check_key()
     app = declared or Outlast(store)
     agents, tenants = _caps(caps)
+    if unknown := sorted(agents.keys() - {who.name for who in known}):
+        told = ", ".join(sorted({who.name for who in known}))
+        raise UsageError(f"--cap agent:{unknown[0]}=…: this worker knows {told}")
+    if declared is not None and store not in (DEFAULT_STORE, declared.journal.url):
+        raise UsageError(
+            f"the Outlast of {', '.join(modules)} is on {declared.journal.url}, not on {store}; "
+            "leave --store and OUTLAST_STORE out, or take the Outlast out of the module"
+        )
     teller = _Teller(as_json=as_json)
     with app:
         worker = Worker(
@@ -104,14 +114,19 @@ def start_run(  # noqa: PLR0913  (the options of a command)
     who = declared_at(location)
     given = input_of(who, typed, attached)
     begins = None if run_at is None else _time(run_at)
-    with opened(store, create=True) as journal:
-        run = Outlast(journal).start(who, given, run_id=run_id, tenant=tenant, run_at=begins)
+    with opened(store_of(who, store), create=True) as journal:
+        app = app_of(who, journal)
+        run = app.start(who, given, run_id=run_id, tenant=tenant, run_at=begins)
         row = row_of(journal, run.id)
     if as_json:
         sys.stdout.write(shapes.encode(shapes.run_shape(row)).decode() + "\n")
         return exits.DONE
     on = screen()
     when = f": {run.why}" if run.why else ", until a worker drives it"
+    if run.status in ENDED:
+        on.line((run.id, "strong"), (f" is {run.status} already, and is not run again.", ""))
+        on.line((f"Next: outlast show {run.id}", "quiet"))
+        return exits.DONE
     on.line((run.id, "strong"), (f" is {run.status}{when}.", ""))
     on.line((f"Next: outlast worker {location.partition(':')[0]}", "quiet"))
     return exits.DONE
