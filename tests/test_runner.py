@@ -227,13 +227,13 @@ def test_each_request_has_attempts_of_its_own(clock: Clock) -> None:
     [
         (status(400), "invalid_request", "failed"),
         (status(401), "auth", "stopped"),
-        (status(402), "spend_limit", "stopped"),
+        (status(402), "spend_limit", "parked"),
         (status(403), "auth", "stopped"),
         (status(404), "not_found", "failed"),
         (status(413), "too_large", "failed"),
         (status(422), "invalid_request", "failed"),
-        (status(429, error_code="enforced_spend_limit_reached"), "spend_limit", "stopped"),
-        (status(429, error_code="contract_spend_limit_reached"), "spend_limit", "stopped"),
+        (status(429, error_code="enforced_spend_limit_reached"), "spend_limit", "parked"),
+        (status(429, error_code="contract_spend_limit_reached"), "spend_limit", "parked"),
     ],
     ids=lambda value: f"{value.status}{value.error_code}" if isinstance(value, Fault) else value,
 )

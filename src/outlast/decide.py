@@ -18,6 +18,7 @@ that follows from it share one commit.
 | nothing in flight, and long to wait | the run is parked; see `park` |
 | a tool use that a person has to allow | asked, and waited for |
 | a failed attempt that only a person can mend | the run stops, saying why |
+| a spend limit of Claude's that is reached | one attempt; then it waits for somebody to act |
 | a failed attempt not worth repeating, or one too many | the run fails, saying why |
 | a reply that ended its turn | the answer |
 | a reply that paused, or compacted what was before | sent again as it is |
@@ -76,6 +77,7 @@ from outlast.conversation import (
 )
 from outlast.events import (
     NULL,
+    HELD_UP,
     RETRYABLE,
     ApprovalRequested,
     AskAnswered,
@@ -147,7 +149,7 @@ REPEATS: Final = 2
 RETRY_NS: Final = NS // 4
 """How soon it is tried again whether calls of others were settled."""
 
-MENDABLE: Final = frozenset({"auth", "spend_limit", "store"})
+MENDABLE: Final = frozenset({"auth", "store"})
 """Failures that say nothing about the run: it stops, and goes on when somebody has mended them."""
 
 CAUTION: Final[tuple[Effect, ...]] = ("read", "idempotent", "once")
@@ -256,7 +258,9 @@ def ask_step(  # noqa: PLR0911, PLR0913, PLR0917  (the rows of the table)
         return _tools_step(state, agent, ask, now, world, shared)
     if ask.replied and ask.stop_reason not in GOES_ON:
         return _reply_step(ask)
-    if ask.failure is not None and (step := _failure_step(state, ask, ask.failure, now)):
+    if ask.failure is not None and (
+        step := _failure_step(state, ask, ask.failure, now, world)
+    ):
         return step
     if ask.uncounted:
         return _count_step(ask, world)
@@ -554,12 +558,16 @@ def _span(window: str) -> tuple[str, str, str]:
     return f" of {kind}", f" --window {kind}", ", or resume later"
 
 
-def _failure_step(state: RunState, ask: Conversation, failure: Failure, now: int) -> Step | None:
+def _failure_step(
+    state: RunState, ask: Conversation, failure: Failure, now: int, world: World
+) -> Step | None:
     """Return what a failed attempt means, `None` when it is time for the next one."""
     if failure.kind in MENDABLE:
         what = "nothing was sent" if failure.kind == "store" else "Claude did not take the request"
         why = f"stopped: {what} ({failure.kind}): {failure.message}"
         return Step((RunFinished(status="stopped", why=f"{why}; mend it, then resume"),))
+    if failure.kind in HELD_UP:
+        return Step(actions=(_held_up(state, failure, world),))
     if failure.kind not in RETRYABLE:
         return failed(f"Claude did not take the request ({failure.kind}): {failure.message}")
     if ask.failures >= ATTEMPTS:
@@ -574,6 +582,13 @@ def _failure_step(state: RunState, ask: Conversation, failure: Failure, now: int
         return None
     why = f"{_WAITS.get(failure.kind, 'waiting to ask Claude again')} until {moment(until)}"
     return Step(actions=(Sleep(until=until, why=why),))
+
+
+def _held_up(state: RunState, failure: Failure, world: World) -> Sleep:
+    """Return the wait for somebody to mend what no other attempt could."""
+    root = (state.started.root if state.started else "") or world.run_id
+    why = f"waiting for somebody: Claude did not take the request ({failure.kind}): "
+    return Sleep(until=0, why=f"{why}{failure.message}; mend it, then: outlast resume {root}")
 
 
 _WAITS: Final[dict[FailureKind, str]] = {

@@ -78,6 +78,9 @@ RETRYABLE: Final[frozenset[FailureKind]] = frozenset(
 )
 """Failures worth another attempt of the same request."""
 
+HELD_UP: Final[frozenset[FailureKind]] = frozenset({"spend_limit"})
+"""Failures of which the run waits for somebody to mend them, and to say so: `resume`."""
+
 ToolFailureKind: TypeAlias = Literal[
     "raised",  # the function raised an exception
     "refused",  # the function raised ToolError: its text is for the model
