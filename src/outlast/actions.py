@@ -40,6 +40,8 @@ class CallModel(msgspec.Struct, frozen=True, kw_only=True):
     """What else says what it costs."""
     batch: bool = False
     """It is to be one of a batch; the outcome is then `ModelCallBatched`, once that is accepted."""
+    timeout_s: float | None = None
+    """How long it may take in all; one of a batch as long as it takes."""
 
 
 class FetchReply(msgspec.Struct, frozen=True, kw_only=True):

@@ -414,7 +414,7 @@ def _call_step(  # noqa: PLR0913, PLR0917  (everything a call depends on)
         prices=version(ask.spec.model),
         tool=ask.results_of,
     )
-    return Step((intent,), (_call(ask, intent),), last=len(state.asks) == 1)
+    return Step((intent,), (_call(agent, ask, intent),), last=len(state.asks) == 1)
 
 
 def is_batch(state: RunState) -> bool:
@@ -426,7 +426,7 @@ def _terms(ask: Conversation, *, batch: bool = False) -> Terms:
     return terms_of(ask.spec.parameters, cache=ask.spec.cache, batch=batch)
 
 
-def _call(ask: Conversation, intent: ModelCallStarted) -> CallModel:
+def _call(agent: Agent, ask: Conversation, intent: ModelCallStarted) -> CallModel:
     return CallModel(
         ask_id=ask.ask_id,
         call_id=intent.call_id,
@@ -442,6 +442,7 @@ def _call(ask: Conversation, intent: ModelCallStarted) -> CallModel:
         attached=ask.attached,
         terms=_terms(ask, batch=intent.batch),
         batch=intent.batch,
+        timeout_s=agent.call_timeout_s,
     )
 
 

@@ -979,7 +979,7 @@ class _Leg:
         try:
             request = self._request(call)
             on_part = None if self._watch.on_part is None else self._show
-            reply = await self._runner._model.call(request, on_part=on_part)  # noqa: SLF001
+            reply = await self._in_time(call, request, on_part)
             return answered(call, reply, latency_ms=(time.monotonic_ns() - began) // 1_000_000)
         except ModelFailure as failure:
             event = not_answered(call, failure)
@@ -989,6 +989,20 @@ class _Leg:
             )
         self._discard(call)
         return event
+
+    async def _in_time(
+        self, call: CallModel, request: Request, on_part: Callable[[Part], None] | None
+    ) -> Reply:
+        """Return the reply to one request; it is given up when its time is over."""
+        deadline = asyncio.timeout(call.timeout_s)
+        try:
+            async with deadline:
+                return await self._runner._model.call(request, on_part=on_part)  # noqa: SLF001
+        except TimeoutError as error:
+            if not deadline.expired():
+                raise
+            told = f"no reply within {call.timeout_s:g} s"
+            raise ModelFailure("timeout", told) from error
 
     async def _send_batched(self, call: CallModel) -> Outcome:
         try:

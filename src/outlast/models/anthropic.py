@@ -38,7 +38,7 @@ T = TypeVar("T")
 BATCHES: Final = "/v1/messages/batches"
 
 DEADLINE_S: Final = 600.0
-"""How long a call may take in all.  A read timeout is none: pings reset it."""
+"""How long anything but a call may take in all.  A read timeout is none: pings reset it."""
 
 KINDS: Final[Mapping[int | str | tuple[int, str], FailureKind]] = {
     # ── the API's answers, by status and `error.details.error_code`; "*" is any code ───────────
@@ -150,7 +150,8 @@ class AnthropicModel:
             that one serves the loop of the first call, and every other one is refused.  Without a
             client, one is made as the SDK does, from the environment (`ANTHROPIC_API_KEY`,
             `ANTHROPIC_BASE_URL` and so on), when the first call is made.
-        deadline_s: how long a call may take in all; `None` leaves only the client's timeouts.
+        deadline_s: how long anything may take in all; by default ten minutes, and a call as long as
+            whoever makes it lets it: see `Agent(call_timeout_s=…)`.
 
     Raises:
         UsageError: `client` is a synchronous one.
@@ -158,7 +159,7 @@ class AnthropicModel:
     """
 
     def __init__(
-        self, client: Client | None = None, *, deadline_s: float | None = DEADLINE_S
+        self, client: Client | None = None, *, deadline_s: float | None = None
     ) -> None:
         if client is not None and not inspect.iscoroutinefunction(client.post):
             raise UsageError(
@@ -180,7 +181,7 @@ class AnthropicModel:
             ModelFailure: there is no reply; its `kind` says why, and what that means for the bill.
 
         """
-        return await self._once(lambda client: _ask(client, request, on_part))
+        return await self._once(lambda client: _ask(client, request, on_part), None)
 
     async def count_tokens(self, request: Request) -> int:
         """Return how many input tokens the API counts for `request`; nothing is billed.
@@ -235,15 +236,18 @@ class AnthropicModel:
         if opened is not None and opened.lease is not None:
             await opened.lease.aclose()
 
-    async def _once(self, ask: Callable[[Client], Awaitable[T]]) -> T:
+    async def _once(
+        self, ask: Callable[[Client], Awaitable[T]], usual_s: float | None = DEADLINE_S
+    ) -> T:
+        deadline_s = usual_s if self._deadline_s is None else self._deadline_s
         client = None
         try:
             client = await self._client()
-            async with asyncio.timeout(self._deadline_s) as deadline:
+            async with asyncio.timeout(deadline_s) as deadline:
                 return await ask(client)
         except Exception as error:
             if isinstance(error, TimeoutError) and client is not None and deadline.expired():
-                failure = ModelFailure("timeout", f"no reply within {self._deadline_s:g} s")
+                failure = ModelFailure("timeout", f"no reply within {deadline_s:g} s")
             else:
                 failure = classify(error)
             raise _cleaned(failure, _secrets(client, error)) from error
