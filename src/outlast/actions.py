@@ -11,6 +11,7 @@ from msgspec import Raw
 
 from outlast.budget import Limits
 from outlast.events import AnyEvent
+from outlast.pacing import THAWED, Freeze, group
 from outlast.prices import PLAIN, Terms
 from outlast.redaction import Redact, same
 from outlast.wants import NOTHING, Wants
@@ -182,6 +183,8 @@ class World(msgspec.Struct, frozen=True, kw_only=True):
     """What the run may use, where somebody set that; otherwise what was declared counts."""
     factors: Mapping[str, int] = {}
     """By how much the bounds of each model's prompts are multiplied in every run, in percent."""
+    freezes: Mapping[str, Freeze] = {}
+    """Until when the API wants to be asked nothing, by group of models; see `pacing.group`."""
     short: tuple[Short, ...] = ()
     """The budgets of others that the last append did not fit into."""
     alone: bool = False
@@ -198,6 +201,10 @@ class World(msgspec.Struct, frozen=True, kw_only=True):
     """The driver is about to end, so nothing more is begun."""
     redact: Redact = same
     """What is told of arguments that do not fit goes through it: a validator may say anything."""
+
+    def frozen(self, model: str) -> Freeze:
+        """Return until when nobody asks a model."""
+        return self.freezes.get(group(model), THAWED) if self.freezes else THAWED
 
     @property
     def at_work(self) -> frozenset[str]:

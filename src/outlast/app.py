@@ -427,7 +427,9 @@ class Outlast:
         if run.status in (*PARKED, "paused"):
             strict = run.status == "paused"
             run = await self._aside(self._control, run_id, "resume", reason, by, strict=strict)
-            if (strict or run.status == "queued") and await self._aside(self._above, run) is not None:
+            if (strict or run.status == "queued") and await self._aside(
+                self._above, run
+            ) is not None:
                 return run  # whoever drives the runs above it goes on with it
         await self._aside(self._check_root, run)
         return await self._driven(run_id, agent, wait_s, Watch(on_record, on_part), policy)

@@ -15,6 +15,7 @@ that follows from it share one commit.
 | a tool use without a result | wait |
 | a tool use that is a run of its own, which was stopped | stopped with it |
 | a failed attempt worth repeating | wait for its time, then ask again |
+| a rate limit that any run met | wait for its time before anything is asked |
 | nothing in flight, and long to wait | the run is parked; see `park` |
 | a tool use that a person has to allow | asked, and waited for |
 | a failed attempt that only a person can mend | the run stops, saying why |
@@ -258,12 +259,12 @@ def ask_step(  # noqa: PLR0911, PLR0913, PLR0917  (the rows of the table)
         return _tools_step(state, agent, ask, now, world, shared)
     if ask.replied and ask.stop_reason not in GOES_ON:
         return _reply_step(ask)
-    if ask.failure is not None and (
-        step := _failure_step(state, ask, ask.failure, now, world)
-    ):
+    if ask.failure is not None and (step := _failure_step(state, ask, ask.failure, now, world)):
         return step
     if ask.uncounted:
         return _count_step(ask, world)
+    if (until := _thaw(state, ask, world)) > now:
+        return _wait("rate_limited", until)
     return _call_step(state, agent, ask, now, world, shared)
 
 
@@ -578,11 +579,22 @@ def _failure_step(
         )
     if failure.at > now:
         return None  # the clock was set back, and nobody knows by how much: waiting could be long
-    until = _next_attempt(state, ask, failure)
-    if now >= until:
-        return None
-    why = f"{_WAITS.get(failure.kind, 'waiting to ask Claude again')} until {moment(until)}"
+    until = max(_next_attempt(state, ask, failure), _thaw(state, ask, world))
+    return _wait(failure.kind, until) if now < until else None
+
+
+def _wait(kind: FailureKind, until: int) -> Step:
+    why = f"{_WAITS.get(kind, 'waiting to ask Claude again')} until {moment(until)}"
     return Step(actions=(Sleep(until=until, why=why),))
+
+
+def _thaw(state: RunState, ask: Conversation, world: World) -> int:
+    """Return when the next attempt may begin of a question that the API made nobody ask."""
+    freeze = world.frozen(ask.spec.model)
+    if not freeze.until or is_batch(state):  # batches have limits of their own
+        return 0
+    nonce = state.started.nonce if state.started else ""
+    return freeze.over_for(f"{nonce}:{ask.ask_id}")
 
 
 def _held_up(state: RunState, failure: Failure, world: World) -> Sleep:

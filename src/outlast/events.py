@@ -446,6 +446,21 @@ class BoundRaised(
     """The run that found it."""
 
 
+class RateFrozen(Event, frozen=True, kw_only=True, omit_defaults=True, gc=False, tag="rate_frozen"):
+    """The API said when to come back: nobody asks before.  It stands in the stream `~limits`."""
+
+    kept: ClassVar[tuple[str, ...]] = ("group", "until", "run_id")
+
+    group: str
+    """The models that share the limit; see `pacing.group`."""
+    until: int
+    """When they may be asked again, in nanoseconds since the epoch."""
+    key: str = ""
+    """A hash of the API key or the client that was refused; empty where that is not known."""
+    run_id: str = ""
+    """The run that was refused."""
+
+
 class RunFinished(
     Event, frozen=True, kw_only=True, omit_defaults=True, gc=False, tag="run_finished"
 ):
@@ -873,6 +888,7 @@ AnyEvent: TypeAlias = (
     | BudgetSet
     | BudgetPassed
     | BoundRaised
+    | RateFrozen
     | ScheduleSet
     | ScheduleFired
     | RunFinished

@@ -21,6 +21,7 @@ from outlast.events import (
     Event,
     ModelCallFailed,
     ModelCallInDoubt,
+    RateFrozen,
     RunFinished,
     RunStarted,
     ScheduleFired,
@@ -37,6 +38,7 @@ NOTABLE: Final[tuple[type[Event], ...]] = (
     ModelCallInDoubt,
     ToolCallFailed,
     ToolCallInDoubt,
+    RateFrozen,
 )
 """Events that are logged at `INFO`; every other one is logged at `DEBUG`."""
 

@@ -11,6 +11,7 @@ from outlast.budget import Spend
 from outlast.cli import words
 from outlast.cli.words import Part
 from outlast.conversation import blocks
+from outlast.decide import moment
 from outlast.events import (
     NULL,
     ApprovalGiven,
@@ -37,6 +38,7 @@ from outlast.events import (
     ModelCallSucceeded,
     NoteAdded,
     PhaseEntered,
+    RateFrozen,
     RunFinished,
     RunLeft,
     RunParked,
@@ -227,6 +229,9 @@ class Reader:
             case BoundRaised() as event:
                 told = f"calls of {event.model} hold {words.times(event.percent)} their bound"
                 return [(f"{told} from now on", "doubt"), (f", as {event.run_id} found", "quiet")]
+            case RateFrozen() as event:
+                told = f"nobody asks {event.group} until {moment(event.until)}"
+                return [(told, "doubt"), (f", as {event.run_id} was told", "quiet")]
             case BoundExceeded() as event:
                 return _bound_exceeded(event)
             case LoopDetected() as event:

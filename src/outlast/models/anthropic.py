@@ -11,12 +11,14 @@ import asyncio
 import importlib
 import inspect
 import math
+import os
 import re
 import threading
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from email.utils import parsedate_to_datetime
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 from urllib.parse import quote
 from weakref import WeakKeyDictionary, ref
@@ -158,9 +160,7 @@ class AnthropicModel:
 
     """
 
-    def __init__(
-        self, client: Client | None = None, *, deadline_s: float | None = None
-    ) -> None:
+    def __init__(self, client: Client | None = None, *, deadline_s: float | None = None) -> None:
         if client is not None and not inspect.iscoroutinefunction(client.post):
             raise UsageError(
                 f"client is {type(client).__name__}, which blocks; "
@@ -192,6 +192,15 @@ class AnthropicModel:
 
         """
         return await self._once(lambda client: _count(client, request))
+
+    def key(self) -> str:
+        """Return a hash of the API key or of the client; empty where neither is known yet."""
+        if self._given is None:
+            named = os.environ.get("ANTHROPIC_API_KEY") or os.environ.get("ANTHROPIC_AUTH_TOKEN")
+            return _hashed(named or "")
+        keys = (getattr(self._given, name, None) for name in ("api_key", "auth_token"))
+        named = next((key for key in keys if isinstance(key, str) and key), None)
+        return _hashed(named or f"{type(self._given).__name__} {self._given.base_url}")
 
     def no_batches(self) -> str:
         """Return why the client cannot send batches; empty where it can."""
@@ -309,6 +318,10 @@ class AnthropicModel:
             "one: either run, resume and stream, or arun, aresume and astream within one "
             "asyncio.run",
         )
+
+
+def _hashed(key: str) -> str:
+    return sha256(b"outlast " + key.encode("utf-8", "replace")).hexdigest()[:16] if key else ""
 
 
 def _fresh(client: Client) -> Any:
