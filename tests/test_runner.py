@@ -134,7 +134,7 @@ UNTIL_NEXT = (BACKOFF_S[0], BACKOFF_S[0] * 1.5)
 @pytest.mark.parametrize(
     ("fault", "outcome", "kind", "wait"),
     [
-        pytest.param(limited("7"), ModelCallFailed, "rate_limited", (7, 7), id="429 after 7"),
+        pytest.param(limited("7"), ModelCallFailed, "rate_limited", (7, 10.75), id="429 after 7"),
         pytest.param(limited("0.01"), ModelCallFailed, "rate_limited", UNTIL_NEXT, id="429 soon"),
         pytest.param(limited("-5"), ModelCallFailed, "rate_limited", UNTIL_NEXT, id="429 before"),
         pytest.param(limited("inf"), ModelCallFailed, "rate_limited", UNTIL_NEXT, id="429 never"),

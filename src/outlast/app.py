@@ -384,8 +384,9 @@ class Outlast:
         """Go on with a run that exists, to rest, and return it.
 
         A run that was paused, or that waits for somebody to mend something, such as a spend limit,
-        is told to go on, with the reason and by whom, and so are the runs below it.  One whose parent is parked until it goes on is left to whoever drives the parent:
-        a worker, or `resume` of the first run of its tree.
+        is told to go on, with the reason and by whom, and so are the runs below it.  One whose
+        parent is parked until it goes on is left to whoever drives the parent: a worker, or
+        `resume` of the first run of its tree.
 
         Raises:
             RunNotFound: there is no such run.

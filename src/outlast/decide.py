@@ -77,8 +77,8 @@ from outlast.conversation import (
     words,
 )
 from outlast.events import (
-    NULL,
     HELD_UP,
+    NULL,
     RETRYABLE,
     ApprovalRequested,
     AskAnswered,

@@ -21,7 +21,6 @@ from outlast.events import (
     Event,
     ModelCallFailed,
     ModelCallInDoubt,
-    RateFrozen,
     RunFinished,
     RunStarted,
     ScheduleFired,
@@ -38,7 +37,6 @@ NOTABLE: Final[tuple[type[Event], ...]] = (
     ModelCallInDoubt,
     ToolCallFailed,
     ToolCallInDoubt,
-    RateFrozen,
 )
 """Events that are logged at `INFO`; every other one is logged at `DEBUG`."""
 

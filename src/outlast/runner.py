@@ -402,7 +402,7 @@ class Runner:
 class _Leg:
     """One drive of one run: what is in flight, and who watches."""
 
-    def __init__(  # noqa: PLR0913, PLR0917  (the parts of one drive, all of them needed)
+    def __init__(  # noqa: PLR0913, PLR0915, PLR0917  (the parts of one drive, all of them needed)
         self,
         runner: Runner,
         run_id: str,
@@ -560,10 +560,8 @@ class _Leg:
         try:
             records = await self._runner.commit(commit)
         except Conflict as conflict:
-            if conflict.stream == BUDGETS:
+            if conflict.stream in (BUDGETS, LIMITS):
                 self._runner.read_budgets()
-                return await self._append(wanted)
-            if conflict.stream == LIMITS:
                 self._runner.read_pacing()
                 return await self._append(wanted)
             return self._behind(wanted)

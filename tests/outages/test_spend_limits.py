@@ -71,7 +71,7 @@ def poor_calls(app: Any) -> int:
 
 @pytest.mark.parametrize("limit", LIMITS)
 def test_exactly_one_attempt(limit: str, caplog: pytest.LogCaptureFixture) -> None:
-    """It is asked once, for nothing; the run is parked without a time, and a warning tells of it."""
+    """It is asked once, for nothing; the run is parked without a time, and a warning tells it."""
     account = Account(limit)
     with opened(script=account) as app, caplog.at_level(logging.WARNING, "outlast"):
         run = app.run(ONE, "poor", run_id="r")

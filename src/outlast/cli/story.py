@@ -230,8 +230,7 @@ class Reader:
                 told = f"calls of {event.model} hold {words.times(event.percent)} their bound"
                 return [(f"{told} from now on", "doubt"), (f", as {event.run_id} found", "quiet")]
             case RateFrozen() as event:
-                told = f"nobody asks {event.group} until {moment(event.until)}"
-                return [(told, "doubt"), (f", as {event.run_id} was told", "quiet")]
+                return _rate_frozen(event)
             case BoundExceeded() as event:
                 return _bound_exceeded(event)
             case LoopDetected() as event:
@@ -407,6 +406,11 @@ def _model_reconciled(event: ModelCallReconciled) -> list[Part]:
         (f" of {words.money(event.counted_nano)}", ""),
         (why, "quiet"),
     ]
+
+
+def _rate_frozen(event: RateFrozen) -> list[Part]:
+    told = f"nobody asks {event.group} until {moment(event.until)}"
+    return [(told, "doubt"), (f", as {event.run_id} was told", "quiet")]
 
 
 def _budget_set(event: BudgetSet) -> list[Part]:

@@ -196,7 +196,7 @@ class Writer:
 
     def _head(self, stream: str) -> commits.Head | None:
         """Return where a stream is, inside of a transaction; `None` when there is no such."""
-        # That there is none is remembered as well: every call looks at streams that few stores have.
+        # That there is none is remembered, too: every call looks at streams that few stores have.
         if stream not in self._heads:
             self._heads[stream] = self._read_head(stream)
         return self._heads[stream]
