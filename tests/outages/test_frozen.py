@@ -16,7 +16,7 @@ import pytest
 import outlast
 from flow_stubs import NS, events, named, of_kind, opened
 from outages.limited import AWAY_S
-from outlast import pacing
+from outlast import decide, pacing
 from outlast.events import RateFrozen, RunParked
 from outlast.journal import Commit, Record
 from outlast.models.anthropic import AnthropicModel
@@ -58,7 +58,8 @@ def test_a_day_is_waited_for_without_a_process(clock: Clock, tmp_path: Path) -> 
     asked: list[int] = []
 
     def heard(request: dict[str, Any], attempt: int) -> Any:
-        asked.append(clock.now)
+        if attempt:  # 0 is what it would have said
+            asked.append(clock.now)
         return script(request, attempt)
 
     model = ScriptedModel(heard)
@@ -87,7 +88,7 @@ def test_a_day_is_waited_for_without_a_process(clock: Clock, tmp_path: Path) -> 
 
 @pytest.mark.parametrize("where", ["the same", "another"])
 def test_nobody_asks_before(where: str, clock: Clock, tmp_path: Path) -> None:
-    """A first attempt of another run waits as well, in whichever application; other models do not."""
+    """A first attempt of another run waits as well, in any application; another model does not."""
     path, script, began = tmp_path / "s.db", limited(600), clock.now
     with (
         opened(store_at(path), script) as app,
@@ -130,8 +131,11 @@ def test_a_batch_is_not_concerned(clock: Clock) -> None:
     Fault(kind="status", status=429, error_code="enforced_spend_limit_reached",
           headers={"retry-after": "600"}),
 ], ids=["no time", "at once", "529", "402", "spend limit"])  # fmt: skip
-def test_what_freezes_nobody(fault: Fault, clock: Clock) -> None:
+def test_what_freezes_nobody(
+    fault: Fault, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Only a rate limit that says when to come back is everybody's."""
+    monkeypatch.setattr(decide, "BACKOFF_S", (600.0,))  # no clock moves while it is slept through
     rule = once(1, fault)
 
     def script(request: dict[str, Any], attempt: int) -> Any:
@@ -139,8 +143,7 @@ def test_what_freezes_nobody(fault: Fault, clock: Clock) -> None:
         return found or say(f"re: {last_text(request)}")
 
     with opened(script=script) as app:
-        app.start(ONE, "limited", run_id="r")
-        live(outlast.Worker(app, [ONE]), clock, 0)
+        assert app.run(ONE, "limited", run_id="r", wait_s=0).status == "parked"
         assert app.journal.read(pacing.STREAM) == []
         assert app.run(ONE, "x", run_id="x", wait_s=0).answer == "re: x"
 
@@ -263,7 +266,7 @@ def test_the_latest_end_counts() -> None:
 
 
 def test_what_is_known_is_not_told_again() -> None:
-    """A thousand refusals at about the same moment are one freeze, which ends after each of them."""
+    """A thousand refusals at about the same moment are one freeze, which ends after them all."""
     given = {"key": "", "model": MODEL, "run_id": "r"}
     (first,) = frozen(Pacing(), until=7 * NS + 1, **given)  # type: ignore[arg-type]
     assert first.until == 7 * NS + GRAIN_NS
@@ -284,7 +287,7 @@ def test_starts_are_spread() -> None:
 
 def test_the_key_is_told_by_no_name() -> None:
     """Two keys are told apart, one is the same everywhere, and nobody can read it."""
-    secret = "sk-ant-api03-an-example"
+    secret = "sk-ant-api03-an-example"  # noqa: S105  (nobody's)
     one, same, other = (
         AnthropicModel(anthropic.AsyncAnthropic(api_key=key)).key()
         for key in (secret, secret, "sk-ant-api03-another")
@@ -295,7 +298,7 @@ def test_the_key_is_told_by_no_name() -> None:
 
 
 def test_the_key_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A model without a client has the key that its client will have, or says that it knows none."""
+    """A model without a client has the key that its client will have, or none."""
     assert AnthropicModel().key() == ""
     monkeypatch.setenv("ANTHROPIC_API_KEY", "sk-ant-api03-an-example")
     given = anthropic.AsyncAnthropic(api_key="sk-ant-api03-an-example")
