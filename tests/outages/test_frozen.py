@@ -131,9 +131,7 @@ def test_a_batch_is_not_concerned(clock: Clock) -> None:
     Fault(kind="status", status=429, error_code="enforced_spend_limit_reached",
           headers={"retry-after": "600"}),
 ], ids=["no time", "at once", "529", "402", "spend limit"])  # fmt: skip
-def test_what_freezes_nobody(
-    fault: Fault, clock: Clock, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_freezes_nobody(fault: Fault, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     """Only a rate limit that says when to come back is everybody's."""
     monkeypatch.setattr(decide, "BACKOFF_S", (600.0,))  # no clock moves while it is slept through
     rule = once(1, fault)
