@@ -208,7 +208,6 @@ def test_a_crash_is_not_a_failure_of_the_api() -> None:
     ("kind", "doubt", "status"),
     [
         ("auth", False, "stopped"),
-        ("spend_limit", False, "stopped"),
         ("store", False, "stopped"),
         ("not_found", False, "failed"),
         ("too_large", False, "failed"),

@@ -134,7 +134,7 @@ UNTIL_NEXT = (BACKOFF_S[0], BACKOFF_S[0] * 1.5)
 @pytest.mark.parametrize(
     ("fault", "outcome", "kind", "wait"),
     [
-        pytest.param(limited("7"), ModelCallFailed, "rate_limited", (7, 7), id="429 after 7"),
+        pytest.param(limited("7"), ModelCallFailed, "rate_limited", (7, 10.75), id="429 after 7"),
         pytest.param(limited("0.01"), ModelCallFailed, "rate_limited", UNTIL_NEXT, id="429 soon"),
         pytest.param(limited("-5"), ModelCallFailed, "rate_limited", UNTIL_NEXT, id="429 before"),
         pytest.param(limited("inf"), ModelCallFailed, "rate_limited", UNTIL_NEXT, id="429 never"),
@@ -227,13 +227,13 @@ def test_each_request_has_attempts_of_its_own(clock: Clock) -> None:
     [
         (status(400), "invalid_request", "failed"),
         (status(401), "auth", "stopped"),
-        (status(402), "spend_limit", "stopped"),
+        (status(402), "spend_limit", "parked"),
         (status(403), "auth", "stopped"),
         (status(404), "not_found", "failed"),
         (status(413), "too_large", "failed"),
         (status(422), "invalid_request", "failed"),
-        (status(429, error_code="enforced_spend_limit_reached"), "spend_limit", "stopped"),
-        (status(429, error_code="contract_spend_limit_reached"), "spend_limit", "stopped"),
+        (status(429, error_code="enforced_spend_limit_reached"), "spend_limit", "parked"),
+        (status(429, error_code="contract_spend_limit_reached"), "spend_limit", "parked"),
     ],
     ids=lambda value: f"{value.status}{value.error_code}" if isinstance(value, Fault) else value,
 )

@@ -11,6 +11,7 @@ from msgspec import Raw
 
 from outlast.budget import Limits
 from outlast.events import AnyEvent
+from outlast.pacing import THAWED, Freeze, group
 from outlast.prices import PLAIN, Terms
 from outlast.redaction import Redact, same
 from outlast.wants import NOTHING, Wants
@@ -40,6 +41,8 @@ class CallModel(msgspec.Struct, frozen=True, kw_only=True):
     """What else says what it costs."""
     batch: bool = False
     """It is to be one of a batch; the outcome is then `ModelCallBatched`, once that is accepted."""
+    timeout_s: float | None = None
+    """How long it may take in all; one of a batch as long as it takes."""
 
 
 class FetchReply(msgspec.Struct, frozen=True, kw_only=True):
@@ -180,6 +183,8 @@ class World(msgspec.Struct, frozen=True, kw_only=True):
     """What the run may use, where somebody set that; otherwise what was declared counts."""
     factors: Mapping[str, int] = {}
     """By how much the bounds of each model's prompts are multiplied in every run, in percent."""
+    freezes: Mapping[str, Freeze] = {}
+    """Until when the API wants to be asked nothing, by group of models; see `pacing.group`."""
     short: tuple[Short, ...] = ()
     """The budgets of others that the last append did not fit into."""
     alone: bool = False
@@ -198,6 +203,10 @@ class World(msgspec.Struct, frozen=True, kw_only=True):
     """What came of calls is not written yet, and would be lost with the process."""
     redact: Redact = same
     """What is told of arguments that do not fit goes through it: a validator may say anything."""
+
+    def frozen(self, model: str) -> Freeze:
+        """Return until when nobody asks a model."""
+        return self.freezes.get(group(model), THAWED) if self.freezes else THAWED
 
     @property
     def at_work(self) -> frozenset[str]:

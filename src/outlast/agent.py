@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -40,6 +41,11 @@ def dollars(usd: Decimal | float | str) -> Decimal:
 def _is_count(value: object) -> bool:
     # True is an int, but is written as `true`, which no journal is read with.
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def _is_seconds(value: object) -> bool:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_number and 0 < value < math.inf  # type: ignore[operator]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,6 +141,9 @@ class Agent:
             or `max_tokens`, where that is less.
         stops_loops: whether a run is stopped when Claude calls the same tools again and again, and
             nothing new comes back; it is told so first.  Default true.
+        call_timeout_s: seconds that one attempt at a call of Claude may take in all, however much
+            comes meanwhile, default 600; one that is not over by then counts as spent, and Claude
+            is asked again.  `None` is no limit.  Calls in a batch have none.
         cache: how long the prompt cache is to keep a conversation between two requests: `"5m"` (the
             default), `"1h"`, which costs more to write, or `None` for none.
         parameters: further members of every request, such as `{"thinking": {"type": "adaptive"}}`.
@@ -152,6 +161,7 @@ class Agent:
     max_tokens: int = field(default=8192, kw_only=True)
     min_tokens: int = field(default=1024, kw_only=True)
     stops_loops: bool = field(default=True, kw_only=True)
+    call_timeout_s: float | None = field(default=600.0, kw_only=True)
     cache: Literal["5m", "1h"] | None = field(default="5m", kw_only=True)
     parameters: dict[str, Any] = field(default_factory=dict, kw_only=True)
     declared_in: str = field(default="", kw_only=True, repr=False, compare=False)
@@ -327,6 +337,11 @@ def _check(agent: Agent) -> None:
         raise InvalidAgent(
             f"agent {agent.name!r}: cache is {agent.cache!r}, but the prompt cache keeps things "
             "for '5m' or '1h'; None is no caching"
+        )
+    if agent.call_timeout_s is not None and not _is_seconds(agent.call_timeout_s):
+        raise InvalidAgent(
+            f"agent {agent.name!r}: call_timeout_s is {agent.call_timeout_s!r}, but must be a "
+            "number of seconds above 0; None is no limit"
         )
     if not _is_count(agent.min_tokens):
         raise InvalidAgent(

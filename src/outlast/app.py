@@ -402,9 +402,10 @@ class Outlast:
     ) -> Run:
         """Go on with a run that exists, to rest, and return it.
 
-        A run that was paused is told to go on, with the reason and by whom, and so are the runs
-        below it.  One whose parent is parked until it goes on is left to whoever drives the parent:
-        a worker, or `resume` of the first run of its tree.
+        A run that was paused, or that waits for somebody to mend something, such as a spend limit,
+        is told to go on, with the reason and by whom, and so are the runs below it.  One whose
+        parent is parked until it goes on is left to whoever drives the parent: a worker, or
+        `resume` of the first run of its tree.
 
         Raises:
             RunNotFound: there is no such run.
@@ -443,9 +444,12 @@ class Outlast:
         run = await self._aside(self.get, run_id)
         if run.status in ENDED:
             raise RunEnded(run_id, status=run.status)
-        if run.status == "paused":
-            run = await self._aside(self._control, run_id, "resume", reason, by)
-            if await self._aside(self._above, run) is not None:
+        if run.status in (*PARKED, "paused"):
+            strict = run.status == "paused"
+            run = await self._aside(self._control, run_id, "resume", reason, by, strict=strict)
+            if (strict or run.status == "queued") and await self._aside(
+                self._above, run
+            ) is not None:
                 return run  # whoever drives the runs above it goes on with it
         await self._aside(self._check_root, run)
         return await self._driven(run_id, agent, wait_s, Watch(on_record, on_part), policy)
@@ -571,11 +575,13 @@ class Outlast:
         except InvalidArguments as error:
             raise InvalidInput(f"nothing was written: {error}") from error
 
-    def _control(self, run_id: str, verb: Verb, reason: str, by: str) -> Run:
+    def _control(
+        self, run_id: str, verb: Verb, reason: str, by: str, *, strict: bool = True
+    ) -> Run:
         self.get(run_id)
         _check_text("the reason", reason, by)
         told = ControlGiven(verb=verb, reason=self._redact(reason), by=self._redact(by))
-        self._tell(run_id, told, strict=True)
+        self._tell(run_id, told, strict=strict)
         self._tell_below(run_id, told)
         return self.get(run_id)
 

@@ -23,6 +23,7 @@ from msgspec.structs import replace
 from outlast import caching, loops, media
 from outlast.errors import JournalDamaged
 from outlast.events import (
+    HELD_UP,
     NULL,
     AskAnswered,
     AskFailed,
@@ -384,6 +385,12 @@ def start(event: AskStarted, default: Spec, before: Conversation | None) -> Conv
 def rested(conversation: Conversation) -> Conversation:
     """Return the conversation as a new leg finds it: what failed before may be mended now."""
     return replace(conversation, failures=0, failure=None)
+
+
+def held_up(conversation: Conversation) -> bool:
+    """Return whether it waits for somebody to mend why its last attempt came to nothing."""
+    failure = conversation.failure
+    return failure is not None and failure.kind in HELD_UP and not conversation.failed
 
 
 def _json(value: str) -> bytes:

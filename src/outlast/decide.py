@@ -15,9 +15,11 @@ that follows from it share one commit.
 | a tool use without a result | wait |
 | a tool use that is a run of its own, which was stopped | stopped with it |
 | a failed attempt worth repeating | wait for its time, then ask again |
+| a rate limit that any run met | wait for its time before anything is asked |
 | nothing in flight that does not wait itself, and long to wait | the run is parked; see `park` |
 | a tool use that a person has to allow | asked, and waited for |
 | a failed attempt that only a person can mend | the run stops, saying why |
+| a spend limit of Claude's that is reached | one attempt; then it waits for somebody to act |
 | a failed attempt not worth repeating, or one too many | the run fails, saying why |
 | a reply that ended its turn | the answer |
 | a reply that paused, or compacted what was before | sent again as it is |
@@ -75,6 +77,7 @@ from outlast.conversation import (
     words,
 )
 from outlast.events import (
+    HELD_UP,
     NULL,
     RETRYABLE,
     ApprovalRequested,
@@ -147,7 +150,7 @@ REPEATS: Final = 2
 RETRY_NS: Final = NS // 4
 """How soon it is tried again whether calls of others were settled."""
 
-MENDABLE: Final = frozenset({"auth", "spend_limit", "store"})
+MENDABLE: Final = frozenset({"auth", "store"})
 """Failures that say nothing about the run: it stops, and goes on when somebody has mended them."""
 
 CAUTION: Final[tuple[Effect, ...]] = ("read", "idempotent", "once")
@@ -256,10 +259,12 @@ def ask_step(  # noqa: PLR0911, PLR0913, PLR0917  (the rows of the table)
         return _tools_step(state, agent, ask, now, world, shared)
     if ask.replied and ask.stop_reason not in GOES_ON:
         return _reply_step(ask)
-    if ask.failure is not None and (step := _failure_step(state, ask, ask.failure, now)):
+    if ask.failure is not None and (step := _failure_step(state, ask, ask.failure, now, world)):
         return step
     if ask.uncounted:
         return _count_step(ask, world)
+    if (until := _thaw(state, ask, world)) > now:
+        return _wait("rate_limited", until)
     return _call_step(state, agent, ask, now, world, shared)
 
 
@@ -410,7 +415,7 @@ def _call_step(  # noqa: PLR0913, PLR0917  (everything a call depends on)
         prices=version(ask.spec.model),
         tool=ask.results_of,
     )
-    return Step((intent,), (_call(ask, intent),), last=len(state.asks) == 1)
+    return Step((intent,), (_call(agent, ask, intent),), last=len(state.asks) == 1)
 
 
 def is_batch(state: RunState) -> bool:
@@ -422,7 +427,7 @@ def _terms(ask: Conversation, *, batch: bool = False) -> Terms:
     return terms_of(ask.spec.parameters, cache=ask.spec.cache, batch=batch)
 
 
-def _call(ask: Conversation, intent: ModelCallStarted) -> CallModel:
+def _call(agent: Agent, ask: Conversation, intent: ModelCallStarted) -> CallModel:
     return CallModel(
         ask_id=ask.ask_id,
         call_id=intent.call_id,
@@ -438,6 +443,7 @@ def _call(ask: Conversation, intent: ModelCallStarted) -> CallModel:
         attached=ask.attached,
         terms=_terms(ask, batch=intent.batch),
         batch=intent.batch,
+        timeout_s=agent.call_timeout_s,
     )
 
 
@@ -554,12 +560,16 @@ def _span(window: str) -> tuple[str, str, str]:
     return f" of {kind}", f" --window {kind}", ", or resume later"
 
 
-def _failure_step(state: RunState, ask: Conversation, failure: Failure, now: int) -> Step | None:
+def _failure_step(
+    state: RunState, ask: Conversation, failure: Failure, now: int, world: World
+) -> Step | None:
     """Return what a failed attempt means, `None` when it is time for the next one."""
     if failure.kind in MENDABLE:
         what = "nothing was sent" if failure.kind == "store" else "Claude did not take the request"
         why = f"stopped: {what} ({failure.kind}): {failure.message}"
         return Step((RunFinished(status="stopped", why=f"{why}; mend it, then resume"),))
+    if failure.kind in HELD_UP:
+        return Step(actions=(_held_up(state, failure, world),))
     if failure.kind not in RETRYABLE:
         return failed(f"Claude did not take the request ({failure.kind}): {failure.message}")
     if ask.failures >= ATTEMPTS:
@@ -569,11 +579,29 @@ def _failure_step(state: RunState, ask: Conversation, failure: Failure, now: int
         )
     if failure.at > now:
         return None  # the clock was set back, and nobody knows by how much: waiting could be long
-    until = _next_attempt(state, ask, failure)
-    if now >= until:
-        return None
-    why = f"{_WAITS.get(failure.kind, 'waiting to ask Claude again')} until {moment(until)}"
+    until = max(_next_attempt(state, ask, failure), _thaw(state, ask, world))
+    return _wait(failure.kind, until) if now < until else None
+
+
+def _wait(kind: FailureKind, until: int) -> Step:
+    why = f"{_WAITS.get(kind, 'waiting to ask Claude again')} until {moment(until)}"
     return Step(actions=(Sleep(until=until, why=why),))
+
+
+def _thaw(state: RunState, ask: Conversation, world: World) -> int:
+    """Return when the next attempt may begin of a question that the API made nobody ask."""
+    freeze = world.frozen(ask.spec.model)
+    if not freeze.until or is_batch(state):  # batches have limits of their own
+        return 0
+    nonce = state.started.nonce if state.started else ""
+    return freeze.over_for(f"{nonce}:{ask.ask_id}")
+
+
+def _held_up(state: RunState, failure: Failure, world: World) -> Sleep:
+    """Return the wait for somebody to mend what no other attempt could."""
+    root = (state.started.root if state.started else "") or world.run_id
+    why = f"waiting for somebody: Claude did not take the request ({failure.kind}): "
+    return Sleep(until=0, why=f"{why}{failure.message}; mend it, then: outlast resume {root}")
 
 
 _WAITS: Final[dict[FailureKind, str]] = {

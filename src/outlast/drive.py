@@ -25,6 +25,7 @@ from outlast.decide_flow import decide_flow
 from outlast.events import AnyEvent, ModelCallStarted, Outcome, RunFinished, RunParked, StepFinished
 from outlast.flows import Flow
 from outlast.journal import Record
+from outlast.pacing import Freeze
 from outlast.redaction import Redact, same
 from outlast.state import RunState, evolve, fold
 from outlast.wants import NOTHING, Wants
@@ -65,12 +66,14 @@ class Denied(msgspec.Struct, frozen=True):
 
 
 class Relimited(msgspec.Struct, frozen=True):
-    """Nothing was appended: what the run may use was changed just now."""
+    """Nothing was appended: what the run may use, or when, was changed just now."""
 
     limits: Limits | None
     now: int
     factors: Mapping[str, int] = {}
     """By how much bounds are multiplied now; see `World.factors`."""
+    freezes: Mapping[str, Freeze] = {}
+    """Until when nobody asks now; see `World.freezes`."""
 
 
 class Outcomes(msgspec.Struct, frozen=True):
@@ -86,6 +89,8 @@ class Outcomes(msgspec.Struct, frozen=True):
     """Those in flight that wait themselves."""
     draining: bool = False
     """The driver is about to end."""
+    freezes: Mapping[str, Freeze] = {}
+    """Until when nobody asks now; see `World.freezes`."""
     halted: tuple[tuple[str, str], ...] = ()
     """The calls that have no outcome because the runs that they are were stopped, and why."""
 
@@ -104,6 +109,7 @@ def drive(  # noqa: PLR0913  (all but two are keywords)
     now: int,
     limits: Limits | None = None,
     factors: Mapping[str, int] | None = None,
+    freezes: Mapping[str, Freeze] | None = None,
     called: bool = False,
     redact: Redact = same,
 ) -> Loop:
@@ -117,6 +123,7 @@ def drive(  # noqa: PLR0913  (all but two are keywords)
         now: nanoseconds since the epoch, UTC.
         limits: what the run may use, where somebody set that.
         factors: by how much bounds are multiplied in every run; see `World.factors`.
+        freezes: until when nobody asks; see `World.freezes`.
         called: whether it goes on though it is parked, because of a run below it.
         redact: what a text goes through that the decisions have of the user's code.
 
@@ -137,6 +144,7 @@ def drive(  # noqa: PLR0913  (all but two are keywords)
             run_id=run_id,
             limits=limits,
             factors=factors or {},
+            freezes=freezes or {},
             short=short,
             alone=alone,
             halted=halted,
@@ -170,6 +178,7 @@ def drive(  # noqa: PLR0913  (all but two are keywords)
                 continue
             if isinstance(sent, Relimited):
                 limits, factors, now = sent.limits, sent.factors, sent.now
+                freezes = sent.freezes
                 continue
             short, alone = (), False
             state = plan.state
@@ -182,7 +191,7 @@ def drive(  # noqa: PLR0913  (all but two are keywords)
         in_flight = plan.in_flight.difference(map(_call_id, outcomes))
         given_up = [one.call_ids for one in plan.actions if isinstance(one, Interrupt)]
         interrupted = interrupted.union(*given_up) & in_flight
-        asleep, draining = sent.asleep, sent.draining
+        asleep, draining, freezes = sent.asleep, sent.draining, sent.freezes
         if sent.news:
             state = fold(sent.news, state)
         if sent.halted:

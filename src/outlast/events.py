@@ -78,6 +78,9 @@ RETRYABLE: Final[frozenset[FailureKind]] = frozenset(
 )
 """Failures worth another attempt of the same request."""
 
+HELD_UP: Final[frozenset[FailureKind]] = frozenset({"spend_limit"})
+"""Failures of which the run waits for somebody to mend them, and to say so: `resume`."""
+
 ToolFailureKind: TypeAlias = Literal[
     "raised",  # the function raised an exception
     "refused",  # the function raised ToolError: its text is for the model
@@ -441,6 +444,21 @@ class BoundRaised(
     """By how much every bound of that model is multiplied from now on, in whole percent."""
     run_id: str = ""
     """The run that found it."""
+
+
+class RateFrozen(Event, frozen=True, kw_only=True, omit_defaults=True, gc=False, tag="rate_frozen"):
+    """The API said when to come back: nobody asks before.  It stands in the stream `~limits`."""
+
+    kept: ClassVar[tuple[str, ...]] = ("group", "until", "run_id")
+
+    group: str
+    """The models that share the limit; see `pacing.group`."""
+    until: int
+    """When they may be asked again, in nanoseconds since the epoch."""
+    key: str = ""
+    """A hash of the API key or the client that was refused; empty where that is not known."""
+    run_id: str = ""
+    """The run that was refused."""
 
 
 class RunFinished(
@@ -870,6 +888,7 @@ AnyEvent: TypeAlias = (
     | BudgetSet
     | BudgetPassed
     | BoundRaised
+    | RateFrozen
     | ScheduleSet
     | ScheduleFired
     | RunFinished

@@ -205,8 +205,8 @@ class Commit(msgspec.Struct, frozen=True, kw_only=True):
             creates a run.
         at: nanoseconds since the epoch.
         row: the run's row afterwards; `next_seq` and `fence` are the store's to fill in.
-        seen: another stream that the commit depends on, and the last seq of it that was read; 0
-            where it was empty.
+        seen: other streams that the commit depends on, each with the last seq of it that was
+            read; 0 where it was empty.
 
     """
 
@@ -216,7 +216,7 @@ class Commit(msgspec.Struct, frozen=True, kw_only=True):
     expected_seq: int | None = None
     epoch: int | None = None
     row: RunRow | None = None
-    seen: tuple[str, int] | None = None
+    seen: tuple[tuple[str, int], ...] = ()
     holds: Sequence[Hold] = ()
     settlements: Sequence[Settlement] = ()
     postings: Sequence[Posting] = ()
@@ -235,7 +235,7 @@ class Journal(Protocol):
 
         Raises:
             Conflict: the stream is not at `expected_seq`, also when 1 was, and it exists; or the
-                one that was `seen` has grown.
+                one of those `seen` has grown.
             Fenced: `epoch` is not the stream's fence.
             Refused: a hold does not fit; nothing was written.
             StoreFull: no space is left; nothing was written.

@@ -15,6 +15,7 @@ from contextvars import ContextVar
 from typing import Final, NamedTuple
 
 from outlast.events import (
+    HELD_UP,
     BoundExceeded,
     BudgetPassed,
     Event,
@@ -135,6 +136,8 @@ def tell(records: Iterable[Record]) -> None:
 
 def _level(event: Event) -> int:
     if isinstance(event, ScheduleFired) and event.error:
+        return logging.WARNING
+    if isinstance(event, ModelCallFailed) and event.kind in HELD_UP:
         return logging.WARNING
     usual = logging.INFO if isinstance(event, NOTABLE) else logging.DEBUG
     return ALARMS.get(type(event), usual)

@@ -110,7 +110,10 @@ from outlast.limits import (
 from outlast.limits import STREAM as BUDGETS
 from outlast.limits import fold as fold_budgets
 from outlast.media import expanded
-from outlast.models import Model, Part, Reply, Request, TokenCounter
+from outlast.models import Keyed, Model, Part, Reply, Request, TokenCounter
+from outlast.pacing import STREAM as LIMITS
+from outlast.pacing import Freeze, Pacing, frozen
+from outlast.pacing import fold as fold_pacing
 from outlast.prices import billed_as, context_window, exact
 from outlast.redaction import Redact, same
 from outlast.run import Run, run_of
@@ -242,6 +245,8 @@ class Runner:
         """The runs that are driven here, to be nudged when somebody tells them something."""
         self.budgets = Budgets()
         """Those that operators set, as far as they were read."""
+        self.pacing = Pacing()
+        """What the API told any run of its rate limits, as far as that was read."""
 
     async def drive(  # noqa: PLR0913  (all but two are keywords)
         self,
@@ -268,6 +273,7 @@ class Runner:
         stream = run_stream(run_id)
         state = fold(self._journal.read(stream))
         budgets = self.read_budgets()
+        self.read_pacing()
         if state.factors:  # its process may have died before it told the others
             budgets = await self.raise_bounds(run_id, state)
         self._live += 1
@@ -282,6 +288,7 @@ class Runner:
             now=self._clock(),
             limits=leg.limits(budgets),
             factors=budgets.factors,
+            freezes=leg.freezes(),
             called=called,
             redact=self._redact,
         )
@@ -305,6 +312,28 @@ class Runner:
         news = self._journal.read(BUDGETS, after=self.budgets.seq)
         self.budgets = fold_budgets(news, self.budgets)
         return self.budgets
+
+    def read_pacing(self) -> None:
+        """Read until when the API wants to be asked nothing."""
+        news = self._journal.read(LIMITS, after=self.pacing.seq)
+        self.pacing = fold_pacing(news, self.pacing)
+
+    async def freeze(self, call: CallModel, failure: ModelFailure, run_id: str) -> None:
+        """Tell every run until when the API wants to be asked nothing, where it said so."""
+        wait_s = _seconds(failure.retry_after_s)
+        if failure.kind != "rate_limited" or not wait_s:
+            return
+        until, key = self._clock() + int(wait_s * NS), self.key()
+        told = frozen(self.pacing, key=key, model=call.model, until=until, run_id=run_id)
+        if told:
+            with suppress(StoreError):  # the run itself knows, and its own outcome may be written
+                records = await self.commit(Commit(stream=LIMITS, events=told, at=self._clock()))
+                logs.tell(records)
+                self.read_pacing()
+
+    def key(self) -> str:
+        """Return whose rate limits calls count against; empty where nobody knows."""
+        return self._model.key() if isinstance(self._model, Keyed) else ""
 
     async def raise_bounds(self, run_id: str, state: RunState) -> Budgets:
         """Tell every run of the bounds that this one found too low, and return all budgets."""
@@ -373,7 +402,7 @@ class Runner:
 class _Leg:
     """One drive of one run: what is in flight, and who watches."""
 
-    def __init__(  # noqa: PLR0913, PLR0917  (the parts of one drive, all of them needed)
+    def __init__(  # noqa: PLR0913, PLR0915, PLR0917  (the parts of one drive, all of them needed)
         self,
         runner: Runner,
         run_id: str,
@@ -424,6 +453,9 @@ class _Leg:
         self._limits: Limits | None = None
         self._factors: Mapping[str, int] = {}
         """By how much the loop multiplies bounds because of what other runs found."""
+        self._freezes: Mapping[str, Freeze] = {}
+        self._paced = 0
+        """How far the stream was read that the loop knows freezes of."""
         self._accounts = bool(state.spend.held)
         """Whether calls may hold something of the budgets of others: of those that an earlier leg
         began, such as in a batch, nobody knows."""
@@ -455,6 +487,13 @@ class _Leg:
         """Return what the run may use where somebody set that, and go by it from now on."""
         self._limits, self._factors = self._limits_of(budgets), budgets.factors
         return self._limits
+
+    def freezes(self) -> Mapping[str, Freeze]:
+        """Return until when nobody asks, by group of models, and go by it from now on."""
+        pacing = self._runner.pacing
+        if pacing.seq != self._paced:
+            self._paced, self._freezes = pacing.seq, pacing.of_key(self._runner.key())
+        return self._freezes
 
     def _trees(self, budgets: Budgets) -> tuple[Tree, ...]:
         """Return the runs whose budgets cover what this one spends, beside its own.
@@ -512,16 +551,18 @@ class _Leg:
         commit = commit_of(wanted, self._started, run_id=self._run_id, epoch=self._epoch)
         intents = [event for event in commit.events if isinstance(event, ModelCallStarted)]
         budgets = self._runner.budgets
-        if self._limits_of(budgets) != self._limits or budgets.factors != self._factors:
+        changed = self._limits_of(budgets) != self._limits or budgets.factors != self._factors
+        if changed or (intents and self._runner.pacing.seq != self._paced):
             now = self._runner._clock()  # noqa: SLF001
-            return Relimited(self.limits(budgets), now, budgets.factors)
+            return Relimited(self.limits(budgets), now, budgets.factors, self.freezes())
         commit = self._accounted(commit, intents, budgets, wanted.state)
         began = time.monotonic()  # before: the process may be frozen once it is durable
         try:
             records = await self._runner.commit(commit)
         except Conflict as conflict:
-            if conflict.stream == BUDGETS:
+            if conflict.stream in (BUDGETS, LIMITS):
                 self._runner.read_budgets()
+                self._runner.read_pacing()
                 return await self._append(wanted)
             return self._behind(wanted)
         except Refused as refused:
@@ -587,8 +628,9 @@ class _Leg:
         paid = settled(commit.events, self._run_id) if self._accounts else []
         if not intents:
             return replace(commit, settlements=paid) if paid else commit
-        # A budget that is set while this is on its way counts: the store looks.
-        seen = (BUDGETS, budgets.seq)
+        # A budget that is set while this is on its way counts, and so does a freeze: the store
+        # looks.
+        seen = ((BUDGETS, budgets.seq), (LIMITS, self._paced))
         return replace(commit, holds=lines, settlements=paid, seen=seen)
 
     def _behind(self, wanted: Append) -> Behind:
@@ -835,6 +877,7 @@ class _Leg:
             draining=self._runner.draining,
             halted=tuple(self._halted.items()),
             news=news,
+            freezes=self.freezes(),
         )
 
     @property
@@ -987,9 +1030,10 @@ class _Leg:
         try:
             request = self._request(call)
             on_part = None if self._watch.on_part is None else self._show
-            reply = await self._runner._model.call(request, on_part=on_part)  # noqa: SLF001
+            reply = await self._in_time(call, request, on_part)
             return answered(call, reply, latency_ms=(time.monotonic_ns() - began) // 1_000_000)
         except ModelFailure as failure:
+            await self._runner.freeze(call, failure, self._run_id)
             event = not_answered(call, failure)
         except Exception as error:  # noqa: BLE001  (a paid call must have an outcome, whatever broke)
             event = not_answered(
@@ -997,6 +1041,20 @@ class _Leg:
             )
         self._discard(call)
         return event
+
+    async def _in_time(
+        self, call: CallModel, request: Request, on_part: Callable[[Part], None] | None
+    ) -> Reply:
+        """Return the reply to one request; it is given up when its time is over."""
+        deadline = asyncio.timeout(call.timeout_s)
+        try:
+            async with deadline:
+                return await self._runner._model.call(request, on_part=on_part)  # noqa: SLF001
+        except TimeoutError as error:
+            if not deadline.expired():
+                raise
+            told = f"no reply within {call.timeout_s:g} s"
+            raise ModelFailure("timeout", told) from error
 
     async def _send_batched(self, call: CallModel) -> Outcome:
         try:

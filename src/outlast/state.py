@@ -13,7 +13,7 @@ from outlast import approvals, budget, control, conversation, parking, phases, s
 from outlast.approvals import Approvals
 from outlast.budget import Spend
 from outlast.control import Control
-from outlast.conversation import Conversation
+from outlast.conversation import Conversation, rested
 from outlast.events import (
     ApprovalGiven,
     ApprovalRequested,
@@ -78,6 +78,11 @@ class RunState(msgspec.Struct, frozen=True):
     def finished(self) -> bool:
         """Whether the last leg of the run has ended."""
         return self.status not in ("queued", "running")
+
+
+def held_up(state: RunState) -> bool:
+    """Return whether something in the run waits for somebody to mend it, and to resume the run."""
+    return any(map(conversation.held_up, state.asks.values()))
 
 
 def evolve(state: RunState, record: Record) -> RunState:
@@ -205,7 +210,7 @@ def _exceeded(state: RunState, event: BoundExceeded, record: Record) -> RunState
 
 
 def _finished(state: RunState, event: RunFinished, record: Record) -> RunState:
-    asks = {key: conversation.rested(ask) for key, ask in state.asks.items()}
+    asks = {key: rested(ask) for key, ask in state.asks.items()}
     is_flow = state.started is not None and state.started.kind == "flow"
     answer = event.answer if is_flow and event.status == "completed" else state.answer
     return replace(
@@ -219,10 +224,12 @@ def _finished(state: RunState, event: RunFinished, record: Record) -> RunState:
     )
 
 
-def _told(state: RunState, _: ControlGiven, record: Record) -> RunState:
+def _told(state: RunState, event: ControlGiven, record: Record) -> RunState:
     if state.status in ENDED:
         return state
     told = control.evolve(state.control, record)
+    if event.verb == "resume" and not told.cancelled and held_up(state):
+        return _mended(replace(state, control=told))
     if told == state.control:
         return state
     if told.verb is None:
@@ -234,6 +241,14 @@ def _told(state: RunState, _: ControlGiven, record: Record) -> RunState:
     # Whoever finds it is to end it, whatever it waits for.
     status = "running" if state.status == "running" else "queued"
     return replace(state, control=told, status=status, why=told.why, parking=Parking())
+
+
+def _mended(state: RunState) -> RunState:
+    """Return a run that was held up, and is to go on at once."""
+    held_up = conversation.held_up
+    asks = {key: rested(ask) if held_up(ask) else ask for key, ask in state.asks.items()}
+    status = "running" if state.status == "running" else "queued"
+    return replace(state, asks=asks, parking=Parking(), status=status, why="")
 
 
 def _unchanged(state: RunState, _event: NoteAdded, _: Record) -> RunState:

@@ -13,7 +13,7 @@ from outlast.answering import Answer, Check, given, questions
 from outlast.errors import Conflict, UsageError
 from outlast.events import NULL, ApprovalGiven, ControlGiven, RunLeft, Verb
 from outlast.journal import Commit, Journal, Record, run_stream
-from outlast.state import RunState, fold, row
+from outlast.state import ENDED, RunState, fold, held_up, row
 
 FITS: Final[dict[Verb, frozenset[str]]] = {
     "pause": frozenset({"queued", "running", "parked", "waiting", "paused"}),
@@ -34,6 +34,9 @@ def tell(journal: Journal, run_id: str, told: ControlGiven, *, strict: bool) -> 
     """
 
     def said(state: RunState, now: int) -> ControlGiven | None:
+        mends = told.verb == "resume" and state.status not in ENDED and held_up(state)
+        if mends and not state.control.cancelled:
+            return told
         if state.status in FITS[told.verb]:
             after = _after(state, run_stream(run_id), told, now)
             return None if after.control == state.control else told

@@ -25,6 +25,7 @@ from outlast.events import (
     ModelCallReconciled,
     NoteAdded,
     PhaseEntered,
+    RateFrozen,
     RunLeft,
     ScheduleFired,
     ScheduleSet,
@@ -282,6 +283,7 @@ def test_no_event_type_is_left_out(uninterrupted: Played) -> None:
         ScheduleFired,
         BudgetPassed,
         BoundRaised,
+        RateFrozen,
         ModelCallReconciled,
         ModelCallBatched,
     )

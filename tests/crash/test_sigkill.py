@@ -36,6 +36,7 @@ from outlast.events import (
     ModelCallReconciled,
     NoteAdded,
     PhaseEntered,
+    RateFrozen,
     RunLeft,
     RunParked,
     RunWoken,
@@ -57,6 +58,7 @@ UNKNOWN = "may or may not have happened"
 ELSEWHERE = (
     *(NoteAdded, ControlGiven, ModelCallReconciled),  # from outside
     *(BudgetSet, BudgetPassed, BoundRaised),  # of operators, and of bounds
+    RateFrozen,  # of rate limits, see tests/outages
     *(CacheMissed, BoundExceeded, TokensCounted, LoopDetected),  # of runs that are not played here
     ModelCallBatched,  # of batches, see tests/batch
     *(PhaseEntered, StepStarted, StepFinished, ChildStarted, RunParked, RunWoken, AskFailed),

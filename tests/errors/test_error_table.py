@@ -27,10 +27,12 @@ from outlast.testing import simulator
 AGENT = outlast.Agent("asker", model="claude-opus-5-5")
 
 FAILED, STOPPED, WAITED, DOUBTED, NONE = "failed", "stopped", "waited", "doubted", "none"
+HELD_UP = "held up"
 # what becomes of it: (the event, whether Claude is asked again, the status of the run)
 BECOMES = {
     FAILED: (ModelCallFailed, False, "failed"),
     STOPPED: (ModelCallFailed, False, "stopped"),
+    HELD_UP: (ModelCallFailed, False, "parked"),
     WAITED: (ModelCallFailed, True, "completed"),
     DOUBTED: (ModelCallInDoubt, True, "completed"),
     NONE: (None, False, "completed"),
@@ -47,10 +49,10 @@ TABLE = {
     "409 with a code": ("invalid_request", FAILED),
     "413": ("too_large", FAILED),
     "422": ("invalid_request", FAILED),
-    "402": ("spend_limit", STOPPED),
-    "402 with a code": ("spend_limit", STOPPED),
-    "429 enforced_spend_limit_reached": ("spend_limit", STOPPED),
-    "429 contract_spend_limit_reached": ("spend_limit", STOPPED),
+    "402": ("spend_limit", HELD_UP),
+    "402 with a code": ("spend_limit", HELD_UP),
+    "429 enforced_spend_limit_reached": ("spend_limit", HELD_UP),
+    "429 contract_spend_limit_reached": ("spend_limit", HELD_UP),
     "429 rate_limit_error": ("rate_limited", WAITED),
     "429 without retry-after": ("rate_limited", WAITED),
     "429 ramp_limit_exceeded": ("rate_limited", WAITED),
@@ -102,7 +104,8 @@ class Played:
             self.run = app.run(AGENT, row, run_id="r")
             self.records = app.log("r")
             self.ledger = app.journal.rollup()
-            self.again = app.resume("r", AGENT) if self.run.status == "stopped" else None
+            mendable = self.run.status in ("stopped", "parked")
+            self.again = app.resume("r", AGENT) if mendable else None
         # The bill of the run as it came to rest first; a resume is one more request.
         requests, bill = claude.requests()[seen:], claude.bill()[billed:]
         self.resumed = requests[len(self.of(ModelCallStarted)) :]
@@ -211,7 +214,7 @@ def check_end(played: Played, kind: str, becomes: str) -> None:
         return
     assert f"Claude did not take the request ({kind})" in played.run.why
     assert played.outcomes[0].message in played.run.why
-    assert (played.again is not None) == (becomes == STOPPED)
+    assert (played.again is not None) == (becomes in (STOPPED, HELD_UP))
     if played.again:
         assert "resume" in played.run.why
         assert (played.again.status, played.again.answer) == ("completed", "Well.")

@@ -24,6 +24,7 @@ from outlast.events import (
     BudgetPassed,
     ControlGiven,
     NoteAdded,
+    RateFrozen,
     RunLeft,
     RunParked,
     ScheduleFired,
@@ -177,6 +178,8 @@ def make(journal: Journal) -> None:
     run(longer, journal, agent(None), "How long is it?", run_id="longer")
     raised = BoundRaised(model="claude-haiku-5-5", percent=600, run_id="longer")
     journal.append(Commit(stream="~budgets", events=(raised,), at=3))
+    frozen = RateFrozen(group="claude-haiku-5-5", until=9, key="0123456789abcdef", run_id="longer")
+    journal.append(Commit(stream="~limits", events=(frozen,), at=3))
     scheduled(journal)
     cheap = World(lambda request, attempt: say("Half of it."))
     run(cheap, journal, agent(None), "What does it cost?", run_id="batched", batch=True)

@@ -22,14 +22,14 @@ import outlast
 from outlast.content import rendered, same
 from outlast.decide import MENDABLE
 from outlast.errors import Fenced
-from outlast.events import MessageReceived, ModelCallFailed
+from outlast.events import ControlGiven, MessageReceived, ModelCallFailed
 from outlast.journal import Commit, Journal, Record, run_stream
 from outlast.models import Part, Reply, Request
 from outlast.models.claude import Answer
 from outlast.models.scripted import Fault, ScriptedModel, failure
 from outlast.runner import Runner, Watch
 from outlast.starting import begin
-from outlast.state import RunState, fold, row
+from outlast.state import RunState, fold, held_up, row
 from outlast.stores import open_store
 
 NS: Final = 1_000_000_000
@@ -316,9 +316,18 @@ class Played:
         while True:
             state = self._leg(None)
             assert state is not None, "a leg that nobody broke off did not end"
-            if not self._may_be_mended(state):
+            if held_up(state):
+                self._resume(state)
+            elif not self._may_be_mended(state):
                 return state
             self.tally["mended"] += 1
+
+    def _resume(self, state: RunState) -> None:
+        """Tell the run that what it waits for is mended."""
+        told = ControlGiven(verb="resume")
+        record = Record(STREAM, state.next_seq, 0, self._clock(), 0, told)
+        after = row(fold((record,), state), "r")
+        self.journal.append(Commit(stream=STREAM, events=(told,), at=self._clock(), row=after))
 
     def _may_be_mended(self, state: RunState) -> bool:
         failures = [

@@ -11,6 +11,7 @@ from outlast.budget import Spend
 from outlast.cli import words
 from outlast.cli.words import Part
 from outlast.conversation import blocks
+from outlast.decide import moment
 from outlast.events import (
     NULL,
     ApprovalGiven,
@@ -37,6 +38,7 @@ from outlast.events import (
     ModelCallSucceeded,
     NoteAdded,
     PhaseEntered,
+    RateFrozen,
     RunFinished,
     RunLeft,
     RunParked,
@@ -227,6 +229,8 @@ class Reader:
             case BoundRaised() as event:
                 told = f"calls of {event.model} hold {words.times(event.percent)} their bound"
                 return [(f"{told} from now on", "doubt"), (f", as {event.run_id} found", "quiet")]
+            case RateFrozen() as event:
+                return _rate_frozen(event)
             case BoundExceeded() as event:
                 return _bound_exceeded(event)
             case LoopDetected() as event:
@@ -402,6 +406,11 @@ def _model_reconciled(event: ModelCallReconciled) -> list[Part]:
         (f" of {words.money(event.counted_nano)}", ""),
         (why, "quiet"),
     ]
+
+
+def _rate_frozen(event: RateFrozen) -> list[Part]:
+    told = f"nobody asks {event.group} until {moment(event.until)}"
+    return [(told, "doubt"), (f", as {event.run_id} was told", "quiet")]
 
 
 def _budget_set(event: BudgetSet) -> list[Part]:

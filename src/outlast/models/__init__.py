@@ -144,6 +144,18 @@ class Model(Protocol):
 
 
 @runtime_checkable
+class Keyed(Protocol):
+    """A model that can say whose rate limits its calls count against.  Not every one can."""
+
+    def key(self) -> str:
+        """Return what tells the API key, or the client, from others, and not the key itself.
+
+        Empty where it is not known.
+        """
+        ...
+
+
+@runtime_checkable
 class Batcher(Protocol):
     """A model that takes many requests at once, at half price, and answers within a day."""
 

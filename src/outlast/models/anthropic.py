@@ -11,12 +11,14 @@ import asyncio
 import importlib
 import inspect
 import math
+import os
 import re
 import threading
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from email.utils import parsedate_to_datetime
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 from urllib.parse import quote
 from weakref import WeakKeyDictionary, ref
@@ -38,7 +40,7 @@ T = TypeVar("T")
 BATCHES: Final = "/v1/messages/batches"
 
 DEADLINE_S: Final = 600.0
-"""How long a call may take in all.  A read timeout is none: pings reset it."""
+"""How long anything but a call may take in all.  A read timeout is none: pings reset it."""
 
 KINDS: Final[Mapping[int | str | tuple[int, str], FailureKind]] = {
     # ── the API's answers, by status and `error.details.error_code`; "*" is any code ───────────
@@ -150,16 +152,15 @@ class AnthropicModel:
             that one serves the loop of the first call, and every other one is refused.  Without a
             client, one is made as the SDK does, from the environment (`ANTHROPIC_API_KEY`,
             `ANTHROPIC_BASE_URL` and so on), when the first call is made.
-        deadline_s: how long a call may take in all; `None` leaves only the client's timeouts.
+        deadline_s: how long anything may take in all; by default ten minutes, and a call as long as
+            whoever makes it lets it: see `Agent(call_timeout_s=…)`.
 
     Raises:
         UsageError: `client` is a synchronous one.
 
     """
 
-    def __init__(
-        self, client: Client | None = None, *, deadline_s: float | None = DEADLINE_S
-    ) -> None:
+    def __init__(self, client: Client | None = None, *, deadline_s: float | None = None) -> None:
         if client is not None and not inspect.iscoroutinefunction(client.post):
             raise UsageError(
                 f"client is {type(client).__name__}, which blocks; "
@@ -180,7 +181,7 @@ class AnthropicModel:
             ModelFailure: there is no reply; its `kind` says why, and what that means for the bill.
 
         """
-        return await self._once(lambda client: _ask(client, request, on_part))
+        return await self._once(lambda client: _ask(client, request, on_part), None)
 
     async def count_tokens(self, request: Request) -> int:
         """Return how many input tokens the API counts for `request`; nothing is billed.
@@ -191,6 +192,15 @@ class AnthropicModel:
 
         """
         return await self._once(lambda client: _count(client, request))
+
+    def key(self) -> str:
+        """Return a hash of the API key or of the client; empty where neither is known yet."""
+        if self._given is None:
+            named = os.environ.get("ANTHROPIC_API_KEY") or os.environ.get("ANTHROPIC_AUTH_TOKEN")
+            return _hashed(named or "")
+        keys = (getattr(self._given, name, None) for name in ("api_key", "auth_token"))
+        named = next((key for key in keys if isinstance(key, str) and key), None)
+        return _hashed(named or f"{type(self._given).__name__} {self._given.base_url}")
 
     def no_batches(self) -> str:
         """Return why the client cannot send batches; empty where it can."""
@@ -235,15 +245,18 @@ class AnthropicModel:
         if opened is not None and opened.lease is not None:
             await opened.lease.aclose()
 
-    async def _once(self, ask: Callable[[Client], Awaitable[T]]) -> T:
+    async def _once(
+        self, ask: Callable[[Client], Awaitable[T]], usual_s: float | None = DEADLINE_S
+    ) -> T:
+        deadline_s = usual_s if self._deadline_s is None else self._deadline_s
         client = None
         try:
             client = await self._client()
-            async with asyncio.timeout(self._deadline_s) as deadline:
+            async with asyncio.timeout(deadline_s) as deadline:
                 return await ask(client)
         except Exception as error:
             if isinstance(error, TimeoutError) and client is not None and deadline.expired():
-                failure = ModelFailure("timeout", f"no reply within {self._deadline_s:g} s")
+                failure = ModelFailure("timeout", f"no reply within {deadline_s:g} s")
             else:
                 failure = classify(error)
             raise _cleaned(failure, _secrets(client, error)) from error
@@ -305,6 +318,10 @@ class AnthropicModel:
             "one: either run, resume and stream, or arun, aresume and astream within one "
             "asyncio.run",
         )
+
+
+def _hashed(key: str) -> str:
+    return sha256(b"outlast " + key.encode("utf-8", "replace")).hexdigest()[:16] if key else ""
 
 
 def _fresh(client: Client) -> Any:

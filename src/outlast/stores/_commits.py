@@ -193,18 +193,16 @@ def check_place(commit: Commit, head: Head | None, *, store: str) -> None:
 
 
 def check_seen(commit: Commit, head_of: Callable[[str], Head | None]) -> None:
-    """Refuse a commit that depends on a stream which has grown since it was read.
+    """Refuse a commit that depends on streams one of which has grown since it was read.
 
     Raises:
         Conflict: it has.
 
     """
-    if commit.seen is None:
-        return
-    stream, seq = commit.seen
-    head = head_of(stream)
-    if head is not None and head.next_seq != seq + 1:
-        raise Conflict(stream, expected_seq=seq + 1, actual_seq=head.next_seq)
+    for stream, seq in commit.seen:
+        head = head_of(stream)
+        if head is not None and head.next_seq != seq + 1:
+            raise Conflict(stream, expected_seq=seq + 1, actual_seq=head.next_seq)
 
 
 # ── the ledger ─────────────────────────────────────────────────────────────────────────────────

@@ -67,7 +67,7 @@ class Writer:
         self._path = path
         self._url = url
         self._busy_timeout_s = busy_timeout_s
-        self._heads: dict[str, commits.Head] = {}
+        self._heads: dict[str, commits.Head | None] = {}
         self._accounts: dict[commits.Account, Balance] = {}
         self._held: dict[str, commits.Amounts] = {}
         """What calls of this process hold, as far as it is in the ledger."""
@@ -196,10 +196,10 @@ class Writer:
 
     def _head(self, stream: str) -> commits.Head | None:
         """Return where a stream is, inside of a transaction; `None` when there is no such."""
-        head = self._heads.get(stream)
-        if head is None and (head := self._read_head(stream)) is not None:
-            self._heads[stream] = head
-        return head
+        # That there is none is remembered, too: every call looks at streams that few stores have.
+        if stream not in self._heads:
+            self._heads[stream] = self._read_head(stream)
+        return self._heads[stream]
 
     def _rows(self, query: str, *values: object) -> list[commits.Row]:
         return self._execute(self._sql[query], values).fetchall()

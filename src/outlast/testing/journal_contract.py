@@ -220,13 +220,13 @@ class JournalContract:
         """An append that depends on another stream is refused once that one has grown."""
         stream = begin(journal, "a")
         other = Commit(stream="~other", events=[message()], at=AT)
-        journal.append(replace(note(stream), seen=("~other", 0)))
+        journal.append(replace(note(stream), seen=(("~other", 0),)))
         journal.append(other)
         with pytest.raises(Conflict) as caught:
-            journal.append(replace(note(stream), seen=("~other", 0)))
+            journal.append(replace(note(stream), seen=(("~other", 0),)))
         assert (caught.value.stream, caught.value.actual_seq) == ("~other", 2)
         assert len(journal.read(stream)) == 2
-        journal.append(replace(note(stream), seen=("~other", 1)))
+        journal.append(replace(note(stream), seen=(("~none", 0), ("~other", 1))))
         assert len(journal.read(stream)) == 3
 
     def test_a_run_begins_once(self, journal: Journal) -> None:
