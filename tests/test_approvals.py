@@ -855,3 +855,61 @@ def test_a_worker_goes_on_with_what_was_answered(whose: str, tmp_path: Path) -> 
         answer = other.get("r").answer
     assert answer == ("sent" if whose == "its own" else ["sent"])
     assert [one.by for one in ask.got] == ["ann"] * len(ask.got)
+
+
+# ── functions that decide ───────────────────────────────────────────────────────────────────────
+
+
+def leaves(word: str) -> bool:
+    raise SystemExit(3)
+
+
+def meddles(words: list[str]) -> bool:
+    words.append("and more")
+    return False
+
+
+def test_a_function_that_leaves_cannot_tell() -> None:
+    """One that raises `SystemExit` ends neither the run nor its driver: the person is asked."""
+
+    @outlast.tool(approval=leaves)
+    def left(word: str) -> str: ...
+
+    assert left.needs_approval({"word": "a"})
+
+
+def test_a_function_that_decides_changes_nothing() -> None:
+    """It gets a copy of the arguments."""
+
+    @outlast.tool(approval=meddles)
+    def told(words: list[str]) -> str: ...
+
+    given = {"words": ["one"]}
+    assert not told.needs_approval(given)
+    assert given == {"words": ["one"]}
+
+
+def test_an_async_function_cannot_decide() -> None:
+    """It is refused when it is declared, rather than to be taken for a yes."""
+
+    async def later(word: str) -> bool:
+        return True
+
+    with pytest.raises(outlast.InvalidTool, match="approval is an async function"):
+
+        @outlast.tool(approval=later)
+        def told(word: str) -> str: ...
+
+
+def test_what_was_paid_for_is_written_before_a_function_decides() -> None:
+    """Claude's reply is durable before the function is called, which may take its time, or die."""
+
+    @outlast.tool(effect="once", approval=lambda word: False)
+    def checked(word: str) -> str: ...
+
+    asker = agent(checked, max_tokens=100)
+    state = replied(known(), tool_use("checked", {"word": "a"}))
+    waits = decide(state, asker, AT, World(run_id="r", uncommitted=True))
+    assert waits == Step(actions=(Sleep(until=AT),))
+    step = decide(state, asker, AT, World(run_id="r"))
+    assert isinstance(step.events[0], ToolCallStarted)

@@ -162,6 +162,7 @@ def test_edited(url: str, tmp_path: Path) -> None:
     for wrong, why in [
         ("{", "is a JSON object"),
         ("[1]", "a JSON object"),
+        ("null", "a JSON object"),
         ('{"copies": 2}', "- to: Field required"),
         ('{"to": "a", "copies": "many"}', "copies"),
         (f"@{tmp_path}/none.json", "cannot be read"),

@@ -176,3 +176,24 @@ def test_wrong_usage_says_what_is_right(here: Path, words: tuple[str, ...], said
 def test_the_application_of_several_can_be_named(here: Path) -> None:
     """Where a module has several, `MODULE:APP` says which."""
     assert typed("worker", "worked_twice:app", *IDLE).exit_code == 0
+
+
+def test_a_module_s_application_is_used(here: Path) -> None:
+    """`start` writes into its store, and a worker told of another store says that it has one."""
+    typed("start", "worked_app:reader", "What?", "--id", "r")
+    assert (here / "own.db").exists()
+    assert not (here / "outlast.db").exists()
+    told = typed("worker", "worked_app", *IDLE, "--store", "sqlite:///other.db")
+    assert told.exit_code == 2
+    assert "is on sqlite:///own.db, not on sqlite:///other.db" in told.stderr
+    typed("worker", "worked_app", *IDLE)
+    told = typed("start", "worked_app:reader", "What?", "--id", "r")
+    assert "r is completed already, and is not run again." in told.stdout
+    assert told.stdout.splitlines()[-1] == "Next: outlast show r"
+
+
+def test_a_cap_of_nobody_is_refused(here: Path) -> None:
+    """A mistyped agent is no cap at all, so it is an error that names the known ones."""
+    told = typed("worker", "worked_app", *IDLE, "--cap", "agent:readr=1")
+    assert told.exit_code == 2
+    assert "agent:readr=…: this worker knows broken, nightly, reader" in told.stderr

@@ -127,3 +127,23 @@ def test_the_next_one_dies(yard: Yard) -> None:
     yard.worker("--lease", LEASE)
     yard.until_are("completed", ["r"])
     yard.judge()
+
+
+@pytest.mark.parametrize("then", ["thaws", "dies"])
+def test_who_took_over_keeps_the_run(yard: Yard, then: str) -> None:
+    """When the frozen one lets go of its lock, the run stays with the one that took it."""
+    yard.app.start(shop.user, "q use slow", run_id="r")
+    zombie = yard.worker("--lease", LEASE)
+    until(lambda: yard.did("slow begins"), "the tool")
+    zombie.signal(signal.SIGSTOP)
+    until(zombie.is_stopped, "a worker that is frozen")
+    # The answers of this one never come, so it is at work for as long as is looked.
+    other = yard.worker("--lease", LEASE, silent_from=1)
+    until(lambda: len(yard.lines("requests")) == 2, "a worker that asks Claude again")
+    third = yard.worker("--lease", LEASE)
+    (lease,) = yard.leases(other)
+    zombie.signal(signal.SIGCONT if then == "thaws" else signal.SIGKILL)
+    until(lambda: yard.leases(other)[0].beats > lease.beats + 6, "two leases that go by")
+    assert yard.row("r").fence == 2
+    assert not third.begun
+    assert len(yard.lines("requests")) == 2

@@ -7,6 +7,9 @@ import signal
 import shop
 from yard import LONG, Yard, until
 
+from outlast.events import ToolCallInDoubt
+from outlast.journal import run_stream
+
 
 def test_in_flight(yard: Yard) -> None:
     """What is in flight ends, runs are parked for the next worker, and no lease is left."""
@@ -71,3 +74,22 @@ def test_stopped_twice(yard: Yard) -> None:
     assert set(beside.begun) == {*ids, "late"}
     assert not yard.leases(worker)
     yard.judge()
+
+
+def test_who_drains_keeps_its_runs(yard: Yard) -> None:
+    """A worker that lets its runs come to a rest says that it moves, however long that takes."""
+    yard.app.start(shop.user, "q use slow", run_id="tool")
+    worker = yard.worker("--lease", "1", "--grace", LONG)
+    until(lambda: yard.did("slow begins"), "the tool")
+    other = yard.worker("--lease", "1", "--at-once", "1")
+    worker.signal(signal.SIGTERM)
+    until(lambda: worker.said("worker_stopping"), "the signal")
+    (lease,) = yard.leases(worker)
+    until(lambda: yard.leases(worker)[0].beats > lease.beats + 6, "two leases that go by")
+    assert not other.begun
+    yard.open_gate()
+    assert worker.ended() == 0
+    yard.until_are("completed", ["tool"])
+    kinds = [type(record.event) for record in yard.journal.read(run_stream("tool"))]
+    assert ToolCallInDoubt not in kinds
+    assert len(yard.did("slow")) == 1

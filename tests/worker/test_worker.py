@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,7 +20,7 @@ from flow_stubs import NS, named
 from outlast.errors import StoreError, UsageError
 from outlast.events import RunLeft
 from outlast.journal import RunRow, run_stream
-from outlast.worker import LEFT_S, LIMIT, LOOK_S, RETRY_S, Worker
+from outlast.worker import AGAIN_S, LEFT_S, LIMIT, LOOK_S, RETRY_S, Worker
 
 reader = named("reader")
 
@@ -55,13 +56,14 @@ async def asking(run: outlast.Run, word: str) -> bool:
 def _calm() -> Iterator[None]:
     """See that nothing is left of a test: no act, and no thread."""
     WORLD.clear()
+    before = ours()  # those of other tests, whose applications may not be collected yet
     yield
-    until(lambda: not ours(), "the end of every thread")
+    until(lambda: ours() <= before, "the end of every thread")
 
 
-def ours() -> list[str]:
+def ours() -> set[threading.Thread]:
     names = ("outlast-worker", "outlast-workshop", "outlast-loop", "outlast-signals")
-    return [one.name for one in threading.enumerate() if one.name in names]
+    return {one for one in threading.enumerate() if one.name in names}
 
 
 @pytest.fixture
@@ -581,3 +583,30 @@ def test_a_worker_ends_with_its_application(tmp_path: Path) -> None:
     app.close()
     running.join(30)
     assert not running.is_alive()
+
+
+def test_one_worker_of_an_application(tmp_path: Path) -> None:
+    """A second one would be drained with the first, so it is refused."""
+    second = pytest.raises(UsageError, match="has a worker at work")
+    with app_at(store_at(tmp_path / "r.db")) as app, Worker(app, [once]), second:
+        Worker(app, [once]).start()
+
+
+def test_what_waits_for_a_child_is_tried_again_soon(tmp_path: Path, clock: Clock) -> None:
+    """A parked run at which nothing could be done is not left alone for long: see below it."""
+    with app_at(store_at(tmp_path / "r.db")) as app:
+        worker = Worker(app, [once])
+        row = RunRow(id="r", agent="a", status="parked", created_at=1, updated_at=1, next_seq=5)
+        app.journal.run = lambda run_id: row  # type: ignore[method-assign]
+        worker._without_progress(row)
+        _, at = worker._left["r"]
+        assert at - time.monotonic() <= AGAIN_S
+
+
+@pytest.mark.parametrize("year", [1900, 3000, 9999])
+def test_a_time_that_no_column_holds_is_refused(tmp_path: Path, year: int) -> None:
+    """`run_at` is between 1971 and 2200."""
+    with app_at(store_at(tmp_path / "r.db")) as app:
+        with pytest.raises(UsageError, match="between the years"):
+            app.start(once, "x", run_at=datetime(year, 1, 1, tzinfo=UTC))
+        assert app.runs() == []

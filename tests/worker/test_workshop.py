@@ -16,7 +16,7 @@ import outlast
 from outlast.models.script import tool_use
 from outlast.models.scripted import ScriptedModel
 from outlast.worker import Worker
-from outlast.workshop import BLOCKED_S, Workshop
+from outlast.workshop import BLOCKED_S, Checked, Workshop
 from stubs import agent, asking, results
 
 SAID: contextvars.ContextVar[str] = contextvars.ContextVar("SAID", default="nothing")
@@ -266,3 +266,27 @@ def test_a_tool_on_the_worker_has_a_loop_of_its_own() -> None:
         Worker(app, [who]).run(until_idle=True)
         app.run(who, "Go.", run_id="c")
     assert names == ["outlast-loop", "outlast-workshop", "outlast-loop"]
+
+
+def test_what_is_checked_is_checked_when_its_turn_has_come() -> None:
+    """Where a check raises, work that had to wait is not begun, and the check's error is raised."""
+    begun: list[str] = []
+
+    async def work() -> str:
+        begun.append("work")
+        return "done"
+
+    def refuse() -> None:
+        raise LookupError("lost meanwhile")
+
+    async def main() -> None:
+        shop = Workshop()
+        try:
+            assert await Checked(shop, lambda: None).run(work()) == "done"
+            with pytest.raises(LookupError, match="lost meanwhile"):
+                await Checked(shop, refuse).run(work())
+        finally:
+            shop.close()
+
+    asyncio.run(main())
+    assert begun == ["work"]
