@@ -24,6 +24,7 @@ from outlast.events import (
     ApprovalRequested,
     ChildStarted,
     ControlGiven,
+    ModelCallSucceeded,
     RunFinished,
     RunParked,
     RunWoken,
@@ -913,3 +914,26 @@ def test_what_was_paid_for_is_written_before_a_function_decides() -> None:
     assert waits == Step(actions=(Sleep(until=AT),))
     step = decide(state, asker, AT, World(run_id="r"))
     assert isinstance(step.events[0], ToolCallStarted)
+
+
+def test_a_function_decides_after_the_reply_is_durable() -> None:
+    """Whoever is asked whether a call needs a person finds Claude's reply in the journal."""
+    seen: list[bool] = []
+
+    def looks(word: str) -> bool:
+        events = [record.event for record in app.journal.read("run:r")]
+        seen.append(any(isinstance(event, ModelCallSucceeded) for event in events))
+        return False
+
+    @outlast.tool(effect="read", approval=looks)
+    def checked(word: str) -> str:
+        return word
+
+    def script(request: dict[str, Any], attempt: int) -> Any:
+        done = turn_number(request) > 1
+        return say("Done.") if done else say(tool_use("checked", {"word": "a"}))
+
+    with outlast.Outlast("memory://", model=ScriptedModel(script)) as app:
+        assert app.run(agent(checked), "Go.", run_id="r").answer == "Done."
+    assert seen
+    assert all(seen)

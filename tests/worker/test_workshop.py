@@ -13,8 +13,9 @@ import pytest
 from worked import app_at, until
 
 import outlast
-from outlast.models.script import tool_use
+from outlast.models.script import say, tool_use
 from outlast.models.scripted import ScriptedModel
+from outlast.runner import STALE_S
 from outlast.worker import Worker
 from outlast.workshop import BLOCKED_S, Checked, Workshop
 from stubs import agent, asking, results
@@ -290,3 +291,30 @@ def test_what_is_checked_is_checked_when_its_turn_has_come() -> None:
 
     asyncio.run(main())
     assert begun == ["work"]
+
+
+def test_a_call_that_waited_too_long_for_its_turn_is_not_made() -> None:
+    """Who loses a run while a call waits for a loop does not make the call."""
+    called: list[str] = []
+
+    @outlast.tool(effect="once")
+    async def send(word: str) -> str:
+        """Send it."""
+        called.append(word)
+        return word
+
+    class Late:
+        async def run(self, work: Any) -> Any:
+            await asyncio.sleep(STALE_S + 0.05)
+            app.journal.claim("run:r", force=True)  # as a worker does that takes it over
+            return await work
+
+    def script(request: dict[str, Any], attempt: int) -> Any:
+        return say(tool_use("send", {"word": "a"}))
+
+    sender = outlast.Agent("sender", model="claude-haiku-5-5", tools=[send])
+    with outlast.Outlast("memory://", model=ScriptedModel(script)) as app:
+        app._own.workshop = Late()  # type: ignore[assignment]
+        app.run(sender, "Go.", run_id="r", wait_s=0)
+        app._own.workshop = None
+    assert not called
