@@ -13,11 +13,11 @@ from msgspec import Raw
 import outlast
 from flow_stubs import of_kind, opened
 from outlast import wants
-from outlast.actions import CallTool, Sleep, Step, World
+from outlast.actions import NAP_NS, CallTool, Sleep, Step, World
 from outlast.answering import Answer, questions
 from outlast.answering import given as given_to
 from outlast.approvals import Approvals, Given, Request
-from outlast.decide import NAP_NS, decide, moment
+from outlast.decide import decide, moment
 from outlast.errors import FlowChanged, InvalidInput, UsageError
 from outlast.events import (
     ApprovalGiven,

@@ -237,17 +237,17 @@ BEFORE: dict[str, tuple[tuple[Any, ...], dict[str, Any], Step]] = {
     "a sleep before it was quiet": (
         (napping(),),
         {"steps": NAP, "quiet": False},
-        Step((), (Sleep(until=LATER, why=PARKED.why),)),
+        Step((), (Sleep(until=LATER, why=PARKED.why, least=NS),)),
     ),
     "a sleep beside a call": (
         (napping(), begun()),
         {"steps": {**NAP, **call()}, "in_flight": ("step do",)},
-        Step((), (Sleep(until=LATER, why=PARKED.why),)),
+        Step((), (Sleep(until=LATER, why=PARKED.why, least=NS),)),
     ),
     "a sleep of a moment": (
         (napping(NOW + NS),),
         {"steps": NAP},
-        Step((), (Sleep(until=NOW + NS, why="sleeping until 2026-09-21T14:13:21Z"),)),
+        Step((), (Sleep(until=NOW + NS, why="sleeping until 2026-09-21T14:13:21Z", least=NS),)),
     ),
     "a sleep that is over": (
         (napping(NOW),),

@@ -4,7 +4,8 @@ import re
 from pathlib import Path
 
 import outlast
-from outlast.decide import ATTEMPTS, BACKOFF_S, NAP_NS
+from outlast.actions import NAP_NS
+from outlast.decide import ATTEMPTS, BACKOFF_S
 from outlast.pacing import SPREAD_NS
 
 PAGE = (Path(__file__).parents[1] / "docs" / "outages.md").read_text()

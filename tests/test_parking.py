@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 import outlast
-from outlast.actions import NS, REST, WAIT, FetchReply, Sleep, Step, World
-from outlast.decide import NAP_NS, decide, park, wake
+from outlast.actions import NAP_NS, NS, REST, WAIT, FetchReply, Sleep, Step, World
+from outlast.decide import decide, park, wake
 from outlast.decide_control import decide_control, decide_drain
 from outlast.decide_flow import NAP_NS as FLOW_NAP_NS
 from outlast.decide_flow import decide_flow

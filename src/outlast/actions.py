@@ -17,6 +17,8 @@ from outlast.redaction import Redact, same
 from outlast.wants import NOTHING, Wants
 
 NS: Final = 1_000_000_000
+NAP_NS: Final = 5 * NS
+"""What is waited for at most without parking the run, in nanoseconds, unless a wait says less."""
 
 
 class CallModel(msgspec.Struct, frozen=True, kw_only=True):
@@ -150,6 +152,8 @@ class Sleep(msgspec.Struct, frozen=True, kw_only=True):
     """What is waited for, for people; empty for a moment."""
     person: bool = False
     """A person is waited for."""
+    least: int = NAP_NS
+    """A wait that is not longer, in nanoseconds, is slept through rather than to park the run."""
 
 
 Work: TypeAlias = CallModel | FetchReply | CountTokens | CallTool | CallStep | DriveChild

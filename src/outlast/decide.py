@@ -141,9 +141,6 @@ Any other is carried through a conversation as it came, but is never part of an 
 CUTS: Final = 3
 """How many replies in a row may be cut off at `max_tokens` and are gone on with."""
 
-NAP_NS: Final = 5 * NS
-"""What an agent waits for at most without being parked, in nanoseconds."""
-
 REPEATS: Final = 2
 """How often a `read` whose process died under it is repeated before the model is told."""
 
@@ -196,13 +193,8 @@ def wake(state: RunState, now: int, world: World) -> Step:
     return Step((RunWoken(),)) if world.called or state.parking.due(now) else REST
 
 
-def park(
-    actions: tuple[Action, ...], now: int, world: World, *, nap_ns: int = NAP_NS
-) -> Step | None:
-    """Return the park of a run that waits for nothing but time and people.
-
-    A wait that is not longer than `nap_ns` is not worth to be written down: it is slept through.
-    """
+def park(actions: tuple[Action, ...], now: int, world: World) -> Step | None:
+    """Return the park of a run that waits for nothing but time and people."""
     waits = [action for action in actions if isinstance(action, Sleep)]
     if len(waits) < len(actions) or world.at_work:
         return None
@@ -210,7 +202,7 @@ def park(
     if not waits:
         return None
     until = min((wait.until for wait in waits if wait.until), default=0)
-    if until and until - now <= nap_ns:
+    if until and until - now <= min(wait.least for wait in waits if wait.until == until):
         return None
     first = next((wait for wait in waits if wait.person), None)
     first = first or next(wait for wait in waits if wait.until == until)

@@ -21,6 +21,7 @@ from typing import Any, Final
 
 import msgspec
 from msgspec import Raw
+from msgspec.structs import replace
 
 from outlast import wants
 from outlast.actions import NS, REST, WAIT, Action, CallStep, DriveChild, Sleep, Step, World
@@ -56,7 +57,7 @@ from outlast.state import RunState
 from outlast.steps import Begun
 
 NAP_NS: Final = NS
-"""What a flow waits for at most without being parked, in nanoseconds."""
+"""What a flow sleeps at most without being parked, in nanoseconds."""
 
 
 def decide_flow(  # noqa: PLR0911  (the rows of the table)
@@ -86,7 +87,7 @@ def decide_flow(  # noqa: PLR0911  (the rows of the table)
         if step.events:
             return step
         actions += step.actions
-    parked = park(actions, now, world, nap_ns=NAP_NS) if wanted.quiet else None
+    parked = park(actions, now, world) if wanted.quiet else None
     return parked or Step(actions=actions)
 
 
@@ -123,7 +124,7 @@ def _end(state: RunState, now: int, world: World) -> Step:
                 return step
             actions += step.actions
     if actions or world.in_flight:
-        return park(actions, now, world, nap_ns=NAP_NS) or Step(actions=actions)
+        return park(actions, now, world) or Step(actions=actions)
     if wanted.returned is None:
         return failed(wanted.raised)
     return Step((RunFinished(status="completed", answer=wanted.returned),))
@@ -188,7 +189,8 @@ def _nap_step(name: str, begun: Begun | None, want: wants.Nap, now: int) -> Step
         return Step((StepStarted(name=name, kind="sleep", effect="read", until=now + want.length),))
     if now >= begun.until:
         return Step((StepFinished(name=name, kind="sleep"),))
-    return Step(actions=(Sleep(until=begun.until, why=f"sleeping until {moment(begun.until)}"),))
+    why = f"sleeping until {moment(begun.until)}"
+    return Step(actions=(Sleep(until=begun.until, why=why, least=NAP_NS),))
 
 
 def _approval_step(state: RunState, name: str, want: wants.Approval, now: int) -> Step:
@@ -203,7 +205,7 @@ def _approval_step(state: RunState, name: str, want: wants.Approval, now: int) -
         )
         return Step((request,))
     if asked.given is None and not asked.late(now):
-        return Step(actions=(awaited(asked),))
+        return Step(actions=(replace(awaited(asked), least=NAP_NS),))
     said = asked.given or Given(approved=False, note="nobody decided in time")
     result = Raw(msgspec.json.encode({"approved": said.approved, "by": said.by, "note": said.note}))
     return Step((StepFinished(name=name, kind="approval", result=result),))

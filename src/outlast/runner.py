@@ -19,8 +19,9 @@ import msgspec
 from msgspec import Raw
 from msgspec.structs import replace
 
-from outlast import logs
+from outlast import decide_flow, logs
 from outlast.actions import (
+    NAP_NS,
     Action,
     CallModel,
     CallStep,
@@ -41,7 +42,6 @@ from outlast.caching import marked
 from outlast.calls import call_step, call_tool, finished_step, printable, words
 from outlast.conversation import Conversation, blocks, evolve, opened
 from outlast.decide import lost_calls
-from outlast.decide_flow import NAP_NS
 from outlast.doubts import payer_of
 from outlast.drive import (
     Append,
@@ -430,6 +430,8 @@ class _Leg:
         self._tree = Tree(run_id, who.budget.limits)
         self.asleep: dict[str, Sleep] = {}
         """What is in flight and waits itself, by its `call_id`: child runs, and batches."""
+        self.nap_ns = NAP_NS if self._host is None else decide_flow.NAP_NS
+        """What is waited for at most below it without parking it, in nanoseconds."""
         self._durable_at = time.monotonic()
         """When the last commit was begun, by the monotonic clock."""
         self._listening = asyncio.Event()
@@ -785,9 +787,9 @@ class _Leg:
     def _parks(self, actions: Sequence[Action]) -> bool:
         """Return whether there is so long to wait that a flow which waits for no more is parked."""
         waits = [*actions, *self.asleep.values()]
-        sleeps = [wait.until for wait in waits if isinstance(wait, Sleep)]
-        soon = self._runner._clock() + NAP_NS  # noqa: SLF001
-        return bool(sleeps) and all(not until or until > soon for until in sleeps)
+        sleeps = [wait for wait in waits if isinstance(wait, Sleep)]
+        now = self._runner._clock()  # noqa: SLF001
+        return bool(sleeps) and all(not one.until or one.until - now > one.least for one in sleeps)
 
     async def _something(self, host: Host, until: int | None, *, parks: bool) -> bool:
         """Wait until something happens; return whether nothing did for a moment."""
@@ -1068,7 +1070,7 @@ class _Leg:
 
         def later(until: int) -> None:
             why = f"waiting for batch {call.batch_id}"
-            self.asleep[call.call_id] = Sleep(until=until, why=why)
+            self.asleep[call.call_id] = Sleep(until=until, why=why, least=self.nap_ns)
             self.nudge()
 
         try:
@@ -1128,7 +1130,9 @@ class _Resting:
         why = run.why if run.why.startswith("waiting") else f"waiting for run {run.id}: {run.why}"
         # One that is paused waits for whoever resumes it, whatever its time was.
         until = 0 if run.status == "paused" else run.wake_at or 0
-        self._leg.asleep[self._call_id] = Sleep(until=until, why=why, person=person)
+        self._leg.asleep[self._call_id] = Sleep(
+            until=until, why=why, person=person, least=self._leg.nap_ns
+        )
         self._leg.nudge()
 
     async def awake(self) -> None:

@@ -14,7 +14,7 @@ from playing import Played, World, check_world, lived
 
 import outlast
 from batch.mapped import TESTS, agent, mapping, over_http
-from outlast import decide, decide_flow
+from outlast import decide_flow, runner
 from outlast.batching import Pace
 from outlast.events import (
     AnyEvent,
@@ -208,7 +208,7 @@ def test_drained(world: World) -> None:
 
 def test_a_worker_wakes_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A map that waits for its batch is nobody's until its time has come; a worker ends it then."""
-    monkeypatch.setitem(decide.park.__kwdefaults__, "nap_ns", 0)
+    monkeypatch.setattr(runner, "NAP_NS", 0)
     monkeypatch.setattr(decide_flow, "NAP_NS", 0)
     with simulator.start("batch.scripts:brief", path=[TESTS]) as claude:
         app = over_http(claude, f"sqlite:///{tmp_path}/s.db")

@@ -20,7 +20,13 @@ from typing import Final
 
 from outlast.app import Outlast
 from outlast.errors import Busy, RunEnded, UsageError
-from outlast.events import ModelCallInDoubt, ModelCallSucceeded, RunStarted
+from outlast.events import (
+    ModelCallInDoubt,
+    ModelCallSucceeded,
+    RunFinished,
+    RunParked,
+    RunStarted,
+)
 from outlast.journal import Journal, Record, run_stream
 from outlast.run import Run
 from outlast.runner import Watch
@@ -167,10 +173,12 @@ def saved(records: Iterable[Record]) -> Saved:
     """Return what the journal of a run saved, compared with starting over at each interruption."""
     drivers = turns = nano = doubts = doubts_nano = 0
     epoch = replies = settled = 0
+    rests = False
     for record in records:
-        if epoch and record.epoch > epoch:
+        if epoch and record.epoch > epoch and not rests:  # who goes on after a park takes over none
             drivers, turns, nano = drivers + 1, turns + replies, nano + settled
-        epoch = max(epoch, record.epoch)
+        if record.epoch:
+            epoch, rests = record.epoch, isinstance(record.event, RunParked | RunFinished)
         if isinstance(record.event, ModelCallSucceeded):
             replies, settled = replies + 1, settled + record.event.cost_nano
         elif isinstance(record.event, ModelCallInDoubt) and record.event.kind == "crash":
