@@ -598,6 +598,10 @@ class Outlast:
         for runner in (self._own, self._guest):
             if (leg := runner.live.get(run_id)) is not None:
                 leg.nudge()
+        if (waiting := self._waiting.get(run_id)) is not None:
+            waiting.nudge()
+        for call in self._called:
+            call()
 
     async def _end_cancelled(self, run_id: str) -> None:
         """End a run that was cancelled and all below it, as far as nobody drives them."""
