@@ -57,7 +57,7 @@ LOOK_S: Final = 0.5
 PROBE_S: Final = 0.1
 """How often is looked whether those who drive runs elsewhere are alive, in seconds."""
 
-SURELY_S: Final = 0.35
+SURELY_S: Final = 0.25
 """How long a lock is free before a driver is taken for dead whose process is there, in seconds."""
 
 GAP_S: Final = 0.02

@@ -180,7 +180,7 @@ class SqliteJournal:
             return pid > 0
         except OSError:
             return False  # it lives, and is another user's
-        return False
+        return _is_zombie(pid)
 
     def release(self, stream: str) -> None:
         """Let go of what `claim` took, also when the file cannot be read any more."""
@@ -479,6 +479,15 @@ class SqliteJournal:
             if len(self._readable) >= _MOST_READABLE:
                 self._readable.clear()
             self._readable.add(number)
+
+
+def _is_zombie(pid: int) -> bool:
+    """Return whether a process is dead and nobody has waited for it; where that can be told."""
+    try:
+        told = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False
+    return told.rpartition(")")[2].split()[:1] == ["Z"]
 
 
 def _records(stream: str, rows: list[_Row], *, after: int) -> list[Record]:
