@@ -255,3 +255,26 @@ def test_what_anybody_writes_is_seen(tmp_path: Path) -> None:
         app.start(seeker(), "Go.", run_id="r")
     assert journal.changes() != before
     journal.close()
+
+
+def test_who_resumes_a_parked_run_leaves_paused_children_paused(url: str) -> None:
+    """What somebody paused below a run that only waits goes on when that one is resumed."""
+
+    @outlast.flow
+    async def nap(run: outlast.Run, seconds: float) -> str:
+        await run.sleep(seconds)
+        return "slept"
+
+    @outlast.flow
+    async def naps(run: outlast.Run) -> list[str]:
+        return await run.map(nap, [1.5, 1.5], name="m")  # type: ignore[no-any-return]
+
+    with outlast.Outlast(url, model=ScriptedModel(lambda r, a: say("No."))) as app:
+        assert app.run(naps, run_id="r", wait_s=0).status == "parked"
+        app.pause("r/m/1", reason="not yet")
+        while app.get("r/m/2").status != "completed":
+            app.resume("r", naps, wait_s=1)
+        assert app.get("r/m/1").status == "paused"
+        assert app.resume("r", naps, wait_s=0).status == "waiting"
+        assert app.resume("r/m/1", nap).status in ("parked", "queued")
+        assert app.resume("r", naps).answer == ["slept", "slept"]

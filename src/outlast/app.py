@@ -74,7 +74,7 @@ from outlast.starting import (
 from outlast.state import ENDED, FINAL, PARKED, WAITING, RunState, fold, is_due, row
 from outlast.stores import open_store
 from outlast.streaming import AsyncStream, Feed, Stream
-from outlast.telling import answer, nobody, tell
+from outlast.telling import answer, mend, nobody, tell
 from outlast.tools import InvalidArguments
 from outlast.workshop import Workshop
 
@@ -90,7 +90,6 @@ _FIRST: Final = 1971
 _LAST: Final = 2200
 """The years of which a time fits into nanoseconds, with some room."""
 _POLL_S: Final = 0.1
-_NOBODY: Final = nobody()
 AT_ONCE_S: Final = -1.0
 """How long a worker waits for a run that somebody else drives: not at all, and it is told so."""
 _BEGINNING: Final = 3
@@ -445,11 +444,9 @@ class Outlast:
         if run.status in ENDED:
             raise RunEnded(run_id, status=run.status)
         if run.status in (*PARKED, "paused"):
-            strict = run.status == "paused"
-            run = await self._aside(self._control, run_id, "resume", reason, by, strict=strict)
-            if (strict or run.status == "queued") and await self._aside(
-                self._above, run
-            ) is not None:
+            say = self._control if run.status == "paused" else self._mend
+            before, run = run.status, await self._aside(say, run_id, "resume", reason, by)
+            if run.status != before and await self._aside(self._above, run) is not None:
                 return run  # whoever drives the runs above it goes on with it
         await self._aside(self._check_root, run)
         return await self._driven(run_id, agent, wait_s, Watch(on_record, on_part), policy)
@@ -575,15 +572,24 @@ class Outlast:
         except InvalidArguments as error:
             raise InvalidInput(f"nothing was written: {error}") from error
 
-    def _control(
-        self, run_id: str, verb: Verb, reason: str, by: str, *, strict: bool = True
-    ) -> Run:
-        self.get(run_id)
-        _check_text("the reason", reason, by)
-        told = ControlGiven(verb=verb, reason=self._redact(reason), by=self._redact(by))
-        self._tell(run_id, told, strict=strict)
+    def _control(self, run_id: str, verb: Verb, reason: str, by: str) -> Run:
+        told = self._order(run_id, verb, reason, by)
+        self._tell(run_id, told, strict=True)
         self._tell_below(run_id, told)
         return self.get(run_id)
+
+    def _mend(self, run_id: str, verb: Verb, reason: str, by: str) -> Run:
+        """Tell what waits for somebody in a tree to go on; what is paused by itself stays so."""
+        told = self._order(run_id, verb, reason, by)
+        for each in (run_id, *(one.id for one in self._journal.below(run_id))):
+            mend(self._journal, each, told)
+            self._nudge(each)
+        return self.get(run_id)
+
+    def _order(self, run_id: str, verb: Verb, reason: str, by: str) -> ControlGiven:
+        self.get(run_id)
+        _check_text("the reason", reason, by)
+        return ControlGiven(verb=verb, reason=self._redact(reason), by=self._redact(by))
 
     def _tell_below(self, run_id: str, told: ControlGiven) -> None:
         # One that is begun meanwhile is told by the driver of the run above, once that has ended.
@@ -1137,8 +1143,7 @@ class Outlast:
         called: bool,
     ) -> Run:
         self._seen[who.name] = who
-        if who is not _NOBODY:  # with whom a run is only ended
-            await self._aside(check_who, self._journal, run_id, who, on_change)
+        await self._aside(check_who, self._journal, run_id, who, on_change)
         runner = self._runner()
         stream = run_stream(run_id)
         forced = bool(self._forced) and await self._aside(self._is_forced, run_id)

@@ -50,6 +50,12 @@ def tell(journal: Journal, run_id: str, told: ControlGiven, *, strict: bool) -> 
     _write(journal, run_id, said)
 
 
+def mend(journal: Journal, run_id: str, told: ControlGiven) -> None:
+    """Tell a run to go on that waits for somebody to mend something; to any other, say nothing."""
+    if held_up(fold(journal.read(run_stream(run_id)))):
+        tell(journal, run_id, told, strict=False)
+
+
 def answer(journal: Journal, run_id: str, said: Answer, check: Check) -> None:
     """Write into a run's journal what a person says to what it asks, unless it is there.
 
