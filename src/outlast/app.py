@@ -17,7 +17,7 @@ from decimal import Decimal
 from functools import partial
 from hashlib import sha256
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, ParamSpec, Self, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, Final, ParamSpec, Protocol, Self, TypeVar, get_args
 
 from msgspec import Raw
 from msgspec.structs import replace
@@ -153,9 +153,8 @@ class Outlast:
         """The runs that a worker took from a driver that was frozen, with all below them."""
         self._leased: dict[str, str] = {}
         """Which worker has the lease of a run that is driven here."""
-        self._ends: list[Callable[[], None]] = []
-        self._called: list[Callable[[], None]] = []
-        """Workers of this application, to be told that there is something to drive."""
+        self._employed: Employed | None = None
+        """The worker of this application, where there is one."""
         self._waiting: dict[str, Live] = {}
         """Those who wait for parked runs, by run."""
         self._signals = Signals(
@@ -217,8 +216,8 @@ class Outlast:
 
     def close(self) -> None:
         """Stop driving and close the store; runs stay where their journal is."""
-        for end in self._ends:
-            end()  # a worker of it would look for work in a store that is closed
+        if self._employed is not None:
+            self._employed.end()  # it would look for work in a store that is closed
         self._background.close(self._farewell)
         self._signals.close()
         self._journal.close()
@@ -299,8 +298,8 @@ class Outlast:
                     logs.tell(self._journal.read(run_stream(run_id), limit=_BEGINNING))
         if existing is not None:
             check_same(self._journal, run_id, who, content)
-        for call in self._called:
-            call()
+        if self._employed is not None:
+            self._employed.nudge()
         return self.get(run_id)
 
     def _ended(self, run_id: str, wait_s: float | None) -> Run:
@@ -402,9 +401,10 @@ class Outlast:
         """Go on with a run that exists, to rest, and return it.
 
         A run that was paused, or that waits for somebody to mend something, such as a spend limit,
-        is told to go on, with the reason and by whom, and so are the runs below it.  One whose
-        parent is parked until it goes on is left to whoever drives the parent: a worker, or
-        `resume` of the first run of its tree.
+        is told to go on, with the reason and by whom, and so are the runs below it; but what was
+        paused below a run that is not paused itself stays so.  A run whose parent is parked until
+        it goes on is left to whoever drives the parent: a worker, or `resume` of the first run of
+        its tree.
 
         Raises:
             RunNotFound: there is no such run.
@@ -606,8 +606,8 @@ class Outlast:
                 leg.nudge()
         if (waiting := self._waiting.get(run_id)) is not None:
             waiting.nudge()
-        for call in self._called:
-            call()
+        if self._employed is not None:
+            self._employed.nudge()
 
     async def _end_cancelled(self, run_id: str) -> None:
         """End a run that was cancelled and all below it, as far as nobody drives them."""
@@ -1060,33 +1060,27 @@ class Outlast:
         """Let a worker's coroutine run on the application's own loop; return its future."""
         return self._background.begin(work)
 
-    def _employ(
-        self, nudge: Callable[[], None], workshop: Workshop, *, end: Callable[[], None]
-    ) -> None:
-        """Take note of a worker that is told when there is something to drive.
+    def _employ(self, worker: Employed) -> None:
+        """Take note of a worker, which is told when there is something to drive.
 
         Raises:
             UsageError: there is one; it would be drained with the other.
 
         """
-        if self._called:
+        if self._employed is not None:
             raise UsageError(
                 "this application has a worker at work; give a second one an Outlast of its own, "
                 "or the first one a greater at_once"
             )
-        self._called.append(nudge)
-        self._ends.append(end)
-        self._own.workshop = self._own.workshop or workshop
-        self._own.draining = False
+        self._employed = worker
+        self._own.workshop, self._own.draining = Workshop(), False
 
-    def _dismiss(self, nudge: Callable[[], None]) -> None:
-        """Forget a worker that has ended."""
-        if nudge in self._called:
-            self._called.remove(nudge)
-            self._own.draining = False
-        if not self._called and self._own.workshop is not None:
+    def _dismiss(self) -> None:
+        """Forget the worker, which has ended."""
+        if self._own.workshop is not None:
             self._own.workshop.close()
-            self._own.workshop = None
+        self._employed = self._own.workshop = None
+        self._own.draining = False
 
     def _drain(self) -> None:
         """Begin nothing more on the application's own loop: its runs are parked."""
@@ -1361,6 +1355,16 @@ class Outlast:
         if not claimed.cancelled() and claimed.exception() is None:
             with suppress(StoreError):
                 self._journal.release(stream)
+
+
+class Employed(Protocol):
+    """A worker, as its application knows it."""
+
+    def nudge(self) -> None:
+        """Look for work at once."""
+
+    def end(self) -> None:
+        """Begin nothing more, and end soon."""
 
 
 class _Waiting:

@@ -48,7 +48,6 @@ from outlast.schedules import Schedule
 from outlast.starting import Who, code_location
 from outlast.state import ENDED, PARKED, fold, is_due
 from outlast.telling import leave, nobody
-from outlast.workshop import Workshop
 
 NS: Final = 1_000_000_000
 LOOK_S: Final = 0.5
@@ -241,7 +240,7 @@ class Worker:
         """Begin to work, in threads of its own."""
         if self._thread is not None:
             raise UsageError("this worker was started before; make another one")
-        self._app._employ(self.nudge, Workshop(), end=self.end)
+        self._app._employ(self)
         self._thread = threading.Thread(target=self._serve, name="outlast-worker", daemon=True)
         self._thread.start()
 
@@ -659,7 +658,7 @@ class Worker:
         began = time.monotonic()
         while self.driven() and time.monotonic() < began + PATIENCE_S:
             time.sleep(0.02)
-        self._app._dismiss(self.nudge)
+        self._app._dismiss()
         if self._leased:
             self._leased = False
             try:
