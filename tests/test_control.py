@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -278,3 +279,37 @@ def test_who_resumes_a_parked_run_leaves_paused_children_paused(url: str) -> Non
         assert app.resume("r", naps, wait_s=0).status == "waiting"
         assert app.resume("r/m/1", nap).status in ("parked", "queued")
         assert app.resume("r", naps).answer == ["slept", "slept"]
+
+
+def test_all_who_wait_for_a_parked_run_are_told(url: str) -> None:
+    """Of several callers that wait for a run to wake, each hears at once that it was cancelled."""
+
+    @outlast.flow
+    async def nap(run: outlast.Run) -> None:
+        await run.sleep("1h")
+
+    found: list[str] = []
+    with outlast.Outlast(url, model=ScriptedModel(lambda r, a: say("No."))) as app:
+        assert app.run(nap, run_id="r", wait_s=0).status == "parked"
+        waiting = [
+            threading.Thread(target=lambda: found.append(app.resume("r", nap, wait_s=7_200).status))
+            for _ in range(3)
+        ]
+        for one in waiting:
+            one.start()
+        give_up_at = time.monotonic() + 30
+        while _depth(app) < len(waiting):
+            assert time.monotonic() < give_up_at, "they do not come to wait"
+            time.sleep(0.01)
+        app.cancel("r")
+        for one in waiting:
+            one.join(30)
+    assert found == ["cancelled"] * 3
+
+
+def _depth(app: outlast.Outlast) -> int:
+    """Return how many wait for the run."""
+    depth, one = 0, app._waiting.get("r")
+    while one is not None:
+        depth, one = depth + 1, one.before()
+    return depth

@@ -55,7 +55,7 @@ from outlast.redaction import checked, same, within
 from outlast.run import Run, run_of
 from outlast.runner import PATIENCE_S, Resting, Runner, Watch, first_request
 from outlast.schedules import Schedule
-from outlast.signals import Live, Signals
+from outlast.signals import Signals
 from outlast.starting import (
     OnChange,
     Who,
@@ -155,8 +155,8 @@ class Outlast:
         """Which worker has the lease of a run that is driven here."""
         self._employed: Employed | None = None
         """The worker of this application, where there is one."""
-        self._waiting: dict[str, Live] = {}
-        """Those who wait for parked runs, by run."""
+        self._waiting: dict[str, _Waiting] = {}
+        """Who waits for parked runs, by run: the last to come, who knows of those before."""
         self._signals = Signals(
             self._journal, lambda: self._own.live | self._guest.live | self._waiting
         )
@@ -1024,7 +1024,10 @@ class Outlast:
             return
         told = asyncio.Event()
         loop = asyncio.get_running_loop()
-        news = {one.id: _Waiting(loop, told, one.next_seq - 1) for one in (row, *rows)}
+        news = {
+            one.id: _Waiting(loop, told, one.next_seq - 1, self._waiting.get(one.id))
+            for one in (row, *rows)
+        }
         self._waiting.update(news)
         self._signals.look()
         if resting is not None:
@@ -1037,8 +1040,11 @@ class Outlast:
             return
         finally:
             for run_id, waiting in news.items():
+                waiting.gone = True
                 if self._waiting.get(run_id) is waiting:
                     del self._waiting[run_id]
+                    if (before := waiting.before()) is not None:
+                        self._waiting[run_id] = before
 
     async def _worked(self, run_id: str, who: Who, *, force: bool = False, worker: str = "") -> Run:
         """Drive a run to rest, as a worker does: at once, or not at all.
@@ -1370,14 +1376,30 @@ class Employed(Protocol):
 class _Waiting:
     """Somebody who waits for a parked run, and is told when others write into it."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, told: asyncio.Event, seq: int) -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        told: asyncio.Event,
+        seq: int,
+        before: _Waiting | None,
+    ) -> None:
         self.seq = seq
+        self.gone = False
         self._told = told
         self._loop = loop
+        self._before = before
+
+    def before(self) -> _Waiting | None:
+        """Return the last one that came before and still waits."""
+        while self._before is not None and self._before.gone:
+            self._before = self._before._before  # noqa: SLF001
+        return self._before
 
     def nudge(self) -> None:
         with suppress(RuntimeError):  # the loop is closed, and nobody waits
             self._loop.call_soon_threadsafe(self._told.set)
+        if (before := self.before()) is not None:
+            before.nudge()
 
 
 @dataclass
