@@ -937,3 +937,19 @@ def test_a_function_decides_after_the_reply_is_durable() -> None:
         assert app.run(agent(checked), "Go.", run_id="r").answer == "Done."
     assert seen
     assert all(seen)
+
+
+def test_what_cannot_be_compared_is_not_asked() -> None:
+    """An answer must not count for something else, so a context has to be the same when read again.
+
+    The run stays where it was, for it is the code that has to be mended.
+    """
+
+    @outlast.flow
+    async def asks(run: outlast.Run) -> bool:
+        return bool(await run.approval("Now?", context=iter([1, 2])))
+
+    with outlast.Outlast("memory://", model=ScriptedModel(lambda r, a: say("No."))) as app:
+        with pytest.raises(UsageError, match="tell its context from another one"):
+            app.run(asks, run_id="r", wait_s=0)
+        assert of_kind(app, ApprovalRequested) == []

@@ -363,7 +363,11 @@ class Host:
             self._stop(UsageError(f"approval: {question!r} is no question; give a text"))
         length = expiry(expires)
         named = self._named("approval", "approval", name)
-        given = _digest([question, context])
+        if not (given := _digest([question, context])):
+            told = (
+                f"approval {named!r}: nobody could tell its context from another one after a crash"
+            )
+            self._stop(UsageError(f"{told}; give what can be written as JSON, and read twice"))
         if (over := self._known(named, "approval", given)) is not None:
             return self._ready(lambda: _approval_of(over), named, "approval")
         try:

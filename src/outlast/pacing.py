@@ -24,6 +24,11 @@ STREAM: Final = "~limits"
 GRAIN_NS: Final = 250_000_000
 """A freeze ends on a multiple of this, so that a thousand refusals do not make a thousand."""
 
+MOST_S: Final = 86_400.0
+"""For how long one refusal holds for everybody at most, in seconds.
+
+What a broken proxy says must not stop a whole fleet for years; after a day somebody asks again."""
+
 SPREAD_NS: Final = 30 * 1_000_000_000
 """Over how much time those who waited start at most."""
 

@@ -111,8 +111,8 @@ from outlast.limits import STREAM as BUDGETS
 from outlast.limits import fold as fold_budgets
 from outlast.media import expanded
 from outlast.models import Keyed, Model, Part, Reply, Request, TokenCounter
+from outlast.pacing import MOST_S, Freeze, Pacing, frozen
 from outlast.pacing import STREAM as LIMITS
-from outlast.pacing import Freeze, Pacing, frozen
 from outlast.pacing import fold as fold_pacing
 from outlast.prices import billed_as, context_window, exact
 from outlast.redaction import Redact, same
@@ -323,7 +323,7 @@ class Runner:
         wait_s = _seconds(failure.retry_after_s)
         if failure.kind != "rate_limited" or not wait_s:
             return
-        until, key = self._clock() + int(wait_s * NS), self.key()
+        until, key = self._clock() + int(min(wait_s, MOST_S) * NS), self.key()
         told = frozen(self.pacing, key=key, model=call.model, until=until, run_id=run_id)
         if told:
             with suppress(StoreError):  # the run itself knows, and its own outcome may be written

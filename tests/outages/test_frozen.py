@@ -111,6 +111,20 @@ def test_nobody_asks_before(where: str, clock: Clock, tmp_path: Path) -> None:
         assert (told.group, told.run_id, told.key) == (group(MODEL), "r", "")
 
 
+def test_one_refusal_stops_nobody_else_for_years(clock: Clock) -> None:
+    """Whatever a proxy says, others ask again after a day; who was told it waits as it was told."""
+    began = clock.now
+    with opened(script=limited(10**8)) as app:
+        assert app.run(ONE, "limited", run_id="r", wait_s=0).status == "parked"
+        (told,) = (record.event for record in app.journal.read(pacing.STREAM))
+        assert began < told.until <= began + DAY_S * NS + GRAIN_NS
+        clock.jump(DAY_S + SPREAD_NS / NS + 1)
+        assert app.run(ONE, "x", run_id="x", wait_s=0).answer == "re: x"
+        wake_at = app.get("r").wake_at
+        assert wake_at is not None
+        assert wake_at >= began + 10**8 * NS
+
+
 def test_a_batch_is_not_concerned(clock: Clock) -> None:
     """Batches have limits of their own."""
 
