@@ -1,6 +1,7 @@
 """The application: wherever it is called from, a run is driven once, and can be gone on with."""
 
 import asyncio
+import dataclasses
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -287,7 +288,9 @@ def test_what_was_started_is_driven_later(app: outlast.Outlast, model: ScriptedM
     with pytest.raises(outlast.RunWithoutAnswer, match="run 'r' is queued: it has not ended"):
         run.result(wait_s=0)
     assert model.calls == []
+    assert dataclasses.asdict(run)["id"] == "r", "it is data, as any run"
     assert app.resume("r", AGENT).result() == "done"
+    assert run.result() == "done", "and it has waited"
 
 
 def test_a_failed_run_says_why(app: outlast.Outlast, model: ScriptedModel) -> None:

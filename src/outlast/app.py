@@ -269,7 +269,7 @@ class Outlast:
         kept = self._labels(f"run {run_id!r}", tenant, tags)
         more = {} if run_at is None else {"run_at": _instant(run_at)}
         run = self._started(run_id, agent, input, tenant=tenant, tags=kept, **more)
-        return dataclasses.replace(run, awaited=partial(self._ended, run.id))
+        return run._left(partial(self._ended, run.id))  # noqa: SLF001  (nobody else leaves runs)
 
     def _labels(self, what: str, tenant: str, tags: Mapping[str, str] | None) -> dict[str, str]:
         """Return the tags as they are kept, and refuse a tenant that could not be kept as it is."""

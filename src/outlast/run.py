@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Final, NoReturn, Self, TypeAlias
 
 import msgspec
 
@@ -94,13 +94,18 @@ class Run:
     version: str = ""
     tenant: str = ""
     parent: str = ""
-    awaited: Callable[[float | None], Run] | None = field(default=None, repr=False, compare=False)
-    """Waits for so many seconds until the run has ended; of a run that was left to a worker."""
+    # No field, so that a run can be copied and sent like any data.
+    _awaited: ClassVar[Any] = None
 
     @property
     def cost_usd(self) -> Decimal:
         """What the run cost in US dollars, exact to the nano-dollar."""
         return Decimal(self.cost_nano) / NANO_PER_USD
+
+    def _left(self, awaited: Callable[[float | None], Run]) -> Self:
+        """Return the run as one that was left to a worker; `awaited` waits for its end."""
+        object.__setattr__(self, "_awaited", awaited)
+        return self
 
     def result(self, *, wait_s: float | None = None) -> Any:
         """Return the answer; of a run from `start`, wait for it first.
@@ -114,7 +119,7 @@ class Run:
             RunWithoutAnswer: the run has not ended.
 
         """
-        run = self if self.awaited is None else self.awaited(wait_s)
+        run = self if self._awaited is None else self._awaited(wait_s)
         if run.status == "completed":
             return run.answer
         raise _WITHOUT_ANSWER.get(run.status, RunWithoutAnswer)(
