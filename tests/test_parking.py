@@ -22,7 +22,7 @@ from outlast.events import (
 )
 from outlast.journal import Record, RunRow
 from outlast.parking import Parking, evolve
-from outlast.state import RunState, fold, is_due, row
+from outlast.state import RunState, fold, row
 from outlast.wants import Child, Wants
 from test_decide import AGENT, AT, after, known, lost
 from test_decide_flow import known as flow_known
@@ -91,7 +91,7 @@ def test_which_rows_are_due(where: tuple[str, int | None], due: bool) -> None:  
     """What is queued is to be driven, and what waits once its time has come."""
     status, wake_at = where
     found = RunRow(id="r", agent="a", status=status, wake_at=wake_at, created_at=1, updated_at=1)
-    assert is_due(found, AT) is due
+    assert found.is_due(AT) is due
 
 
 TOLD = {

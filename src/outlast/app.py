@@ -46,7 +46,7 @@ from outlast.errors import (
 )
 from outlast.events import NULL, ControlGiven, NoteAdded, ScheduleSet, Verb
 from outlast.firing import schedules, set_schedule
-from outlast.journal import Commit, Journal, Record, RunRow, run_stream
+from outlast.journal import PARKED, Commit, Journal, Record, RunRow, run_stream
 from outlast.limits import set_budget
 from outlast.models import Model, Part
 from outlast.operators import budget_set, check_schedule
@@ -71,7 +71,7 @@ from outlast.starting import (
     located,
     question,
 )
-from outlast.state import ENDED, FINAL, PARKED, WAITING, RunState, fold, is_due, row
+from outlast.state import ENDED, FINAL, WAITING, RunState, fold, row
 from outlast.stores import open_store
 from outlast.streaming import AsyncStream, Feed, Stream
 from outlast.telling import answer, mend, nobody, tell
@@ -1020,7 +1020,7 @@ class Outlast:
         row = await self._aside(self._journal.run, run.id)
         now = time.time_ns()
         below = _awaited(run.id, rows) if run.status in PARKED else []
-        if row is None or row.status != run.status or any(is_due(one, now) for one in below):
+        if row is None or row.status != run.status or any(one.is_due(now) for one in below):
             return
         told = asyncio.Event()
         loop = asyncio.get_running_loop()
@@ -1123,7 +1123,7 @@ class Outlast:
         """Return for how long a run that is parked, and all below it, are to be left alone."""
         now = time.time_ns()
         rows = _awaited(run.id, self._journal.below(run.id))
-        if any(is_due(row, now) for row in rows):
+        if any(row.is_due(now) for row in rows):
             return 0.0
         waits = [run_of(row) for row in rows if row.status in PARKED]
         return min(map(_left_s, (run, *waits)))

@@ -63,6 +63,10 @@ class Proof(msgspec.Struct, frozen=True, gc=False):
     body: bytes | None
 
 
+PARKED: Final = frozenset({"parked", "waiting"})
+"""Statuses in which nothing is done until a time, or until somebody acts."""
+
+
 class RunRow(msgspec.Struct, frozen=True, kw_only=True):
     """The run's row: a projection of its journal, written in the same transaction as every append.
 
@@ -91,6 +95,12 @@ class RunRow(msgspec.Struct, frozen=True, kw_only=True):
     root: str = ""
     next_seq: int = 1
     fence: int = 0
+
+    def is_due(self, at: int) -> bool:
+        """Return whether somebody has to drive the run at a moment, where nobody does."""
+        if self.status in PARKED:
+            return self.wake_at is not None and self.wake_at <= at
+        return self.status == "queued"
 
 
 class Hold(msgspec.Struct, frozen=True, kw_only=True, gc=False):

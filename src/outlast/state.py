@@ -33,16 +33,13 @@ from outlast.events import (
     StepFinished,
     StepStarted,
 )
-from outlast.journal import Record, RunRow
+from outlast.journal import PARKED, Record, RunRow
 from outlast.parking import Parking
 from outlast.phases import Phases
 from outlast.steps import Steps
 
 FINAL: Final = frozenset({"failed", "rejected", "cancelled"})
 """Statuses after which nothing of a run can go on."""
-
-PARKED: Final = frozenset({"parked", "waiting"})
-"""Statuses in which nothing is done until a time, or until somebody acts."""
 
 WAITING: Final = PARKED | {"queued"}
 """Statuses in which a run waits for somebody to drive it, now or later."""
@@ -274,13 +271,6 @@ _RULES: Final[dict[type[Event], Callable[[RunState, Any, Record], RunState]]] = 
     ControlGiven: _told,
 }
 """What each event makes of the run; every other one belongs to an ask."""
-
-
-def is_due(row: RunRow, now: int) -> bool:
-    """Return whether a run that nobody drives is to be driven."""
-    if row.status in PARKED:
-        return row.wake_at is not None and row.wake_at <= now
-    return row.status == "queued"
 
 
 def row(state: RunState, run_id: str) -> RunRow:

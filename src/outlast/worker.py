@@ -41,12 +41,12 @@ from outlast.errors import (
 from outlast.events import RunLeft, RunStarted
 from outlast.firing import Firing
 from outlast.flows import Flow
-from outlast.journal import RunRow, run_stream
+from outlast.journal import PARKED, RunRow, run_stream
 from outlast.rota import Caps, chosen, is_full
 from outlast.run import Run
 from outlast.schedules import Schedule
 from outlast.starting import Who, code_location
-from outlast.state import ENDED, PARKED, fold, is_due
+from outlast.state import ENDED, fold
 from outlast.telling import leave, nobody
 
 NS: Final = 1_000_000_000
@@ -623,7 +623,7 @@ class Worker:
             self._left[row.id] = (row.next_seq, time.monotonic() + wait_s)
         elif now.next_seq == row.next_seq:
             self._claimed[row.id] = row.next_seq
-        elif any(is_due(one, self._clock()) for one in below):
+        elif any(one.is_due(self._clock()) for one in below):
             self._left[row.id] = (now.next_seq, time.monotonic() + AGAIN_S)
 
     def _rests(self, row: RunRow, future: Future[Run | None]) -> None:

@@ -14,9 +14,9 @@ from playing import NEVER, NS, Point, World, _clocked, lived
 import outlast
 from conftest import SOAK
 from outlast.events import ControlGiven, Verb
-from outlast.journal import Commit, Record
+from outlast.journal import PARKED, Commit, Record
 from outlast.starting import begin
-from outlast.state import ENDED, FINAL, PARKED
+from outlast.state import ENDED, FINAL
 from outlast.telling import tell
 
 FLOWS = {"steps": steps, "children": children}

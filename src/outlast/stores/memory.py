@@ -11,15 +11,13 @@ import threading
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from hashlib import sha256
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 
 from outlast.errors import Busy, RunNotFound, StoreError
-from outlast.journal import COUNTED, Balance, Commit, Lease, Posting, Proof, Record, RunRow
+from outlast.journal import COUNTED, PARKED, Balance, Commit, Lease, Posting, Proof, Record, RunRow
 from outlast.stores import _commits as commits
-
-_ASLEEP: Final = frozenset({"parked", "waiting"})
 
 
 class MemoryJournal:
@@ -219,11 +217,11 @@ class MemoryJournal:
         """Return the rows of root runs that wait to be driven; see `Journal.due`."""
         with self._open():
             rows = self._oldest_first()
-        waiting = {row.root for row in rows if _waits(row, at)}
+        waiting = {row.root for row in rows if row.is_due(at)}
         taken: defaultdict[str, int] = defaultdict(int)
         found = []
         for row in rows:
-            due = row.status == "queued" or (row.status in _ASLEEP and row.id in waiting)
+            due = row.status == "queued" or (row.status in PARKED and row.id in waiting)
             if row.root == row.id and due and taken[row.tenant] < limit:
                 taken[row.tenant] += 1
                 found.append(row)
@@ -232,7 +230,7 @@ class MemoryJournal:
     def next_wake(self, after: int) -> int | None:
         """Return the earliest `wake_at` above `after` of any `parked` or `waiting` run."""
         with self._open():
-            times = (row.wake_at for row in self._rows.values() if row.status in _ASLEEP)
+            times = (row.wake_at for row in self._rows.values() if row.status in PARKED)
             return min((at for at in times if at is not None and at > after), default=None)
 
     def running(self) -> list[RunRow]:
@@ -307,13 +305,6 @@ class MemoryJournal:
     def _check_version(self, stream: str) -> None:
         if proofs := self._streams.get(stream):
             commits.check_version(stream, proofs[0].type, proofs[0].meta)
-
-
-def _waits(row: RunRow, at: int) -> bool:
-    """Return whether somebody has to drive a run now, if its tree may be driven."""
-    if row.status in _ASLEEP:
-        return row.wake_at is not None and row.wake_at <= at
-    return row.status == "queued"
 
 
 def _record(proof: Proof) -> Record:
