@@ -16,7 +16,7 @@ import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import CancelledError
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from hashlib import sha256
@@ -703,8 +703,8 @@ class _FlowRun(Run):
 
     @classmethod
     def _of(cls, run: Run, host: Host) -> _FlowRun:
-        fields = {name: getattr(run, name) for name in Run.__dataclass_fields__}
-        made = cls(**fields)
+        known = {one.name: getattr(run, one.name) for one in fields(run)}
+        made = cls(**known)
         object.__setattr__(made, "_host", host)
         return made
 
