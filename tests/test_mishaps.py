@@ -270,18 +270,37 @@ def test_a_fenced_driver_does_not_take_the_run_back(tmp_path: Path) -> None:
     assert "driven by another process" in run.why
 
 
+class Slow(MemoryJournal):
+    """A store that claims when it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.claiming, self.go_on = threading.Event(), threading.Event()
+
+    def claim(self, stream: str, *, force: bool = False, worker: str = "") -> int:
+        self.claiming.set()
+        self.go_on.wait(20)
+        return super().claim(stream, force=force, worker=worker)
+
+
+def test_a_claim_outlives_no_loop() -> None:
+    """A loop that ends while a thread claims for it leaves the run to others."""
+
+    async def ends(journal: Slow, app: outlast.Outlast) -> None:
+        driving = asyncio.create_task(app.arun(agent(), "Go.", run_id="r"))
+        await asyncio.to_thread(journal.claiming.wait, 20)
+        driving.cancel()
+        await asyncio.wait({driving})
+        threading.Timer(0.05, journal.go_on.set).start()
+
+    journal = Slow()
+    with outlast.Outlast(journal, model=ScriptedModel(asking())) as app:
+        asyncio.run(ends(journal, app))  # it waits for its threads
+        assert journal.claim(run_stream("r"))
+
+
 def test_a_cancellation_is_not_lost_in_a_claim() -> None:
     """Who cancels while a run is being claimed cancels it, and the run is free again."""
-
-    class Slow(MemoryJournal):
-        def __init__(self) -> None:
-            super().__init__()
-            self.claiming, self.go_on = threading.Event(), threading.Event()
-
-        def claim(self, stream: str, *, force: bool = False) -> int:
-            self.claiming.set()
-            self.go_on.wait(20)
-            return super().claim(stream, force=force)
 
     async def scene(journal: Slow, app: outlast.Outlast) -> None:
         driving = asyncio.create_task(app.arun(agent(), "Go.", run_id="r"))

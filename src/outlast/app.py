@@ -28,6 +28,7 @@ from outlast.answering import Answer, as_arguments, check_names
 from outlast.approvals import Request
 from outlast.background import Background
 from outlast.budget import Limits
+from outlast.claims import claimed
 from outlast.content import Input, rendered
 from outlast.control import Control
 from outlast.conversation import Conversation
@@ -39,7 +40,6 @@ from outlast.errors import (
     RunConflict,
     RunEnded,
     RunNotFound,
-    StoreError,
     UsageError,
     VersionChanged,
     shortened,
@@ -1349,18 +1349,10 @@ class Outlast:
     async def _claimed(self, stream: str, *, force: bool = False, worker: str = "") -> int:
         how: dict[str, Any] = {"force": True} if force else {}
         how |= {"worker": worker} if worker else {}
-        claiming = asyncio.ensure_future(self._aside(self._journal.claim, stream, **how))
-        try:
-            return await asyncio.shield(claiming)
-        except asyncio.CancelledError:
-            # A thread cannot be cancelled: what it still claims is let go of when it has.
-            claiming.add_done_callback(lambda done: self._let_go(stream, done))
-            raise
-
-    def _let_go(self, stream: str, claimed: asyncio.Future[int]) -> None:
-        if not claimed.cancelled() and claimed.exception() is None:
-            with suppress(StoreError):
-                self._journal.release(stream)
+        claim = partial(self._journal.claim, stream, **how)
+        if self._at_home():
+            return claim()
+        return await claimed(claim, partial(self._journal.release, stream))
 
 
 class Employed(Protocol):
