@@ -346,6 +346,23 @@ class Refused(JournalError):
         super().__init__(f"{scope} has {left} {unit} left, {needed} are needed{others}")
 
 
+class TooSoon(JournalError):
+    """A shared number would be beyond what the append lets it be; nothing of it was written.
+
+    Attributes:
+        name: the number.
+        value: what it would be.
+        most: what it may be.
+
+    """
+
+    def __init__(self, *, name: str, value: int, most: int) -> None:
+        self.name = name
+        self.value = value
+        self.most = most
+        super().__init__(f"{name} would be {value}, and may be {most}")
+
+
 class JournalTooNew(JournalError):
     """The run was written by a newer version of outlast than this one."""
 

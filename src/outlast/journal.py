@@ -136,6 +136,21 @@ class Settlement(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     in_doubt: bool = False
 
 
+class Advance(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """A number that all processes share is moved on: it becomes `max(number, least) + by`.
+
+    Numbers begin at 0 and mean nothing to the store: until when the turns of a rate limit are
+    taken, or how many calls failed in a part of a minute.  They are no history, and none is kept.
+    """
+
+    name: str
+    by: int = 0
+    """By how much; below 0 gives back."""
+    least: int = 0
+    most: int | None = None
+    """A precondition of a commit: the number must not be beyond it afterwards."""
+
+
 class Balance(msgspec.Struct, frozen=True, kw_only=True):
     """What a scope has spent in a window, and what calls in flight hold of it."""
 
@@ -230,6 +245,7 @@ class Commit(msgspec.Struct, frozen=True, kw_only=True):
     holds: Sequence[Hold] = ()
     settlements: Sequence[Settlement] = ()
     postings: Sequence[Posting] = ()
+    advances: Sequence[Advance] = ()
 
 
 class Journal(Protocol):
@@ -248,6 +264,7 @@ class Journal(Protocol):
                 one of those `seen` has grown.
             Fenced: `epoch` is not the stream's fence.
             Refused: a hold does not fit; nothing was written.
+            TooSoon: a number would be beyond what it may be; nothing was written.
             StoreFull: no space is left; nothing was written.
             StoreError: anything else the store cannot do.
 
@@ -386,6 +403,17 @@ class Journal(Protocol):
 
     def holders(self, scope: str) -> list[str]:
         """Return the ids of the calls in flight that hold something of a scope."""
+        ...
+
+    def advance(self, advances: Sequence[Advance]) -> list[int]:
+        """Move shared numbers on, one after the other, in one transaction, and return each.
+
+        Nothing is refused: `most` counts in a commit only.
+        """
+        ...
+
+    def numbers(self, names: Iterable[str]) -> list[int]:
+        """Return shared numbers as they are; one that was never moved is 0."""
         ...
 
     def rollup(self) -> list[Posting]:

@@ -6,7 +6,7 @@ The rules are here once, so that no store can be more lenient than another.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from hashlib import sha256
 from typing import Any, Final, TypeAlias
@@ -23,12 +23,14 @@ from outlast.errors import (
     Refused,
     RunNotFound,
     StoreError,
+    TooSoon,
     UsageError,
 )
 from outlast.events import JOURNAL_VERSION, OUTSIDE, AnyEvent, Event, RunStarted, decode, encode
 from outlast.journal import (
     GENESIS,
     MAX_SEQ,
+    Advance,
     Balance,
     Commit,
     Hold,
@@ -226,12 +228,13 @@ Amounts: TypeAlias = dict[Place, Held]
 
 
 class Ledger:
-    """The accounts and holds that commits touch, as they will be once those are written.
+    """The accounts, holds and numbers that commits touch, as they will be once those are written.
 
-    `account`, `holds` and `since` (the windows of one kind from one on, with what is in them) read
-    what is stored.  Nothing is changed by a commit that is refused.
+    `account`, `holds`, `since` (the windows of one kind from one on, with what is in them) and
+    `number` read what is stored.  Nothing is changed by a commit that is refused.
 
     Attributes:
+        numbers: those that were moved.
         accounts: as they are now.
         holds: what each call holds now, by its id; nothing where it was settled.
         stored: the calls of which something else is stored.
@@ -244,10 +247,13 @@ class Ledger:
         account: Callable[[Account], Balance],
         holds: Callable[[str], Amounts],
         since: Callable[[Account], dict[str, Balance]],
+        number: Callable[[str], int],
     ) -> None:
         self._read_account = account
         self._read_holds = holds
         self._read_since = since
+        self._read_number = number
+        self.numbers: dict[str, int] = {}
         self.accounts: dict[Account, Balance] = {}
         self.holds: dict[str, Amounts] = {}
         self.stored: set[str] = set()
@@ -257,9 +263,11 @@ class Ledger:
 
         Raises:
             Refused: a hold does not fit.
+            TooSoon: a number would be beyond what it may be.
             UsageError: the call holds that already.
 
         """
+        moved = self._moved(commit.advances) if commit.advances else {}
         # Only a hold can be refused, so only then may everything have to be taken back.
         before = (self.accounts.copy(), self.holds.copy()) if commit.holds else None
         try:
@@ -271,6 +279,25 @@ class Ledger:
             if before is not None:
                 self.accounts, self.holds = before
             raise
+        self.numbers |= moved
+
+    def advance(self, advance: Advance) -> int:
+        """Move a number on, whatever it may be, and return it."""
+        moved = self.numbers[advance.name] = self._beyond(advance, self.numbers)
+        return moved
+
+    def _moved(self, advances: Sequence[Advance]) -> dict[str, int]:
+        moved = dict(self.numbers)
+        for advance in advances:
+            value = moved[advance.name] = self._beyond(advance, moved)
+            if advance.most is not None and value > advance.most:
+                raise TooSoon(name=advance.name, value=value, most=advance.most)
+        return moved
+
+    def _beyond(self, advance: Advance, numbers: Mapping[str, int]) -> int:
+        before = numbers.get(advance.name)
+        before = self._read_number(advance.name) if before is None else before
+        return max(before, advance.least) + advance.by
 
     def _account(self, key: Account) -> Balance:
         found = self.accounts.get(key)

@@ -15,7 +15,7 @@ import msgspec
 from msgspec.structs import astuple
 
 from outlast.errors import OutlastError, StoreError
-from outlast.journal import GENESIS, Balance, Commit, Record, RunRow
+from outlast.journal import GENESIS, Advance, Balance, Commit, Record, RunRow
 from outlast.stores import _commits as commits
 from outlast.stores._connect import failed
 from outlast.stores._locks import LockFile, pause
@@ -71,6 +71,7 @@ class Writer:
         self._accounts: dict[commits.Account, Balance] = {}
         self._held: dict[str, commits.Amounts] = {}
         """What calls of this process hold, as far as it is in the ledger."""
+        self._numbers: dict[str, int] = {}
         self._position = 0
         self._last_number = 0
         self._data_version = -1
@@ -107,6 +108,10 @@ class Writer:
         """Renew the leases of `worker` of the streams of these numbers, and drop its others."""
         self._transact(self._beat, worker, numbers)
 
+    def advance(self, advances: Sequence[Advance]) -> list[int]:
+        """Move shared numbers on, and return each."""
+        return self._transact(self._advance, advances)
+
     def close(self) -> None:
         """Close the connection."""
         with self.lock:
@@ -142,11 +147,12 @@ class Writer:
         if self._locks.someone_waits() or not self._try_begin():
             self._queue_up()
         version = self._connection.data_version()
-        remembered = len(self._heads) + len(self._accounts) + len(self._held)
+        remembered = len(self._heads) + len(self._accounts) + len(self._held) + len(self._numbers)
         if version != self._data_version or remembered > _MOST_HEADS:
             self._heads.clear()
             self._accounts.clear()
             self._held.clear()
+            self._numbers.clear()
             ((self._position,),) = self._rows("last_position")
             ((self._last_number,),) = self._rows("last_stream")
             self._data_version = version
@@ -222,6 +228,7 @@ class Writer:
             batch.write(self._executemany, self._sql)
         if batch.ledger is not None:
             # What is undone with the transaction is forgotten with all that is remembered.
+            self._numbers |= batch.ledger.numbers
             self._accounts |= batch.ledger.accounts
             for call_id, amounts in batch.ledger.holds.items():
                 if amounts:
@@ -238,11 +245,9 @@ class Writer:
             head = self._head(commit.stream)
             commits.check_place(commit, head, store=self._url)
             commits.check_seen(commit, self._head)
-            if commit.holds or commit.settlements:
+            if commit.holds or commit.settlements or commit.advances:
                 if batch.ledger is None:
-                    batch.ledger = commits.Ledger(
-                        account=self._account, holds=self._holds, since=self._since
-                    )
+                    batch.ledger = self._ledger()
                 batch.ledger.apply(commit)
         except OutlastError as refusal:
             return refusal
@@ -258,6 +263,18 @@ class Writer:
         batch.postings += map(astuple, commit.postings)
         return tuple(records)
 
+    def _ledger(self) -> commits.Ledger:
+        return commits.Ledger(
+            account=self._account, holds=self._holds, since=self._since, number=self._number
+        )
+
+    def _advance(self, advances: Sequence[Advance]) -> list[int]:
+        ledger = self._ledger()
+        values = [ledger.advance(one) for one in advances]
+        self._executemany(self._sql["set_number"], ledger.numbers.items())
+        self._numbers |= ledger.numbers
+        return values
+
     def _raise_fence(self, stream: str, holder: int, worker: str) -> int:
         head = self._head(stream)
         assert head is not None, f"{stream} was there, and streams are never deleted"  # noqa: S101
@@ -272,6 +289,13 @@ class Writer:
         self._execute(self._sql["drop_leases"], (worker, msgspec.json.encode(numbers).decode()))
         if numbers:
             self._execute(self._sql["beat"], (worker,))
+
+    def _number(self, name: str) -> int:
+        found = self._numbers.get(name)
+        if found is None:
+            rows = self._rows("number", name)
+            found = self._numbers[name] = rows[0][0] if rows else 0
+        return found
 
     def _account(self, key: commits.Account) -> Balance:
         found = self._accounts.get(key)
@@ -371,6 +395,8 @@ class _Batch:
     def _write_ledger(
         self, ledger: commits.Ledger, executemany: Execute, sql: Mapping[str, str]
     ) -> None:
+        if ledger.numbers:
+            executemany(sql["set_number"], ledger.numbers.items())
         accounts, holds = ledger.accounts.items(), ledger.holds.items()
         if accounts:
             executemany(

@@ -9,14 +9,25 @@ from __future__ import annotations
 import os
 import threading
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from hashlib import sha256
 from typing import Any
 
 import msgspec
 
 from outlast.errors import Busy, RunNotFound, StoreError
-from outlast.journal import COUNTED, PARKED, Balance, Commit, Lease, Posting, Proof, Record, RunRow
+from outlast.journal import (
+    COUNTED,
+    PARKED,
+    Advance,
+    Balance,
+    Commit,
+    Lease,
+    Posting,
+    Proof,
+    Record,
+    RunRow,
+)
 from outlast.stores import _commits as commits
 
 
@@ -35,6 +46,7 @@ class MemoryJournal:
         self._accounts: dict[commits.Account, Balance] = {}
         self._holds: dict[str, commits.Amounts] = {}
         self._costs: dict[tuple[int, str, str, str, str, str], Posting] = {}
+        self._numbers: dict[str, int] = {}
         self._blobs: dict[str, bytes] = {}
         self._claimed: set[str] = set()
         self._leases: dict[str, Lease] = {}
@@ -62,11 +74,7 @@ class MemoryJournal:
         head = self._heads.get(commit.stream)
         commits.check_place(commit, head, store=self._url)
         commits.check_seen(commit, self._heads.get)
-        ledger = commits.Ledger(
-            account=lambda key: self._accounts.get(key, Balance()),
-            holds=lambda key: self._holds.get(key, {}),
-            since=self._since,
-        )
+        ledger = self._ledger()
         ledger.apply(commit)
         # Nothing below can fail.
         if head is None:
@@ -79,8 +87,17 @@ class MemoryJournal:
             self._all.append(proof)
         self._accounts |= ledger.accounts
         self._holds |= ledger.holds
+        self._numbers |= ledger.numbers
         self._project(commit, head)
         return tuple(records)
+
+    def _ledger(self) -> commits.Ledger:
+        return commits.Ledger(
+            account=lambda key: self._accounts.get(key, Balance()),
+            holds=lambda key: self._holds.get(key, {}),
+            since=self._since,
+            number=lambda name: self._numbers.get(name, 0),
+        )
 
     def _project(self, commit: Commit, head: commits.Head) -> None:
         row = commit.row or self._rows.get(commit.stream)
@@ -268,6 +285,19 @@ class MemoryJournal:
                 for call_id, amounts in self._holds.items()
                 if any(place[1] == scope and not held.in_doubt for place, held in amounts.items())
             )
+
+    def advance(self, advances: Sequence[Advance]) -> list[int]:
+        """Move shared numbers on and return each; see `Journal.advance`."""
+        with self._open():
+            ledger = self._ledger()
+            values = [ledger.advance(one) for one in advances]
+            self._numbers |= ledger.numbers
+            return values
+
+    def numbers(self, names: Iterable[str]) -> list[int]:
+        """Return shared numbers as they are; one that was never moved is 0."""
+        with self._open():
+            return [self._numbers.get(name, 0) for name in names]
 
     def rollup(self) -> list[Posting]:
         """Return the hourly cost roll-up, oldest hour first."""

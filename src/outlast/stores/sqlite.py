@@ -20,7 +20,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
@@ -30,7 +30,7 @@ import apsw
 import msgspec
 
 from outlast.errors import Busy, JournalDamaged, OutlastError, RunNotFound, StoreError
-from outlast.journal import Balance, Commit, Lease, Posting, Proof, Record, RunRow
+from outlast.journal import Advance, Balance, Commit, Lease, Posting, Proof, Record, RunRow
 from outlast.stores import _commits as commits
 from outlast.stores._checkpoint import Checkpointer
 from outlast.stores._connect import (
@@ -350,6 +350,17 @@ class SqliteJournal:
         """Return the ids of the calls in flight that hold something of a scope."""
         with self._reading() as connection:
             return [call_id for (call_id,) in self._all(connection, "holders", scope)]
+
+    def advance(self, advances: Sequence[Advance]) -> list[int]:
+        """Move shared numbers on and return each; see `Journal.advance`."""
+        self._check_usable()
+        return self._writer.advance(advances)
+
+    def numbers(self, names: Iterable[str]) -> list[int]:
+        """Return shared numbers as they are; one that was never moved is 0."""
+        with self._reading() as connection:
+            rows = [self._all(connection, "number", name) for name in names]
+        return [found[0][0] if found else 0 for found in rows]
 
     def rollup(self) -> list[Posting]:
         """Return the hourly cost roll-up, oldest hour first."""

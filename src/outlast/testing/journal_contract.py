@@ -31,6 +31,7 @@ from outlast.errors import (
     Refused,
     RunNotFound,
     StoreError,
+    TooSoon,
     UsageError,
 )
 from outlast.events import (
@@ -44,6 +45,7 @@ from outlast.events import (
 from outlast.journal import (
     COUNTED,
     GENESIS,
+    Advance,
     Balance,
     Commit,
     Hold,
@@ -917,6 +919,52 @@ class JournalContract:
         journal.append(driven(stream, epoch, 3, settlements=[spent]))
         assert journal.balance("s") == Balance(held=7)
         assert journal.balance("s", unit="tokens") == Balance(settled=100)
+
+    def test_numbers_are_moved_on(self, journal: Journal) -> None:
+        """Each becomes `max(number, least) + by`; they begin at 0, and may go below it."""
+        moves = [
+            Advance(name="a", by=5),
+            Advance(name="a", by=1, least=100),
+            Advance(name="b", by=-3),
+            Advance(name="a", by=1, least=7),
+        ]
+        assert journal.advance(moves) == [5, 101, -3, 102]
+        assert journal.advance([Advance(name="a", by=1, most=0)]) == [103]
+        assert journal.numbers(["b", "none", "a"]) == [-3, 0, 103]
+        assert journal.advance([]) == []
+
+    def test_a_commit_moves_numbers_on(self, journal: Journal) -> None:
+        """With its events, or not at all; one that would be beyond what it may be refuses it."""
+        stream = begin(journal, "a")
+        epoch = journal.claim(stream)
+        fits = Advance(name="a", by=10, least=1_000, most=1_010)
+        journal.append(driven(stream, epoch, 2, advances=[fits]))
+        other = Advance(name="b", by=1)
+        with pytest.raises(TooSoon) as caught:
+            journal.append(driven(stream, epoch, 3, advances=[other, fits]))
+        assert (caught.value.name, caught.value.value, caught.value.most) == ("a", 1_020, 1_010)
+        full = Hold(call_id="c", scope="s", needed=2, limit=1)
+        with pytest.raises(Refused):
+            journal.append(driven(stream, epoch, 3, holds=[full], advances=[other]))
+        with pytest.raises(TooSoon):
+            journal.append(
+                driven(stream, epoch, 3, holds=[replace(full, limit=5)], advances=[fits])
+            )
+        assert journal.numbers(["a", "b"]) == [1_010, 0]
+        assert journal.balance("s") == Balance()
+        assert len(journal.read(stream)) == 2
+        journal.append(driven(stream, epoch, 3, advances=[other, other]))
+        assert journal.numbers(["b"]) == [2]
+
+    def test_numbers_are_everybodys(self, journal: Journal) -> None:
+        """Who moves one on sees what all threads have made of it; nobody gets the same twice."""
+
+        def take(_: int) -> list[int]:
+            return [journal.advance([Advance(name="n", by=1)])[0] for _ in range(25)]
+
+        with ThreadPoolExecutor(4) as threads:
+            taken = [value for values in threads.map(take, range(4)) for value in values]
+        assert sorted(taken) == list(range(1, 101))
 
     def test_a_call_holds_once(self, journal: Journal) -> None:
         """Holding again for the same call would lose the first hold, so it is refused."""

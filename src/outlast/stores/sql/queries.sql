@@ -253,6 +253,15 @@ INSERT INTO ledger (scope, window, unit, settled, in_doubt, held) VALUES (?, ?, 
 ON CONFLICT (scope, window, unit) DO UPDATE SET
     settled = excluded.settled, in_doubt = excluded.in_doubt, held = excluded.held;
 
+-- number --
+-- A number that all processes share.
+SELECT value FROM numbers WHERE name = ?;
+
+-- set_number --
+-- The same after it was moved.
+INSERT INTO numbers (name, value) VALUES (?, ?)
+ON CONFLICT (name) DO UPDATE SET value = excluded.value;
+
 -- holds --
 -- What one call holds or is in doubt at, and where.
 SELECT unit, scope, window, amount, in_doubt FROM holds WHERE call_id = ?;
