@@ -10,7 +10,7 @@ import msgspec
 from msgspec import Raw
 
 from outlast.budget import Limits
-from outlast.events import AnyEvent
+from outlast.events import AnyEvent, Turn
 from outlast.pacing import THAWED, Freeze, group
 from outlast.prices import PLAIN, Terms
 from outlast.redaction import Redact, same
@@ -189,6 +189,8 @@ class World(msgspec.Struct, frozen=True, kw_only=True):
     """By how much the bounds of each model's prompts are multiplied in every run, in percent."""
     freezes: Mapping[str, Freeze] = {}
     """Until when the API wants to be asked nothing, by group of models; see `pacing.group`."""
+    turns: Mapping[str, Turn] = {}
+    """The places of calls that are to be made in the queue of a rate limit, by their `call_id`."""
     short: tuple[Short, ...] = ()
     """The budgets of others that the last append did not fit into."""
     alone: bool = False

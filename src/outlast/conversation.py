@@ -322,6 +322,11 @@ def request_head(conversation: Conversation) -> bytes:
     return b'%b,"container":%b' % (conversation.head, conversation.container)
 
 
+def next_call_id(conversation: Conversation) -> str:
+    """Return what the next call of the model is."""
+    return f"{conversation.ask_id}.m{conversation.calls + 1}"
+
+
 def tool_call_id(conversation: Conversation, number: int) -> str:
     """Return the call that the tool use of this number, from 1, in the last reply becomes."""
     return f"{conversation.ask_id}.m{conversation.calls}.t{number}"

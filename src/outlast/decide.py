@@ -16,6 +16,7 @@ that follows from it share one commit.
 | a tool use that is a run of its own, which was stopped | stopped with it |
 | a failed attempt worth repeating | wait for its time, then ask again |
 | a rate limit that any run met | wait for its time before anything is asked |
+| more calls than a rate limit takes | each waits for its turn |
 | nothing in flight that does not wait itself, and long to wait | the run is parked; see `park` |
 | a tool use that a person has to allow | asked, and waited for |
 | a failed attempt that only a person can mend | the run stops, saying why |
@@ -71,6 +72,7 @@ from outlast.conversation import (
     blocks,
     breakpoints,
     flaw,
+    next_call_id,
     request_hash,
     request_head,
     tool_call_id,
@@ -206,7 +208,8 @@ def park(actions: tuple[Action, ...], now: int, world: World) -> Step | None:
         return None
     first = next((wait for wait in waits if wait.person), None)
     first = first or next(wait for wait in waits if wait.until == until)
-    return Step((RunParked(until=until, why=first.why, person=first.person),))
+    turns = {call_id: turn for call_id, turn in world.turns.items() if turn.at > now}
+    return Step((RunParked(until=until, why=first.why, person=first.person, turns=turns),))
 
 
 def moment(at: int) -> str:
@@ -255,7 +258,9 @@ def ask_step(  # noqa: PLR0911, PLR0913, PLR0917  (the rows of the table)
         return step
     if ask.uncounted:
         return _count_step(ask, world)
-    if (until := _thaw(state, ask, world)) > now:
+    turn = world.turns.get(next_call_id(ask))
+    until = max(_thaw(state, ask, world), turn.at if turn else 0)
+    if until > now:
         return _wait("rate_limited", until)
     return _call_step(state, agent, ask, now, world, shared)
 
@@ -397,7 +402,7 @@ def _call_step(  # noqa: PLR0913, PLR0917  (everything a call depends on)
     terms = _terms(ask, batch=batch)
     intent = ModelCallStarted(
         ask_id=ask.ask_id,
-        call_id=f"{ask.ask_id}.m{ask.calls + 1}",
+        call_id=next_call_id(ask),
         max_tokens=max_tokens,
         request_hash=request_hash(ask, max_tokens),
         hold_nano=worst_case(ask.spec.model, bound, max_tokens, terms),

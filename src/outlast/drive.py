@@ -22,7 +22,15 @@ from outlast.budget import Limits
 from outlast.decide import decide
 from outlast.decide_control import decide_control, decide_drain
 from outlast.decide_flow import decide_flow
-from outlast.events import AnyEvent, ModelCallStarted, Outcome, RunFinished, RunParked, StepFinished
+from outlast.events import (
+    AnyEvent,
+    ModelCallStarted,
+    Outcome,
+    RunFinished,
+    RunParked,
+    StepFinished,
+    Turn,
+)
 from outlast.flows import Flow
 from outlast.journal import Record
 from outlast.pacing import Freeze
@@ -65,6 +73,14 @@ class Denied(msgspec.Struct, frozen=True):
     now: int
 
 
+class Queued(msgspec.Struct, frozen=True):
+    """Nothing was appended: it is not yet the turn of calls, which a rate limit has in a queue."""
+
+    turns: Mapping[str, Turn]
+    """When it is, by `call_id`; see `World.turns`."""
+    now: int
+
+
 class Relimited(msgspec.Struct, frozen=True):
     """Nothing was appended: what the run may use, or when, was changed just now."""
 
@@ -96,7 +112,7 @@ class Outcomes(msgspec.Struct, frozen=True):
 
 
 Wanted: TypeAlias = Append | Perform
-Sent: TypeAlias = Appended | Behind | Denied | Relimited | Outcomes | None
+Sent: TypeAlias = Appended | Behind | Denied | Queued | Relimited | Outcomes | None
 Loop: TypeAlias = Generator[Wanted, Sent, RunState]
 
 
@@ -131,6 +147,7 @@ def drive(  # noqa: PLR0913  (all but two are keywords)
     outcomes: tuple[Outcome, ...] = ()
     in_flight: frozenset[str] = frozenset()
     short: tuple[Short, ...] = ()
+    turns: Mapping[str, Turn] = state.parking.turns
     alone = False
     halted: tuple[str, ...] = ()
     interrupted: frozenset[str] = frozenset()
@@ -145,6 +162,7 @@ def drive(  # noqa: PLR0913  (all but two are keywords)
             limits=limits,
             factors=factors or {},
             freezes=freezes or {},
+            turns=turns,
             short=short,
             alone=alone,
             halted=halted,
@@ -175,6 +193,9 @@ def drive(  # noqa: PLR0913  (all but two are keywords)
                     alone = True  # what one would leave was taken for what there is
                 else:
                     short = (*short, sent.short)
+                continue
+            if isinstance(sent, Queued):
+                turns, now = {**turns, **sent.turns}, sent.now
                 continue
             if isinstance(sent, Relimited):
                 limits, factors, now = sent.limits, sent.factors, sent.now

@@ -40,6 +40,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from msgspec import Raw
 
     from outlast.events import FailureKind
@@ -442,6 +444,7 @@ class ModelFailure(OutlastError):
         error_code: the API's `error.details.error_code`, which names the cause.
         retry_after_s: seconds the API asks to wait, `None` where it does not say.
         request_id: the API's id of the request.
+        told: what the headers said of rate limits; see `models.Reply.told`.
 
     """
 
@@ -455,7 +458,9 @@ class ModelFailure(OutlastError):
         error_code: str = "",
         retry_after_s: float | None = None,
         request_id: str = "",
+        told: Mapping[str, tuple[int, int]] | None = None,
     ) -> None:
+        self.told = told or {}
         self.kind = kind
         self.message = message
         self.status = status

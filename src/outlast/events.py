@@ -255,6 +255,18 @@ class ChildStarted(
     """The tool call that it serves; empty for one that a flow started."""
 
 
+class Turn(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
+    """A place in the queue of a rate limit."""
+
+    at: int
+    """When its turn comes, as far as that is known, in nanoseconds since the epoch."""
+    places: dict[str, int] = {}
+    """The same for each unit of which calls may use more or less than was guessed, before what that
+    makes of it is added; see `turns.Draw`."""
+    took: dict[str, int] = {}
+    """What was taken for it, by unit."""
+
+
 class RunParked(Event, frozen=True, kw_only=True, omit_defaults=True, gc=False, tag="run_parked"):
     """The run waits without a driver: no thread, no memory, only its place in the store."""
 
@@ -265,6 +277,8 @@ class RunParked(Event, frozen=True, kw_only=True, omit_defaults=True, gc=False, 
     why: str
     person: bool = False
     """It waits for a person, though perhaps not for ever."""
+    turns: dict[str, Turn] = {}
+    """The places of calls that are to be made in the queue of a rate limit, by their `call_id`."""
 
 
 class RunWoken(Event, frozen=True, kw_only=True, omit_defaults=True, gc=False, tag="run_woken"):
@@ -459,6 +473,31 @@ class RateFrozen(Event, frozen=True, kw_only=True, omit_defaults=True, gc=False,
     """A hash of the API key or the client that was refused; empty where that is not known."""
     run_id: str = ""
     """The run that was refused."""
+    ramp: bool = False
+    """More was asked than grew gradually, so calls begin one after the other, and more and more."""
+
+
+class RateLimitsTold(
+    Event, frozen=True, kw_only=True, omit_defaults=True, gc=False, tag="rate_limits_told"
+):
+    """The API said how much it takes in a minute.  It stands in the stream `~limits`."""
+
+    kept: ClassVar[tuple[str, ...]] = (
+        "group",
+        "requests",
+        "input_tokens",
+        "output_tokens",
+    )
+
+    group: str
+    """The models that share the limits; see `pacing.group`."""
+    key: str = ""
+    """A hash of the API key or the client that was told; empty where that is not known."""
+    requests: int = 0
+    """0 where there is no limit, or none was told; so with the others."""
+    input_tokens: int = 0
+    """Those read from the prompt cache aside."""
+    output_tokens: int = 0
 
 
 class RunFinished(
@@ -889,6 +928,7 @@ AnyEvent: TypeAlias = (
     | BudgetPassed
     | BoundRaised
     | RateFrozen
+    | RateLimitsTold
     | ScheduleSet
     | ScheduleFired
     | RunFinished

@@ -1,6 +1,8 @@
-"""What the API told one run of its rate limit, for every run and process of the store.
+"""How fast the API may be asked, for every run and process of the store.
 
-    a 429 with `retry-after` ──rate_frozen──▶ nobody asks this model with this key until then
+    a 429 with `retry-after` ──rate_frozen───────▶ nobody asks this model with this key until then
+    its headers              ──rate_limits_told──▶ calls take turns, as many a minute as it takes
+    a 429 for asking for more and more too fast ─▶ calls begin one by one, and faster with time
 
 It is a fold over the stream `~limits`.  A freeze is never taken back; it is over when its time is,
 and those who waited start one after the other.
@@ -8,14 +10,15 @@ and those who waited start one after the other.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping
 from hashlib import sha256
-from typing import Final
+from typing import Any, Final, TypeAlias
 
 import msgspec
 
-from outlast.events import RateFrozen
+from outlast.events import RateFrozen, RateLimitsTold
 from outlast.journal import Record
 from outlast.prices import undated
 
@@ -36,6 +39,24 @@ _RELEASE: Final = re.compile(r"-v\d+(:\d+)?$")
 """What Bedrock adds to the id of a model."""
 
 
+NS: Final = 1_000_000_000
+
+UNITS: Final = ("requests", "input_tokens", "output_tokens")
+"""What is limited, as `RateLimitsTold` names it."""
+
+FIRST_S: Final = 1.0
+"""How many calls a second begin where a ramp does."""
+
+DOUBLED_S: Final = 10.0
+"""How long it takes on a ramp until twice as many do."""
+
+RAMP_NS: Final = 120 * NS
+"""After how long a ramp is over: four thousand calls a second begin then."""
+
+Told: TypeAlias = Mapping[str, tuple[int, int]]
+"""What headers say: of each unit what the API takes in a minute, and what it has left."""
+
+
 class Freeze(msgspec.Struct, frozen=True, gc=False):
     """A time during which nobody asks."""
 
@@ -54,10 +75,33 @@ class Freeze(msgspec.Struct, frozen=True, gc=False):
 THAWED: Final = Freeze(0)
 
 
+class Ramp(msgspec.Struct, frozen=True, gc=False):
+    """A time from which on calls begin one by one, and more and more."""
+
+    since: int
+    """Nanoseconds since the epoch."""
+    number: int
+    """What tells it from others: where it stands in the stream."""
+
+    def begun(self, at: int) -> int:
+        """Return how many calls may have begun by a moment."""
+        if at < self.since:
+            return 0
+        passed = (at - self.since) / NS / DOUBLED_S
+        return 1 + int(FIRST_S * DOUBLED_S / math.log(2) * (2**passed - 1))
+
+    def turn(self, number: int) -> int:
+        """Return when the call of this number, from 1, may begin."""
+        passed = math.log2(1 + (number - 1) * math.log(2) / (FIRST_S * DOUBLED_S))
+        return self.since + int(passed * DOUBLED_S * NS)
+
+
 class Pacing(msgspec.Struct, frozen=True):
-    """Every freeze there is, by key and group of models."""
+    """Every freeze, limit and ramp there is, by key and group of models."""
 
     freezes: Mapping[tuple[str, str], Freeze] = {}
+    limits: Mapping[tuple[str, str], RateLimitsTold] = {}
+    ramps: Mapping[tuple[str, str], Ramp] = {}
     seq: int = 0
     """How far the stream was read."""
 
@@ -67,17 +111,26 @@ class Pacing(msgspec.Struct, frozen=True):
 
 
 def evolve(pacing: Pacing, record: Record) -> Pacing:
-    """Return what `record` makes of the freezes."""
+    """Return what `record` makes of it."""
     event = record.event
-    if not isinstance(event, RateFrozen):
-        return msgspec.structs.replace(pacing, seq=record.seq)
+    changes: dict[str, Any] = {}
+    if isinstance(event, RateLimitsTold):
+        changes["limits"] = {**pacing.limits, (event.key, event.group): event}
+    if isinstance(event, RateFrozen):
+        changes = _frozen(pacing, event, record)
+    return msgspec.structs.replace(pacing, seq=record.seq, **changes)
+
+
+def _frozen(pacing: Pacing, event: RateFrozen, record: Record) -> dict[str, Any]:
     place = (event.key, event.group)
-    freezes = pacing.freezes
-    if event.until > freezes.get(place, THAWED).until:
+    changes: dict[str, Any] = {}
+    if event.until > pacing.freezes.get(place, THAWED).until:
         # As with a backoff, up to half as much again.
         spread = min(SPREAD_NS, max(0, event.until - record.at) // 2)
-        freezes = {**freezes, place: Freeze(event.until, spread)}
-    return Pacing(freezes, record.seq)
+        changes["freezes"] = {**pacing.freezes, place: Freeze(event.until, spread)}
+    if event.ramp:
+        changes["ramps"] = {**pacing.ramps, place: Ramp(event.until, record.seq)}
+    return changes
 
 
 def fold(records: Iterable[Record], pacing: Pacing) -> Pacing:
@@ -92,8 +145,8 @@ def group(model: str) -> str:
     return undated(_RELEASE.sub("", model.rpartition("anthropic.")[2]))
 
 
-def frozen(
-    pacing: Pacing, *, key: str, model: str, until: int, run_id: str
+def frozen(  # noqa: PLR0913  (keywords)
+    pacing: Pacing, *, key: str, model: str, until: int, run_id: str, ramp: bool = False
 ) -> tuple[RateFrozen, ...]:
     """Return what is to be told of a 429, if that is not known already.
 
@@ -103,10 +156,20 @@ def frozen(
         model: which model was asked.
         until: when that may be asked again, in nanoseconds since the epoch.
         run_id: the run that asked.
+        ramp: whether calls are to begin gradually from then on.
 
     """
     whose = group(model)
     until = -(-until // GRAIN_NS) * GRAIN_NS
     if pacing.freezes.get((key, whose), THAWED).until >= until:
         return ()
-    return (RateFrozen(group=whose, until=until, key=key, run_id=run_id),)
+    return (RateFrozen(group=whose, until=until, key=key, run_id=run_id, ramp=ramp),)
+
+
+def limited(pacing: Pacing, told: Told, *, key: str, model: str) -> tuple[RateLimitsTold, ...]:
+    """Return what is to be told of the limits that headers name, if that is not known already."""
+    whose = group(model)
+    news = RateLimitsTold(
+        group=whose, key=key, **{unit: told[unit][0] for unit in UNITS if unit in told}
+    )
+    return () if pacing.limits.get((key, whose)) == news else (news,)

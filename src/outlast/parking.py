@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import msgspec
 
-from outlast.events import Event, RunFinished, RunParked, RunWoken
+from outlast.events import Event, RunFinished, RunParked, RunWoken, Turn
 from outlast.journal import Record
 
 
@@ -23,6 +23,8 @@ class Parking(msgspec.Struct, frozen=True):
     until: int = 0
     """When it is to go on, in nanoseconds since the epoch; 0 is once somebody acts."""
     why: str = ""
+    turns: dict[str, Turn] = {}
+    """The places of calls that were waiting then; see `RunParked.turns`."""
 
     def due(self, now: int) -> bool:
         """Return whether its time has come."""
@@ -32,20 +34,26 @@ class Parking(msgspec.Struct, frozen=True):
 def evolve(parking: Parking, record: Record) -> Parking:
     """Return what `record` makes of it."""
     rule = _RULES.get(type(record.event))
-    return parking if rule is None else rule(record.event)
+    return parking if rule is None else rule(parking, record.event)
 
 
-def _parked(event: RunParked) -> Parking:
-    return Parking("waiting" if event.person else "parked", event.until, event.why)
+def _parked(_: Parking, event: RunParked) -> Parking:
+    status = "waiting" if event.person else "parked"
+    return Parking(status, event.until, event.why, event.turns)
 
 
-def _gone(_: Event) -> Parking:
+def _woken(parking: Parking, _: RunWoken) -> Parking:
+    # Whoever has waited for its turn has it now, and need not queue up again.
+    return Parking(turns=parking.turns)
+
+
+def _over(_: Parking, _event: RunFinished) -> Parking:
     return Parking()
 
 
-_RULES: Final[dict[type[Event], Callable[[Any], Parking]]] = {
+_RULES: Final[dict[type[Event], Callable[[Parking, Any], Parking]]] = {
     RunParked: _parked,
-    RunWoken: _gone,
-    RunFinished: _gone,
+    RunWoken: _woken,
+    RunFinished: _over,
 }
 """What each event makes of it; every other one leaves it as it is."""

@@ -7,7 +7,6 @@ One `Runner` drives any number of runs of an application on one event loop.  It 
 from __future__ import annotations
 
 import asyncio
-import math
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -51,6 +50,7 @@ from outlast.drive import (
     Loop,
     Outcomes,
     Perform,
+    Queued,
     Relimited,
     Sent,
     drive,
@@ -66,6 +66,7 @@ from outlast.errors import (
     RunNotFound,
     StoreError,
     ToolError,
+    TooSoon,
     UnknownModel,
 )
 from outlast.events import (
@@ -93,6 +94,7 @@ from outlast.events import (
 from outlast.flows import Flow
 from outlast.hosting import Host, Surroundings
 from outlast.journal import Commit, Hold, Journal, Posting, Record, run_stream
+from outlast.limiter import Limiter, Line, seconds
 from outlast.limits import (
     SPENT,
     Budgets,
@@ -111,9 +113,8 @@ from outlast.limits import STREAM as BUDGETS
 from outlast.limits import fold as fold_budgets
 from outlast.media import expanded
 from outlast.models import Keyed, Model, Part, Reply, Request, TokenCounter
-from outlast.pacing import MOST_S, Freeze, Pacing, frozen
 from outlast.pacing import STREAM as LIMITS
-from outlast.pacing import fold as fold_pacing
+from outlast.pacing import Freeze
 from outlast.prices import billed_as, context_window, exact
 from outlast.redaction import Redact, same
 from outlast.run import Run, run_of
@@ -129,10 +130,6 @@ PATIENCE_S: Final = 5.0
 
 DEPTH: Final = 200
 """How deeply the JSON of a reply may be nested; beyond a thousand, nobody could read it again."""
-
-LONGEST_S: Final = 10 * 365 * 86_400.0
-"""The longest wait that is believed."""
-
 
 CHILD: Final = "outlast-child"
 """The name of a task that can be given up at any time: a child's own journal says how far it is."""
@@ -245,8 +242,12 @@ class Runner:
         """The runs that are driven here, to be nudged when somebody tells them something."""
         self.budgets = Budgets()
         """Those that operators set, as far as they were read."""
-        self.pacing = Pacing()
-        """What the API told any run of its rate limits, as far as that was read."""
+        self.limiter = Limiter(
+            journal,
+            key=self.key,
+            commit=self.commit,
+            clock=lambda: self._clock(),  # noqa: PLW0108  (it may be set)
+        )
 
     async def drive(  # noqa: PLR0913  (all but two are keywords)
         self,
@@ -273,7 +274,7 @@ class Runner:
         stream = run_stream(run_id)
         state = fold(self._journal.read(stream))
         budgets = self.read_budgets()
-        self.read_pacing()
+        self.limiter.read()
         if state.factors:  # its process may have died before it told the others
             budgets = await self.raise_bounds(run_id, state)
         self._live += 1
@@ -312,24 +313,6 @@ class Runner:
         news = self._journal.read(BUDGETS, after=self.budgets.seq)
         self.budgets = fold_budgets(news, self.budgets)
         return self.budgets
-
-    def read_pacing(self) -> None:
-        """Read until when the API wants to be asked nothing."""
-        news = self._journal.read(LIMITS, after=self.pacing.seq)
-        self.pacing = fold_pacing(news, self.pacing)
-
-    async def freeze(self, call: CallModel, failure: ModelFailure, run_id: str) -> None:
-        """Tell every run until when the API wants to be asked nothing, where it said so."""
-        wait_s = _seconds(failure.retry_after_s)
-        if failure.kind != "rate_limited" or not wait_s:
-            return
-        until, key = self._clock() + int(min(wait_s, MOST_S) * NS), self.key()
-        told = frozen(self.pacing, key=key, model=call.model, until=until, run_id=run_id)
-        if told:
-            with suppress(StoreError):  # the run itself knows, and its own outcome may be written
-                records = await self.commit(Commit(stream=LIMITS, events=told, at=self._clock()))
-                logs.tell(records)
-                self.read_pacing()
 
     def key(self) -> str:
         """Return whose rate limits calls count against; empty where nobody knows."""
@@ -455,6 +438,7 @@ class _Leg:
         self._limits: Limits | None = None
         self._factors: Mapping[str, int] = {}
         """By how much the loop multiplies bounds because of what other runs found."""
+        self._line = Line(runner.limiter)
         self._freezes: Mapping[str, Freeze] = {}
         self._paced = 0
         """How far the stream was read that the loop knows freezes of."""
@@ -492,7 +476,7 @@ class _Leg:
 
     def freezes(self) -> Mapping[str, Freeze]:
         """Return until when nobody asks, by group of models, and go by it from now on."""
-        pacing = self._runner.pacing
+        pacing = self._runner.limiter.pacing
         if pacing.seq != self._paced:
             self._paced, self._freezes = pacing.seq, pacing.of_key(self._runner.key())
         return self._freezes
@@ -549,22 +533,28 @@ class _Leg:
 
     # ── appending ───────────────────────────────────────────────────────────────────────────────
 
-    async def _append(self, wanted: Append) -> Appended | Behind | Denied | Relimited:
+    async def _append(  # noqa: PLR0911  (an answer for each that may come between)
+        self, wanted: Append
+    ) -> Appended | Behind | Denied | Queued | Relimited:
         commit = commit_of(wanted, self._started, run_id=self._run_id, epoch=self._epoch)
         intents = [event for event in commit.events if isinstance(event, ModelCallStarted)]
         budgets = self._runner.budgets
         changed = self._limits_of(budgets) != self._limits or budgets.factors != self._factors
-        if changed or (intents and self._runner.pacing.seq != self._paced):
+        if changed or (intents and self._runner.limiter.pacing.seq != self._paced):
             now = self._runner._clock()  # noqa: SLF001
             return Relimited(self.limits(budgets), now, budgets.factors, self.freezes())
         commit = self._accounted(commit, intents, budgets, wanted.state)
+        line = self._line
+        draws = line.draws(intents, wanted, self._runner._clock()) if intents else {}  # noqa: SLF001
+        if moves := line.moves(commit.events, draws):
+            commit = replace(commit, advances=moves)
         began = time.monotonic()  # before: the process may be frozen once it is durable
         try:
             records = await self._runner.commit(commit)
         except Conflict as conflict:
             if conflict.stream in (BUDGETS, LIMITS):
                 self._runner.read_budgets()
-                self._runner.read_pacing()
+                self._runner.limiter.read()
                 return await self._append(wanted)
             return self._behind(wanted)
         except Refused as refused:
@@ -572,8 +562,11 @@ class _Leg:
                 return await self._append(wanted)
             short = Short(refused.scope, refused.unit, refused.left, refused.held, refused.window)
             return Denied(short, self._runner._clock())  # noqa: SLF001
+        except TooSoon:
+            return Queued(await line.wait(draws), self._runner._clock())  # noqa: SLF001
         self._durable_at = began
         self._seq += len(records)
+        line.settle(commit.events)
         self._watched(logs.tell, records)  # a filter of the caller's may raise
         self._tell(records)
         if any(isinstance(event, BoundExceeded) for event in commit.events):
@@ -1033,9 +1026,11 @@ class _Leg:
             request = self._request(call)
             on_part = None if self._watch.on_part is None else self._show
             reply = await self._in_time(call, request, on_part)
+            await self._line.learn(call, reply.told)
             return answered(call, reply, latency_ms=(time.monotonic_ns() - began) // 1_000_000)
         except ModelFailure as failure:
-            await self._runner.freeze(call, failure, self._run_id)
+            await self._line.learn(call, failure.told)
+            await self._runner.limiter.freeze(call, failure, self._run_id)
             event = not_answered(call, failure)
         except Exception as error:  # noqa: BLE001  (a paid call must have an outcome, whatever broke)
             event = not_answered(
@@ -1382,7 +1377,7 @@ def not_answered(
         "status": failure.status if isinstance(failure.status, int) else 0,
         "error_type": _said(failure.error_type),
         "error_code": _said(failure.error_code),
-        "retry_after_s": _seconds(failure.retry_after_s),
+        "retry_after_s": seconds(failure.retry_after_s),
         "request_id": _said(failure.request_id),
     }
     if failure.kind in UNBILLED:
@@ -1393,13 +1388,6 @@ def not_answered(
 def _said(value: object) -> str:
     # None is what an SDK has for an id that did not come.
     return "" if value is None else printable(str(value))
-
-
-def _seconds(value: object) -> float | None:
-    # JSON has no infinity, and nobody can wait for it.
-    if not isinstance(value, int | float) or not math.isfinite(value):
-        return None
-    return min(max(0.0, float(value)), LONGEST_S)
 
 
 def postings(started: RunStarted, wanted: Append) -> tuple[Posting, ...]:

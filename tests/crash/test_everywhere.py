@@ -26,6 +26,7 @@ from outlast.events import (
     NoteAdded,
     PhaseEntered,
     RateFrozen,
+    RateLimitsTold,
     RunLeft,
     ScheduleFired,
     ScheduleSet,
@@ -284,6 +285,7 @@ def test_no_event_type_is_left_out(uninterrupted: Played) -> None:
         BudgetPassed,
         BoundRaised,
         RateFrozen,
+        RateLimitsTold,
         ModelCallReconciled,
         ModelCallBatched,
     )

@@ -37,6 +37,7 @@ from outlast.events import (
     NoteAdded,
     PhaseEntered,
     RateFrozen,
+    RateLimitsTold,
     RunLeft,
     RunParked,
     RunWoken,
@@ -59,6 +60,7 @@ ELSEWHERE = (
     *(NoteAdded, ControlGiven, ModelCallReconciled),  # from outside
     *(BudgetSet, BudgetPassed, BoundRaised),  # of operators, and of bounds
     RateFrozen,  # of rate limits, see tests/outages
+    RateLimitsTold,
     *(CacheMissed, BoundExceeded, TokensCounted, LoopDetected),  # of runs that are not played here
     ModelCallBatched,  # of batches, see tests/batch
     *(PhaseEntered, StepStarted, StepFinished, ChildStarted, RunParked, RunWoken, AskFailed),

@@ -39,6 +39,7 @@ from outlast.events import (
     NoteAdded,
     PhaseEntered,
     RateFrozen,
+    RateLimitsTold,
     RunFinished,
     RunLeft,
     RunParked,
@@ -179,7 +180,7 @@ class Reader:
             return [(f"{words.line(ask_id, 80)}: ", "quiet"), *told]
         return told
 
-    def _told(self, record: Record) -> list[Part]:  # noqa: PLR0911, PLR0912  (a table)
+    def _told(self, record: Record) -> list[Part]:  # noqa: PLR0911, PLR0912, PLR0915  (a table)
         match record.event:
             case RunStarted() as event:
                 return _run_started(event)
@@ -231,6 +232,8 @@ class Reader:
                 return [(f"{told} from now on", "doubt"), (f", as {event.run_id} found", "quiet")]
             case RateFrozen() as event:
                 return _rate_frozen(event)
+            case RateLimitsTold() as event:
+                return _rate_limits(event)
             case BoundExceeded() as event:
                 return _bound_exceeded(event)
             case LoopDetected() as event:
@@ -410,7 +413,18 @@ def _model_reconciled(event: ModelCallReconciled) -> list[Part]:
 
 def _rate_frozen(event: RateFrozen) -> list[Part]:
     told = f"nobody asks {event.group} until {moment(event.until)}"
-    return [(told, "doubt"), (f", as {event.run_id} was told", "quiet")]
+    then = ", and then one call after the other" if event.ramp else ""
+    return [(told + then, "doubt"), (f", as {event.run_id} was told", "quiet")]
+
+
+def _rate_limits(event: RateLimitsTold) -> list[Part]:
+    amounts = [
+        words.count(event.requests, "request") if event.requests else "",
+        words.count(event.input_tokens, "token") + " of prompts" if event.input_tokens else "",
+        words.count(event.output_tokens, "token") + " of replies" if event.output_tokens else "",
+    ]
+    told = ", ".join(filter(None, amounts)) or "no limit"
+    return [(f"{event.group} takes {told} a minute", "strong")]
 
 
 def _budget_set(event: BudgetSet) -> list[Part]:

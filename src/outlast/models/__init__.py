@@ -116,6 +116,9 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
     message_id: str = ""
     extra: Raw = Raw(b"{}")
     """Every other member of the message: a JSON object."""
+    told: Mapping[str, tuple[int, int]] = {}
+    """What the headers said of rate limits: of `requests`, `input_tokens` and `output_tokens` how
+    many a minute the API takes, and how many it has left."""
 
 
 class Part(msgspec.Struct, frozen=True, kw_only=True):

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import importlib
 import inspect
-import math
 import os
 import re
 import threading
@@ -27,6 +26,7 @@ import msgspec
 
 from outlast.errors import ModelFailure, UsageError
 from outlast.models import Part, Reply, Request, batches, clouds
+from outlast.models.headers import number, rate_limits
 from outlast.models.stream import Accumulator
 
 if TYPE_CHECKING:
@@ -356,11 +356,11 @@ def retry_after_s(headers: Mapping[str, str], *, now: float) -> float | None:
         now: seconds since the epoch, for a header that gives a date.
 
     """
-    millis = _number(headers.get("retry-after-ms"))
+    millis = number(headers.get("retry-after-ms"))
     if millis is not None:
         return millis / 1000
     given = headers.get("retry-after")
-    seconds = _number(given)
+    seconds = number(given)
     if seconds is None and given is not None:
         try:
             seconds = parsedate_to_datetime(given).timestamp() - now
@@ -455,9 +455,10 @@ async def _read(response: Any, accumulator: Accumulator) -> Reply:
             failure = classify(error)
             failure.request_id = failure.request_id or request_id
             failure.status = failure.status or response.status_code
+            failure.told = rate_limits(response.headers)
             raise failure from error
         await _drain(chunks)
-    return reply
+    return msgspec.structs.replace(reply, told=rate_limits(response.headers))
 
 
 def _chunks(response: Any) -> AsyncGenerator[bytes]:
@@ -580,6 +581,7 @@ def _refused(error: Any) -> ModelFailure:
         error_code=code,
         retry_after_s=retry_after_s(response.headers, now=time.time()),
         request_id=_request_id(response.headers),
+        told=rate_limits(response.headers),
     )
 
 
@@ -613,14 +615,6 @@ def _sentence(error: BaseException) -> str:
 
 def _str(value: object) -> str:
     return value if isinstance(value, str) else ""
-
-
-def _number(text: str | None) -> float | None:
-    try:
-        number = float(text or "nan")
-    except ValueError:
-        return None
-    return number if math.isfinite(number) and number >= 0 else None
 
 
 def _secrets(client: Client | None, error: Exception) -> list[str]:

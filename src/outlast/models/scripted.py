@@ -20,6 +20,7 @@ from outlast.models import Part, Reply, Request, batched, batches, faults
 from outlast.models.anthropic import KINDS
 from outlast.models.batched import Batch, Result
 from outlast.models.claude import Answer, Claude
+from outlast.models.headers import rate_limits
 from outlast.models.identity import request_key
 from outlast.models.quotas import Quota
 from outlast.models.saying import Said
@@ -128,6 +129,7 @@ class ScriptedModel:
             quota=quota,
             batch_faults=batch_faults,
         )
+        self._limited = quota is not None
         self._paced = paced
         self._keep_calls = keep_calls
 
@@ -151,13 +153,14 @@ class ScriptedModel:
             self.bill.append(_charge(answer, answer.usage))
         if self._paced:
             await asyncio.sleep(_seconds(answer))
+        told = rate_limits(self._claude.limits("", request.model)) if self._limited else {}
         if answer.fault and answer.fault.kind not in SLOW:
-            raise failure(answer.fault, answer.request_id)
+            raise failure(answer.fault, answer.request_id, told)
         assert answer.said  # noqa: S101  (only a fault leaves nothing said)
         if on_part:
             for kind, shown in _shown(answer.said):
                 on_part(_part(request, kind, shown))
-        return _reply(answer.said, answer.request_id)
+        return msgspec.structs.replace(_reply(answer.said, answer.request_id), told=told)
 
     def no_batches(self) -> str:
         """Return an empty text: it can."""
@@ -239,7 +242,9 @@ def _came(result: Result) -> Reply | ModelFailure:
     )
 
 
-def failure(fault: Fault, request_id: str) -> ModelFailure:
+def failure(
+    fault: Fault, request_id: str, limits: Mapping[str, tuple[int, int]] | None = None
+) -> ModelFailure:
     """Return what a client over HTTP would have made of `fault`."""
     told = fault.kind in ("status", "error_event")
     status = {"status": fault.status, "reset": 0}.get(fault.kind, 200)
@@ -251,6 +256,7 @@ def failure(fault: Fault, request_id: str) -> ModelFailure:
         error_code=fault.error_code if told else "",
         retry_after_s=_retry_after(fault) if fault.kind == "status" else None,
         request_id="" if fault.kind == "reset" else request_id,
+        told=None if fault.kind == "reset" else limits,
     )
 
 
