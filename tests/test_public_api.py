@@ -160,6 +160,7 @@ EXAMPLES: dict[str, Any] = {
     "Conflict": (("run:r",), {"expected_seq": 1, "actual_seq": 2}),
     "Fenced": (("run:r",), {"epoch": 1, "fence": 2}),
     "Busy": (("run:r",), {"holder": "process 1"}),
+    "TooSoon": ((), {"name": "n", "value": 2, "most": 1}),
     "Refused": ((), {"scope": "run:r", "unit": "nano", "needed": 2, "left": 1, "held": 1}),
     "JournalTooNew": (("run:r",), {"version": 2, "ours": 1}),
     "JournalDamaged": (("run:r",), {"seq": 3, "why": "a record is missing"}),

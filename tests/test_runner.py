@@ -10,6 +10,7 @@ import pytest
 from msgspec import Raw
 
 import outlast
+from outlast.breaker import DEFAULT, Breaker
 from outlast.decide import ATTEMPTS, BACKOFF_S
 from outlast.errors import Conflict, Fenced, ModelFailure, StoreFull
 from outlast.events import (
@@ -65,6 +66,7 @@ def drive(
     *,
     tools: Any = (),
     journal: MemoryJournal | None = None,
+    breaker: Breaker | None = DEFAULT,
     **watch: Any,
 ) -> RunState:
     """Drive a run `r` to rest, whether it is there or not, and return its state."""
@@ -72,7 +74,7 @@ def drive(
     tester = agent(*tools)
     if journal.run("r") is None:
         begin(journal, "r", tester, "Go.", at=1, nonce="n")
-    runner = Runner(journal, model, clock=clock or Clock())
+    runner = Runner(journal, model, clock=clock or Clock(), breaker=breaker)
     epoch = journal.claim(STREAM, force=True)
     state = asyncio.run(driven(runner, tester, epoch, Watch(**watch)))
     assert state == fold(journal.read(STREAM))
@@ -179,7 +181,7 @@ def test_a_failure_that_does_not_pass_ends_the_run(fault: Fault, kind: str, cloc
     """After eight attempts, with ever longer waits between them, the run fails and says why."""
     model = ScriptedModel(faulty(asking(), once(1, fault, attempts=range(1, 100))))
     journal = MemoryJournal()
-    state = drive(model, clock, journal=journal)
+    state = drive(model, clock, journal=journal, breaker=None)
     assert state.status == "failed"
     assert state.why == f"8 attempts came to nothing, the last one ({kind}): a fault of the script"
     assert [call.attempt for call in events(journal, ModelCallStarted)] == list(range(1, 9))

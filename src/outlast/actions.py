@@ -9,6 +9,7 @@ from typing import Any, Final, TypeAlias
 import msgspec
 from msgspec import Raw
 
+from outlast.breaker import State
 from outlast.budget import Limits
 from outlast.events import AnyEvent, Turn
 from outlast.pacing import THAWED, Freeze, group
@@ -189,6 +190,8 @@ class World(msgspec.Struct, frozen=True, kw_only=True):
     """By how much the bounds of each model's prompts are multiplied in every run, in percent."""
     freezes: Mapping[str, Freeze] = {}
     """Until when the API wants to be asked nothing, by group of models; see `pacing.group`."""
+    breakers: Mapping[str, State] = {}
+    """The circuit breakers of models, by group; see `pacing.group`."""
     turns: Mapping[str, Turn] = {}
     """The places of calls that are to be made in the queue of a rate limit, by their `call_id`."""
     short: tuple[Short, ...] = ()
@@ -213,6 +216,10 @@ class World(msgspec.Struct, frozen=True, kw_only=True):
     def frozen(self, model: str) -> Freeze:
         """Return until when nobody asks a model."""
         return self.freezes.get(group(model), THAWED) if self.freezes else THAWED
+
+    def breaker(self, model: str) -> State | None:
+        """Return the circuit breaker of a model, where it was ever open."""
+        return self.breakers.get(group(model)) if self.breakers else None
 
     @property
     def at_work(self) -> frozenset[str]:

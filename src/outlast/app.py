@@ -27,6 +27,7 @@ from outlast.agent import Agent
 from outlast.answering import Answer, as_arguments, check_names
 from outlast.approvals import Request
 from outlast.background import Background
+from outlast.breaker import DEFAULT, Breaker
 from outlast.budget import Limits
 from outlast.claims import claimed
 from outlast.content import Input, rendered
@@ -134,6 +135,7 @@ class Outlast:
         deps: Any = None,
         redact: Callable[[str], str] | None = None,
         on_change: OnChange = "recorded",
+        breaker: Breaker | None = DEFAULT,
     ) -> None:
         self._client, self._given, self._deps = client, model, deps
         self._redact = same if redact is None else checked(redact)
@@ -168,6 +170,7 @@ class Outlast:
                 inline=inline,
                 redact=self._redact,
                 look=self._signals.look,
+                breaker=breaker,
             )
             for inline in (True, False)
         )
@@ -1351,6 +1354,7 @@ class Outlast:
         how |= {"worker": worker} if worker else {}
         claim = partial(self._journal.claim, stream, **how)
         if self._at_home():
+            await asyncio.sleep(0)  # whoever is just letting go of it comes first
             return claim()
         return await claimed(claim, partial(self._journal.release, stream))
 

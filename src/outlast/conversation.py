@@ -713,6 +713,8 @@ def _call_lost(
 ) -> Conversation:
     # A crash says nothing about the API, so it neither counts as a failure nor makes anyone wait.
     crashed = event.kind == "crash"
+    # By a probe everybody learns whether the API is back, so it is none of the run's own attempts.
+    counts = not crashed and not (conversation.call is not None and conversation.call.probe)
     lost_nano = lost_tokens = 0
     if isinstance(event, ModelCallInDoubt):
         lost_nano, lost_tokens = event.cost_nano, event.tokens
@@ -723,7 +725,7 @@ def _call_lost(
         turns=conversation.turns - isinstance(event, ModelCallFailed),
         spent_nano=conversation.spent_nano + lost_nano,
         spent_tokens=conversation.spent_tokens + lost_tokens,
-        failures=conversation.failures + (not crashed),
+        failures=conversation.failures + counts,
         failure=conversation.failure
         if crashed
         else Failure(event.kind, event.message, event.retry_after_s, record.at),

@@ -16,6 +16,7 @@ that follows from it share one commit.
 | a tool use that is a run of its own, which was stopped | stopped with it |
 | a failed attempt worth repeating | wait for its time, then ask again |
 | a rate limit that any run met | wait for its time before anything is asked |
+| a model that answers nobody: its circuit breaker is open | wait until it may be tried |
 | more calls than a rate limit takes | each waits for its turn |
 | nothing in flight that does not wait itself, and long to wait | the run is parked; see `park` |
 | a tool use that a person has to allow | asked, and waited for |
@@ -41,6 +42,7 @@ import msgspec
 from msgspec import Raw
 from msgspec.structs import replace
 
+from outlast import breaker as breakers
 from outlast import budget, loops
 from outlast.actions import (
     NS,
@@ -59,6 +61,7 @@ from outlast.actions import (
 )
 from outlast.agent import Agent
 from outlast.approvals import Request
+from outlast.breaker import PROBES
 from outlast.budget import Limits
 from outlast.caching import LIFE_NS
 from outlast.conversation import (
@@ -394,6 +397,9 @@ def _call_step(  # noqa: PLR0913, PLR0917  (everything a call depends on)
         return _unsendable(wrong)
     if agent.stops_loops and (step := _loop_step(ask)) is not None:
         return step
+    breaker = None if is_batch(state) else world.breaker(ask.spec.model)
+    if breaker is not None and (until := _tripped(state, ask, breaker, now, world)) > now:
+        return _closed_off(ask, until)
     room = _room(state, agent, ask, world, shared)
     if not isinstance(room, int):
         return _short(ask, *room, now, world)
@@ -409,6 +415,7 @@ def _call_step(  # noqa: PLR0913, PLR0917  (everything a call depends on)
         hold_tokens=worst_tokens(bound, max_tokens, terms),
         attempt=ask.failures + 1,
         batch=batch,
+        probe=breaker is not None and breaker.is_tried(now),
         prices=version(ask.spec.model),
         tool=ask.results_of,
     )
@@ -494,6 +501,8 @@ def _room(
             return scope, fits
         call = replace(call, most=fits)
     for short in world.short:
+        if short.unit == PROBES:
+            continue
         fits = _room_of(short, call)
         if not isinstance(fits, int):
             return short.scope, fits
@@ -594,6 +603,21 @@ def _thaw(state: RunState, ask: Conversation, world: World) -> int:
     return freeze.over_for(f"{nonce}:{ask.ask_id}")
 
 
+def _tripped(
+    state: RunState, ask: Conversation, breaker: breakers.State, now: int, world: World
+) -> int:
+    """Return until when a question waits whose model does not answer anybody."""
+    who = f"{state.started.nonce if state.started else ''}:{ask.ask_id}"
+    if any(short.unit == PROBES and short.scope == breaker.scope for short in world.short):
+        return breaker.waits_for_others(who, now)
+    return breaker.waits(who, now)
+
+
+def _closed_off(ask: Conversation, until: int) -> Step:
+    why = f"waiting for {ask.spec.model}, which does not answer, until {moment(until)}"
+    return Step(actions=(Sleep(until=until, why=why),))
+
+
 def _held_up(state: RunState, failure: Failure, world: World) -> Sleep:
     """Return the wait for somebody to mend what no other attempt could."""
     root = (state.started.root if state.started else "") or world.run_id
@@ -615,7 +639,7 @@ def _next_attempt(state: RunState, ask: Conversation, failure: Failure) -> int:
     seed = f"{nonce}:{ask.ask_id}:{ask.calls}".encode()
     # Jitter without randomness: a resumed run waits as long as it would have.
     jitter = int.from_bytes(sha256(seed).digest()[:4], "big") / 2**33
-    wait_s = BACKOFF_S[min(ask.failures, len(BACKOFF_S)) - 1] * (1 + jitter)
+    wait_s = BACKOFF_S[min(max(1, ask.failures), len(BACKOFF_S)) - 1] * (1 + jitter)
     return failure.at + int(max(wait_s, failure.retry_after_s or 0.0) * NS)
 
 

@@ -18,6 +18,7 @@ from msgspec.structs import replace
 
 from outlast.actions import Action, Interrupt, Short, Sleep, Step, Work, World
 from outlast.agent import Agent
+from outlast.breaker import State
 from outlast.budget import Limits
 from outlast.decide import decide
 from outlast.decide_control import decide_control, decide_drain
@@ -90,6 +91,8 @@ class Relimited(msgspec.Struct, frozen=True):
     """By how much bounds are multiplied now; see `World.factors`."""
     freezes: Mapping[str, Freeze] = {}
     """Until when nobody asks now; see `World.freezes`."""
+    breakers: Mapping[str, State] = {}
+    """What the circuit breakers are now; see `World.breakers`."""
 
 
 class Outcomes(msgspec.Struct, frozen=True):
@@ -107,6 +110,8 @@ class Outcomes(msgspec.Struct, frozen=True):
     """The driver is about to end."""
     freezes: Mapping[str, Freeze] = {}
     """Until when nobody asks now; see `World.freezes`."""
+    breakers: Mapping[str, State] = {}
+    """What the circuit breakers are now; see `World.breakers`."""
     halted: tuple[tuple[str, str], ...] = ()
     """The calls that have no outcome because the runs that they are were stopped, and why."""
 
@@ -126,6 +131,7 @@ def drive(  # noqa: PLR0913  (all but two are keywords)
     limits: Limits | None = None,
     factors: Mapping[str, int] | None = None,
     freezes: Mapping[str, Freeze] | None = None,
+    breakers: Mapping[str, State] | None = None,
     called: bool = False,
     redact: Redact = same,
 ) -> Loop:
@@ -140,6 +146,7 @@ def drive(  # noqa: PLR0913  (all but two are keywords)
         limits: what the run may use, where somebody set that.
         factors: by how much bounds are multiplied in every run; see `World.factors`.
         freezes: until when nobody asks; see `World.freezes`.
+        breakers: what the circuit breakers are; see `World.breakers`.
         called: whether it goes on though it is parked, because of a run below it.
         redact: what a text goes through that the decisions have of the user's code.
 
@@ -162,6 +169,7 @@ def drive(  # noqa: PLR0913  (all but two are keywords)
             limits=limits,
             factors=factors or {},
             freezes=freezes or {},
+            breakers=breakers or {},
             turns=turns,
             short=short,
             alone=alone,
@@ -199,7 +207,7 @@ def drive(  # noqa: PLR0913  (all but two are keywords)
                 continue
             if isinstance(sent, Relimited):
                 limits, factors, now = sent.limits, sent.factors, sent.now
-                freezes = sent.freezes
+                freezes, breakers = sent.freezes, sent.breakers
                 continue
             short, alone = (), False
             state = plan.state
@@ -212,7 +220,8 @@ def drive(  # noqa: PLR0913  (all but two are keywords)
         in_flight = plan.in_flight.difference(map(_call_id, outcomes))
         given_up = [one.call_ids for one in plan.actions if isinstance(one, Interrupt)]
         interrupted = interrupted.union(*given_up) & in_flight
-        asleep, draining, freezes = sent.asleep, sent.draining, sent.freezes
+        asleep, draining = sent.asleep, sent.draining
+        freezes, breakers = sent.freezes, sent.breakers
         if sent.news:
             state = fold(sent.news, state)
         if sent.halted:

@@ -22,6 +22,7 @@
     │   ├── Fenced              another driver took the run over
     │   ├── Busy                another driver holds the run
     │   ├── Refused             a precondition of the append does not hold
+    │   ├── TooSoon             a number that processes share would be beyond what it may be
     │   ├── JournalTooNew       written by a newer version of outlast
     │   └── JournalDamaged      what is stored cannot be what was written
     ├── StoreError              the store cannot be opened, read or written

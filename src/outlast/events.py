@@ -500,6 +500,30 @@ class RateLimitsTold(
     output_tokens: int = 0
 
 
+class BreakerChanged(
+    Event, frozen=True, kw_only=True, omit_defaults=True, gc=False, tag="breaker_changed"
+):
+    """A circuit breaker opened, is tried, or closed.  It stands in a stream `~breaker:KEY`."""
+
+    kept: ClassVar[tuple[str, ...]] = ("key", "status", "until")
+
+    key: str
+    """Whose breaker it is; see `breaker.model_key`."""
+    status: Literal["closed", "open", "half_open"]
+    until: int = 0
+    """When it may be tried, where it is open, in nanoseconds since the epoch."""
+    probes: int = 0
+    """How many calls may try it, where it is half-open."""
+    rounds: int = 0
+    """How often in a row those failed before."""
+    calls: int = 0
+    """What was judged: so many calls, of which so many failed or were slow."""
+    failures: int = 0
+    slow: int = 0
+    run_id: str = ""
+    """The run whose call changed it."""
+
+
 class RunFinished(
     Event, frozen=True, kw_only=True, omit_defaults=True, gc=False, tag="run_finished"
 ):
@@ -622,6 +646,8 @@ class ModelCallStarted(
     """It goes through the Message Batches API, and what it holds is at the prices of that."""
     prices: str = ""
     """Whose prices they are: the release of genai-prices, or `declared:` and a hash of them."""
+    probe: bool = False
+    """By it is tried whether Claude answers again, where a circuit breaker is open otherwise."""
     tool: str | None = None
     """The tools whose results the request brings, sorted, as in `fetch+search`; empty where it
     brings none, and `None` where an earlier version wrote it."""
@@ -929,6 +955,7 @@ AnyEvent: TypeAlias = (
     | BoundRaised
     | RateFrozen
     | RateLimitsTold
+    | BreakerChanged
     | ScheduleSet
     | ScheduleFired
     | RunFinished

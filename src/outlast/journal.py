@@ -412,6 +412,10 @@ class Journal(Protocol):
         """
         ...
 
+    async def aadvance(self, advances: Sequence[Advance]) -> list[int]:
+        """Move shared numbers on without blocking the event loop; as `advance`."""
+        ...
+
     def numbers(self, names: Iterable[str]) -> list[int]:
         """Return shared numbers as they are; one that was never moved is 0."""
         ...

@@ -26,7 +26,7 @@ from outlast.events import (
     Turn,
 )
 from outlast.journal import Advance, Commit, Journal, Record
-from outlast.pacing import MOST_S, STREAM, Pacing, Told, fold, frozen, group, limited
+from outlast.pacing import MOST_S, STREAM, Pacing, Ramp, Told, fold, frozen, group, limited
 from outlast.turns import (
     OVER,
     Draw,
@@ -77,6 +77,7 @@ class Limiter:
         journal: where every process is told.
         key: whose limits calls count against.
         commit: appends.
+        advance: moves shared numbers on.
         clock: nanoseconds since the epoch, UTC.
 
     """
@@ -87,10 +88,12 @@ class Limiter:
         *,
         key: Callable[[], str],
         commit: Callable[[Commit], Awaitable[tuple[Record, ...]]],
+        advance: Callable[[Sequence[Advance]], Awaitable[list[int]]],
         clock: Callable[[], int],
     ) -> None:
         self._journal = journal
         self._commit = commit
+        self._advance = advance
         self._clock = clock
         self.key = key
         self.pacing = Pacing()
@@ -134,7 +137,7 @@ class Limiter:
         for draw in (draw for one in wanted.values() for draw in one.taken):
             moves += [draw.advance, *([Advance(name=draw.late)] if draw.late else [])]
         async with self._queueing:
-            values = iter(await asyncio.to_thread(self._journal.advance, moves))
+            values = iter(await self._advance(moves))
         turns = {}
         for call_id, one in wanted.items():
             places, at = {}, 0
@@ -146,11 +149,11 @@ class Limiter:
             turns[call_id] = Turn(at, places, asdict(one.need))
         return turns
 
-    async def look(self, turn: Turn, model: str) -> Turn:
+    def look(self, turn: Turn, model: str) -> Turn:
         """Return a turn as it is by now: those before it may have used more than was guessed."""
         place = (self.key(), group(model))
         names = [late(unit, place) for unit in turn.places]
-        values = await asyncio.to_thread(self._journal.numbers, names)
+        values = self._journal.numbers(names)
         pairs = zip(turn.places.values(), values, strict=True)
         at = max((at + more for at, more in pairs), default=turn.at)
         return replace(turn, at=at)
@@ -204,9 +207,16 @@ class Line:
         """The same as it was guessed before anything was learned."""
 
     def draws(
-        self, intents: Sequence[ModelCallStarted], wanted: Append, now: int
+        self,
+        intents: Sequence[ModelCallStarted],
+        wanted: Append,
+        now: int,
+        ramps: Mapping[str, Ramp],
     ) -> dict[str, Draws]:
-        """Return what calls take of the limits; nothing more where their turn has come."""
+        """Return what calls take of the limits; nothing more where their turn has come.
+
+        By `ramps`, some begin gradually, since nobody was answered before.
+        """
         found = {}
         pacing, key = self._limiter.pacing, self._limiter.key()
         for intent in intents:
@@ -221,7 +231,9 @@ class Line:
                 need = Need(**turn.took)
                 if checked := checks(turn, key=key, model=model, now=now):
                     found[intent.call_id] = Draws(model, need, checks=checked, turn=turn)
-            elif taken := draws(pacing, need, key=key, model=model, now=now):
+            elif taken := draws(
+                pacing, need, key=key, model=model, now=now, ramp=ramps.get(intent.call_id)
+            ):
                 found[intent.call_id] = Draws(model, need, taken)
             self._took[intent.call_id] = need
         return found
@@ -238,7 +250,7 @@ class Line:
             self._turns |= await self._limiter.wait(new)
         for call_id, one in wanted.items():
             if one.turn is not None:
-                self._turns[call_id] = await self._limiter.look(one.turn, one.model)
+                self._turns[call_id] = self._limiter.look(one.turn, one.model)
         return {**self._turns}
 
     async def learn(self, call: CallModel, told: Told) -> None:

@@ -20,6 +20,7 @@ import msgspec
 from msgspec.structs import replace
 
 from outlast.agent import NAME
+from outlast.breaker import NOTHING_SAID, PROBES
 from outlast.budget import BILLED, HOUR_NS, Limits, Payer
 from outlast.doubts import Doubt, doubts
 from outlast.errors import Conflict, UsageError
@@ -406,6 +407,10 @@ def settled(events: Sequence[AnyEvent], run_id: str) -> list[Settlement]:
             )
             for unit, amount in zip(UNITS, amounts, strict=True)
         ]
+        # Whoever says nothing of a dependency leaves his place to the next one.
+        said_nothing = not isinstance(event, ModelCallSucceeded) and event.kind in NOTHING_SAID
+        tried = 0 if said_nothing else 1
+        lines.append(Settlement(call_id=f"{run_id}/{event.call_id}", unit=PROBES, amount=tried))
     return lines
 
 

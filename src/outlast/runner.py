@@ -36,6 +36,7 @@ from outlast.actions import (
 from outlast.agent import Agent
 from outlast.batching import Batches, Later, Place
 from outlast.blocks import encoded
+from outlast.breaker import DEFAULT, PROBES, Breaker, State
 from outlast.budget import BILLED, Limits, line, place, posting
 from outlast.caching import marked
 from outlast.calls import call_step, call_tool, finished_step, printable, words
@@ -93,7 +94,7 @@ from outlast.events import (
 )
 from outlast.flows import Flow
 from outlast.hosting import Host, Surroundings
-from outlast.journal import Commit, Hold, Journal, Posting, Record, run_stream
+from outlast.journal import Advance, Commit, Hold, Journal, Posting, Record, run_stream
 from outlast.limiter import Limiter, Line, seconds
 from outlast.limits import (
     SPENT,
@@ -120,6 +121,7 @@ from outlast.redaction import Redact, same
 from outlast.run import Run, run_of
 from outlast.signals import Live
 from outlast.state import ENDED, RunState, fold, row
+from outlast.tripping import Breakers, Trial
 from outlast.workshop import Checked, Shop, Workshop
 
 T = TypeVar("T")
@@ -207,6 +209,7 @@ class Runner:
         redact: what every text of a tool's result goes through before it is kept.
         spawn: drives a child run to its end.
         look: called when a run has become live.
+        breaker: when circuit breakers open, and for how long; `None` is never.
 
     """
 
@@ -221,6 +224,7 @@ class Runner:
         redact: Redact = same,
         spawn: Spawn | None = None,
         look: Callable[[], None] = lambda: None,
+        breaker: Breaker | None = DEFAULT,
     ) -> None:
         self._look = look
         self._journal = journal
@@ -242,10 +246,18 @@ class Runner:
         """The runs that are driven here, to be nudged when somebody tells them something."""
         self.budgets = Budgets()
         """Those that operators set, as far as they were read."""
+        self.breakers = Breakers(
+            journal,
+            breaker,
+            key=self.key,
+            commit=self.commit,
+            clock=lambda: self._clock(),  # noqa: PLW0108  (it may be set)
+        )
         self.limiter = Limiter(
             journal,
             key=self.key,
             commit=self.commit,
+            advance=self.advance,
             clock=lambda: self._clock(),  # noqa: PLW0108  (it may be set)
         )
 
@@ -290,6 +302,7 @@ class Runner:
             limits=leg.limits(budgets),
             factors=budgets.factors,
             freezes=leg.freezes(),
+            breakers=leg.breakers(state),
             called=called,
             redact=self._redact,
         )
@@ -381,6 +394,12 @@ class Runner:
             return self._journal.append(commit)
         return await self._journal.aappend(commit)
 
+    async def advance(self, advances: Sequence[Advance]) -> list[int]:
+        """Move shared numbers on, likewise."""
+        if self._inline and self._live <= 1:
+            return self._journal.advance(advances)
+        return await self._journal.aadvance(advances)
+
 
 class _Leg:
     """One drive of one run: what is in flight, and who watches."""
@@ -439,6 +458,9 @@ class _Leg:
         self._factors: Mapping[str, int] = {}
         """By how much the loop multiplies bounds because of what other runs found."""
         self._line = Line(runner.limiter)
+        self._trial = Trial(runner.breakers, run_id=run_id, tenant=state.started.tenant)
+        self._models: set[str] = set()
+        """The models that are asked here."""
         self._freezes: Mapping[str, Freeze] = {}
         self._paced = 0
         """How far the stream was read that the loop knows freezes of."""
@@ -480,6 +502,17 @@ class _Leg:
         if pacing.seq != self._paced:
             self._paced, self._freezes = pacing.seq, pacing.of_key(self._runner.key())
         return self._freezes
+
+    def breakers(self, state: RunState | None = None) -> Mapping[str, State]:
+        """Return what the circuit breakers are, by group of models, and go by that from now on."""
+        if state is not None:
+            self._models.update(ask.spec.model for ask in state.asks.values())
+        return self._trial.states(self._models)
+
+    def _relimited(self, budgets: Budgets, state: RunState) -> Relimited:
+        now = self._runner._clock()  # noqa: SLF001
+        limits, freezes = self.limits(budgets), self.freezes()
+        return Relimited(limits, now, budgets.factors, freezes, self.breakers(state))
 
     def _trees(self, budgets: Budgets) -> tuple[Tree, ...]:
         """Return the runs whose budgets cover what this one spends, beside its own.
@@ -533,7 +566,7 @@ class _Leg:
 
     # ── appending ───────────────────────────────────────────────────────────────────────────────
 
-    async def _append(  # noqa: PLR0911  (an answer for each that may come between)
+    async def _append(  # noqa: PLR0911, PLR0912  (an answer for each that may come between)
         self, wanted: Append
     ) -> Appended | Behind | Denied | Queued | Relimited:
         commit = commit_of(wanted, self._started, run_id=self._run_id, epoch=self._epoch)
@@ -541,12 +574,14 @@ class _Leg:
         budgets = self._runner.budgets
         changed = self._limits_of(budgets) != self._limits or budgets.factors != self._factors
         if changed or (intents and self._runner.limiter.pacing.seq != self._paced):
-            now = self._runner._clock()  # noqa: SLF001
-            return Relimited(self.limits(budgets), now, budgets.factors, self.freezes())
-        commit = self._accounted(commit, intents, budgets, wanted.state)
-        line = self._line
-        draws = line.draws(intents, wanted, self._runner._clock()) if intents else {}  # noqa: SLF001
-        if moves := line.moves(commit.events, draws):
+            return self._relimited(budgets, wanted.state)
+        now, line, trial = self._runner._clock(), self._line, self._trial  # noqa: SLF001
+        if (breakers := await trial.entered(intents, wanted, now)) is None:
+            return self._relimited(budgets, wanted.state)
+        commit = self._accounted(commit, intents, budgets, wanted.state, breakers)
+        ramps = {call_id: ramp for call_id, one in breakers.items() if (ramp := one.ramp)}
+        draws = line.draws(intents, wanted, now, ramps) if intents else {}
+        if moves := [*trial.moves(commit.events, now), *line.moves(commit.events, draws)]:
             commit = replace(commit, advances=moves)
         began = time.monotonic()  # before: the process may be frozen once it is durable
         try:
@@ -556,10 +591,14 @@ class _Leg:
                 self._runner.read_budgets()
                 self._runner.limiter.read()
                 return await self._append(wanted)
+            if self._runner.breakers.reread(conflict.stream):
+                return self._relimited(budgets, wanted.state)
             return self._behind(wanted)
         except Refused as refused:
             if refused.held and await self._runner.free(refused.scope):
                 return await self._append(wanted)
+            if refused.unit == PROBES:
+                await trial.refused(refused.scope)
             short = Short(refused.scope, refused.unit, refused.left, refused.held, refused.window)
             return Denied(short, self._runner._clock())  # noqa: SLF001
         except TooSoon:
@@ -567,6 +606,7 @@ class _Leg:
         self._durable_at = began
         self._seq += len(records)
         line.settle(commit.events)
+        await trial.settle(commit.events, breakers)
         self._watched(logs.tell, records)  # a filter of the caller's may raise
         self._tell(records)
         if any(isinstance(event, BoundExceeded) for event in commit.events):
@@ -610,8 +650,9 @@ class _Leg:
         intents: Sequence[ModelCallStarted],
         budgets: Budgets,
         state: RunState,
+        breakers: Mapping[str, State],
     ) -> Commit:
-        """Return the commit with what its calls hold of the budgets of others, and settle."""
+        """Return the commit with what its calls hold of what is others', and settle."""
         self._accounts |= bool(budgets.rules)
         lines: list[Hold] = []
         for intent in intents:
@@ -619,13 +660,15 @@ class _Leg:
             rules = self._rules(intent.ask_id, budgets, state)
             self._notifies |= any(rule.notify for rule in rules)
             lines += holds(rules, intent, call_id=call_id, at=commit.at)
+        lines += self._trial.holds(breakers, intents)
         self._accounts |= bool(lines)
         paid = settled(commit.events, self._run_id) if self._accounts else []
         if not intents:
             return replace(commit, settlements=paid) if paid else commit
-        # A budget that is set while this is on its way counts, and so does a freeze: the store
-        # looks.
-        seen = ((BUDGETS, budgets.seq), (LIMITS, self._paced))
+        # A budget that is set while this is on its way counts, and so does a freeze, and a breaker
+        # that opens: the store looks.
+        changing = {one.stream: one.seq for one in breakers.values()}
+        seen = ((BUDGETS, budgets.seq), (LIMITS, self._paced), *changing.items())
         return replace(commit, holds=lines, settlements=paid, seen=seen)
 
     def _behind(self, wanted: Append) -> Behind:
@@ -873,6 +916,7 @@ class _Leg:
             halted=tuple(self._halted.items()),
             news=news,
             freezes=self.freezes(),
+            breakers=self.breakers(),
         )
 
     @property

@@ -101,12 +101,14 @@ class Draw(msgspec.Struct, frozen=True, gc=False):
         return value - (self.advance.most or 0) + self.now
 
 
-def draws(pacing: Pacing, need: Need, *, key: str, model: str, now: int) -> list[Draw]:
-    """Return what a call takes of every limit that it counts against."""
-    if not pacing.limits and not pacing.ramps:
-        return []
+def draws(  # noqa: PLR0913  (keywords)
+    pacing: Pacing, need: Need, *, key: str, model: str, now: int, ramp: Ramp | None = None
+) -> list[Draw]:
+    """Return what a call takes of every limit that it counts against, and of a `ramp` beside."""
     place = (key, group(model))
     taken = []
+    if ramp is not None and now < ramp.since + RAMP_NS:
+        taken.append(_ramped(ramp, name("reopened", place), now))
     if (limits := pacing.limits.get(place)) is not None:
         for unit in UNITS:
             if cost := _cost(limits, unit, getattr(need, unit)):
@@ -115,10 +117,13 @@ def draws(pacing: Pacing, need: Need, *, key: str, model: str, now: int) -> list
                 advance = Advance(name=name(unit, place), by=cost, least=now, most=most)
                 taken.append(Draw(advance, now, late(unit, place), unit))
     if (ramp := pacing.ramps.get(place)) is not None and now < ramp.since + RAMP_NS:
-        most = _base(ramp) + ramp.begun(now)
-        advance = Advance(name=name("ramp", place), by=1, least=_base(ramp), most=most)
-        taken.append(Draw(advance, now, ramp=ramp))
+        taken.append(_ramped(ramp, name("ramp", place), now))
     return taken
+
+
+def _ramped(ramp: Ramp, called: str, now: int) -> Draw:
+    most = _base(ramp) + ramp.begun(now)
+    return Draw(Advance(name=called, by=1, least=_base(ramp), most=most), now, ramp=ramp)
 
 
 def corrected(  # noqa: PLR0913  (keywords)

@@ -17,6 +17,7 @@ from outlast.events import (
     ApprovalRequested,
     AskFailed,
     BoundRaised,
+    BreakerChanged,
     BudgetPassed,
     BudgetSet,
     ChildStarted,
@@ -286,6 +287,7 @@ def test_no_event_type_is_left_out(uninterrupted: Played) -> None:
         BoundRaised,
         RateFrozen,
         RateLimitsTold,
+        BreakerChanged,
         ModelCallReconciled,
         ModelCallBatched,
     )

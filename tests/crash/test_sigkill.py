@@ -26,6 +26,7 @@ from outlast.events import (
     AskFailed,
     BoundExceeded,
     BoundRaised,
+    BreakerChanged,
     BudgetPassed,
     BudgetSet,
     CacheMissed,
@@ -61,6 +62,7 @@ ELSEWHERE = (
     *(BudgetSet, BudgetPassed, BoundRaised),  # of operators, and of bounds
     RateFrozen,  # of rate limits, see tests/outages
     RateLimitsTold,
+    BreakerChanged,
     *(CacheMissed, BoundExceeded, TokensCounted, LoopDetected),  # of runs that are not played here
     ModelCallBatched,  # of batches, see tests/batch
     *(PhaseEntered, StepStarted, StepFinished, ChildStarted, RunParked, RunWoken, AskFailed),
@@ -235,7 +237,7 @@ def check(scene: Scene, uninterrupted: Scene, kills: int) -> None:
 
 def scenes() -> list[tuple[int, ...]]:
     """Return where to kill: at every point of the first leg, and then again in the second."""
-    points = range(1, 49)
+    points = range(1, 51)
     singles = [(point,) for point in points]
     pairs = [(first, second) for first in points for second in range(1, 9)]
     triples = [(first, 2, 4) for first in points]
@@ -247,16 +249,16 @@ def test_killed_at_every_point(victims: Victims, uninterrupted: Scene) -> None:
     """Whenever its process is killed, the run goes on in another and ends as it would have."""
     for kills in scenes():
         check(victims.play(kills), uninterrupted, len(kills))
-    for kills in [(7,), (12, 3), (25,), (27, 2)]:
+    for kills in [(9,), (14, 3), (27,), (29, 2)]:
         tripped = victims.play(kills, word="overloaded")
         assert tripped.ended["answer"] == uninterrupted.ended["answer"] or tripped.effects["send"]
         assert billed(tripped) <= tripped.ended["nano"]
-    for point in (7, 8, 13, 14, 19):
+    for point in (9, 10, 15, 16, 21):
         cut = victims.play((point,), word="cut short")
         assert cut.ended["answer"] == "Part 1, Part 2, And Part 4, "
         assert not (cut.home / "effects").read_bytes(), "a call that was cut off was made"
         assert billed(cut) <= cut.ended["nano"]
-    for point in range(11, 17):
+    for point in range(11, 19):
         stopped = victims.play((point,), turns=1)
         assert stopped.ended["status"] == "stopped"
     known = {tag(event) for event in get_args(AnyEvent)} - set(map(tag, ELSEWHERE))

@@ -21,6 +21,7 @@ from outlast.events import (
     AskStarted,
     BoundExceeded,
     BoundRaised,
+    BreakerChanged,
     BudgetPassed,
     BudgetRefused,
     BudgetSet,
@@ -234,6 +235,8 @@ class Reader:
                 return _rate_frozen(event)
             case RateLimitsTold() as event:
                 return _rate_limits(event)
+            case BreakerChanged() as event:
+                return _breaker_changed(event)
             case BoundExceeded() as event:
                 return _bound_exceeded(event)
             case LoopDetected() as event:
@@ -415,6 +418,20 @@ def _rate_frozen(event: RateFrozen) -> list[Part]:
     told = f"nobody asks {event.group} until {moment(event.until)}"
     then = ", and then one call after the other" if event.ramp else ""
     return [(told + then, "doubt"), (f", as {event.run_id} was told", "quiet")]
+
+
+def _breaker_changed(event: BreakerChanged) -> list[Part]:
+    counted = f"{event.failures} of {words.count(event.calls, 'call')} failed"
+    if event.slow:
+        counted += f", {event.slow} were slow"
+    match event.status:
+        case "open":
+            told = [(f"open until {moment(event.until)}", "doubt"), (f": {counted}", "quiet")]
+        case "half_open":
+            told = [(f"tried with {words.count(event.probes, 'call')}", "doubt")]
+        case "closed":
+            told = [("closed", "strong"), (f": {counted}", "quiet")]
+    return [(f"the breaker of {event.key} is ", ""), *told]
 
 
 def _rate_limits(event: RateLimitsTold) -> list[Part]:

@@ -294,6 +294,10 @@ class MemoryJournal:
             self._numbers |= ledger.numbers
             return values
 
+    async def aadvance(self, advances: Sequence[Advance]) -> list[int]:
+        """Move shared numbers on at once: memory never blocks."""
+        return self.advance(advances)
+
     def numbers(self, names: Iterable[str]) -> list[int]:
         """Return shared numbers as they are; one that was never moved is 0."""
         with self._open():

@@ -17,6 +17,7 @@ CPU is the same from 1 KB on, and a quarter more with 512 B.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import threading
 import time
@@ -355,6 +356,10 @@ class SqliteJournal:
         """Move shared numbers on and return each; see `Journal.advance`."""
         self._check_usable()
         return self._writer.advance(advances)
+
+    async def aadvance(self, advances: Sequence[Advance]) -> list[int]:
+        """Move shared numbers on in a thread; see `Journal.aadvance`."""
+        return await asyncio.to_thread(self.advance, advances)
 
     def numbers(self, names: Iterable[str]) -> list[int]:
         """Return shared numbers as they are; one that was never moved is 0."""

@@ -932,6 +932,7 @@ class JournalContract:
         assert journal.advance([Advance(name="a", by=1, most=0)]) == [103]
         assert journal.numbers(["b", "none", "a"]) == [-3, 0, 103]
         assert journal.advance([]) == []
+        assert asyncio.run(journal.aadvance(moves[:2])) == [108, 109]
 
     def test_a_commit_moves_numbers_on(self, journal: Journal) -> None:
         """With its events, or not at all; one that would be beyond what it may be refuses it."""
