@@ -273,24 +273,26 @@ class Fleet:
         self._hourglass.frozen.add(loop)
         return len(dead._driven)
 
-    def begin(self, many: int) -> None:
-        """Start runs that are everywhere when the outage begins.
+    def begin(self, many: int) -> int:
+        """Start runs that are everywhere when the outage begins; return the turns they take in all.
 
         A quarter each waits for a tool, is a parked flow, is asking just then, or is about to.
         """
+        turns = 0
         asker, pausing = self._who
         chance = random.Random(7)
         for n in range(many):
-            during_s = BEFORE_S + chance.uniform(5, 0.8 * DOWN_S)
+            until_s = BEFORE_S + chance.uniform(5, 5 * MINUTE_S)
             starts_s = chance.uniform(0, BEFORE_S / 2)
             name = f"r{n}"
             app = self.apps[n % len(self.apps)]
             match n % 4:
                 case 0:
-                    wanted = f"{name} look {during_s - starts_s:.3f}"
+                    wanted = f"{name} look {until_s - starts_s:.3f}"
                     app.start(asker, wanted, run_id=name, run_at=self.clock.after(starts_s))
                 case 1:
-                    given = (name, during_s - starts_s)
+                    until_s = BEFORE_S + chance.uniform(5, 0.8 * DOWN_S)
+                    given = (name, until_s - starts_s)
                     app.start(pausing, given, run_id=name, run_at=self.clock.after(starts_s))
                 case 2:
                     at_s = BEFORE_S - chance.uniform(0, 3 * LATENCY_S)
@@ -299,6 +301,8 @@ class Fleet:
                 case _:
                     at_s = BEFORE_S + chance.uniform(0, BEFORE_S)
                     app.start(asker, name, run_id=name, run_at=self.clock.after(at_s))
+            turns += 1 if n % 4 == 3 else 2
+        return turns
 
     def live(self, until: int, *, sample_s: float = 0.0) -> None:
         """Let all workers live until then, or until there is nothing more to come."""
@@ -358,9 +362,10 @@ class Fleet:
         if tracemalloc.is_tracing():
             gc.collect()
             traced = tracemalloc.get_traced_memory()[0]
-        loops = [app._background._loop for app in self.apps]
-        tasks = sum(len(asyncio.all_tasks(loop)) for loop in loops if loop is not None)
-        legs = sum(len(app._own.live) for app in self.apps)
+        loops = {app: app._background._loop for app in self.apps}
+        living = [app for app in self.apps if loops[app] not in self._hourglass.frozen]
+        tasks = sum(len(asyncio.all_tasks(loops[app])) for app in living if loops[app] is not None)
+        legs = sum(len(app._own.live) for app in living)
         return Sample(self.clock.now, legs, tasks, traced)
 
 
