@@ -28,7 +28,7 @@ from outlast.testing import simulator
 TESTS: Final = Path(__file__).parents[1]
 RUNS: Final = 100
 OUTAGE_S: Final = 20 if SOAK else 6
-OVER_S: Final = 50.0
+OVER_S: Final = 30.0 + 3 * OUTAGE_S
 """How long all of it may take: a bound, not an expectation."""
 
 UNTIL_THE_BREAKER: Final = frozenset({"hardly anybody asks"})
@@ -59,7 +59,7 @@ def workers(many: int, url: str, claude: simulator.Simulator, errors: Path) -> I
                 process.wait()
 
 
-@pytest.mark.timeout(90)
+@pytest.mark.timeout(180)
 def test_an_outage_is_outlasted_over_http(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -74,11 +74,11 @@ def test_an_outage_is_outlasted_over_http(
             "outages.overloaded:script", faults="outages.overloaded:rule", path=[TESTS]
         ) as claude,
     ):
-        began = datetime.now(UTC) + timedelta(seconds=1)
-        for n in range(RUNS):
-            starts = began + timedelta(seconds=chance.uniform(0, 2 * WELL_S))
-            app.start(asker, f"q{n}", run_id=f"r{n}", run_at=starts)
         with workers(2, url, claude, tmp_path / "errors"):
+            began = datetime.now(UTC) + timedelta(seconds=1)
+            for n in range(RUNS):
+                starts = began + timedelta(seconds=chance.uniform(0, 2 * WELL_S))
+                app.start(asker, f"q{n}", run_id=f"r{n}", run_at=starts)
             give_up_at = time.monotonic() + OVER_S
             while any(row.status != "completed" for row in app.journal.runs()):
                 assert time.monotonic() < give_up_at, (tmp_path / "errors").read_text()[-2_000:]
