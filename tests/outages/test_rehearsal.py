@@ -19,7 +19,6 @@ import pytest
 from conftest import SOAK
 from flow_stubs import NS
 from outages.rehearsal import (
-    BEFORE_S,
     DOWN_S,
     GRAIN_NS,
     MINUTE_S,
@@ -219,4 +218,3 @@ def test_what_naive_clients_send() -> None:
     """The measure is what it says: three requests in 1.3 s, with retries without end one in 7 s."""
     assert naive(1_000) == pytest.approx(1_000 * (3 * DOWN_S / 1.34 + 300 * 3 / 40), rel=0.02)
     assert naive(1_000, retries=None) == pytest.approx(1_000 * (DOWN_S / 7 + 300 / 20), rel=0.05)
-    assert BEFORE_S > 0
