@@ -290,7 +290,7 @@ class Fleet:
                     wanted = f"{name} look {until_s - starts_s:.3f}"
                     app.start(asker, wanted, run_id=name, run_at=self.clock.after(starts_s))
                 case 1:
-                    until_s = BEFORE_S + chance.uniform(5, 0.8 * DOWN_S)
+                    until_s = BEFORE_S + chance.uniform(5, DOWN_S + 0.9 * LIMITED_S)
                     given = (name, until_s - starts_s)
                     app.start(pausing, given, run_id=name, run_at=self.clock.after(starts_s))
                 case 2:

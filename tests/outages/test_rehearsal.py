@@ -117,6 +117,7 @@ def retry_after_is_obeyed(told: Told) -> None:
     refused_at = [
         at for at, status in zip(told.claude.at, told.claude.status, strict=True) if status == 429
     ]
+    assert refused_at, "nobody asked"
     for at, following in pairwise([*refused_at, *(sorted(told.after)[:1])]):
         assert following - at <= GRAIN_NS or following - at >= RETRY_AFTER_S * NS
 
