@@ -19,6 +19,7 @@ import threading
 import time
 import tracemalloc
 from array import array
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -76,15 +77,15 @@ class Hourglass:
         self._numbers = itertools.count()
         self._heap: list[tuple[int, int]] = []
         self._waiting: dict[int, tuple[asyncio.AbstractEventLoop, asyncio.Future[Any], bool]] = {}
-        self._asleep = 0
+        self._asleep: Counter[asyncio.AbstractEventLoop] = Counter()
         self.frozen: set[asyncio.AbstractEventLoop] = set()
         """The loops of the dead, which no time wakes."""
 
     @property
     def asleep(self) -> int:
-        """How many wait for nothing but the time, those of the dead included."""
+        """How many wait for nothing but the time, those of the dead aside."""
         with self._lock:
-            return self._asleep
+            return sum(many for loop, many in self._asleep.items() if loop not in self.frozen)
 
     async def sleep(self, seconds: float) -> None:
         await self.wait(set(), seconds)
@@ -117,7 +118,7 @@ class Hourglass:
                 entry = self._waiting.get(number)
                 if entry is not None and entry[0] not in self.frozen:
                     woken.append(self._waiting.pop(number))
-                    self._asleep -= entry[2]
+                    self._asleep[entry[0]] -= entry[2]
         for loop, timer, _ in woken:
             with suppress(RuntimeError):  # its loop is closed
                 loop.call_soon_threadsafe(_let_go, timer)
@@ -133,14 +134,15 @@ class Hourglass:
         with self._lock:
             number = next(self._numbers)
             self._waiting[number] = (loop, timer, alone)
-            self._asleep += alone
+            self._asleep[loop] += alone
             heapq.heappush(self._heap, (self._clock.now + int(wait_s * NS), number))
             return number
 
     def _drop(self, number: int) -> None:
         with self._lock:
             entry = self._waiting.pop(number, None)
-            self._asleep -= entry is not None and entry[2]
+            if entry is not None:
+                self._asleep[entry[0]] -= entry[2]
 
 
 def _let_go(timer: asyncio.Future[Any]) -> None:
@@ -251,7 +253,6 @@ class Fleet:
         self._hourglass = hourglass
         self._path = path
         self._who = _runs(hourglass)
-        self._asleep_for_ever = 0
 
     def hire(self, at_once: int) -> None:
         """Let one more worker work."""
@@ -268,7 +269,6 @@ class Fleet:
         dead, app = self.workers.pop(0), self.apps[0]
         loop = app._background._loop
         assert loop is not None
-        self._asleep_for_ever += len(dead._driven)
         self._hourglass.frozen.add(loop)
         return len(dead._driven)
 
@@ -339,7 +339,7 @@ class Fleet:
         """Return whether all that is driven waits for the time."""
         for _ in range(2):  # who was called meanwhile is not asleep any more after a turn
             driven = sum(len(worker._driven) for worker in self.workers)
-            if self._hourglass.asleep - self._asleep_for_ever != driven:
+            if self._hourglass.asleep != driven:
                 return False
             self._turn_loops()
         return True
