@@ -264,7 +264,8 @@ class Fleet:
         """Let the first worker and what it drives stand still for ever; return how much that is.
 
         In one process a lock does not end with whoever held it, so this is the worse case: others
-        learn of it by its lease.
+        learn of it by its lease.  A thread of the dead may tell its runs that they were taken; then
+        the fence keeps them from going on.
         """
         dead, app = self.workers.pop(0), self.apps[0]
         loop = app._background._loop
