@@ -2,7 +2,6 @@
 
 import asyncio
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -27,7 +26,7 @@ from outlast.journal import Commit
 from outlast.models import Model, Part, Reply, Request
 from outlast.models.script import Fault, Turn, faulty, once, say, tool_use
 from outlast.models.scripted import ScriptedModel
-from outlast.runner import LOOKS_S, Runner, Watch
+from outlast.runner import LOOKS_S, Runner, Things, Watch, first_of
 from outlast.starting import begin
 from outlast.state import RunState, fold
 from outlast.stores.memory import MemoryJournal
@@ -47,17 +46,21 @@ class Clock:
     def __call__(self) -> int:
         return self.now
 
-    async def sleep(self, seconds: float) -> None:
+    async def wait(self, things: Things, wait_s: float | None) -> Things:
+        if wait_s is None or len(things) > 1:
+            return await first_of(things, wait_s)
+        self.sleep(wait_s)
+        return set()
+
+    def sleep(self, seconds: float) -> None:
         self.waits.append(seconds)
         self.now += math.ceil(seconds * NS)
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[Clock]:
+def clock() -> Clock:
     """Return a clock that the runner waits by."""
-    clock = Clock()
-    monkeypatch.setattr("outlast.runner.asyncio.sleep", clock.sleep)
-    return clock
+    return Clock()
 
 
 def drive(
@@ -74,20 +77,21 @@ def drive(
     tester = agent(*tools)
     if journal.run("r") is None:
         begin(journal, "r", tester, "Go.", at=1, nonce="n")
-    runner = Runner(journal, model, clock=clock or Clock(), breaker=breaker)
+    clock = clock or Clock()
+    runner = Runner(journal, model, clock=clock, wait=clock.wait, breaker=breaker)
     epoch = journal.claim(STREAM, force=True)
-    state = asyncio.run(driven(runner, tester, epoch, Watch(**watch)))
+    state = asyncio.run(driven(runner, tester, epoch, Watch(**watch), clock))
     assert state == fold(journal.read(STREAM))
     return state
 
 
-async def driven(runner: Runner, tester: Any, epoch: int, watch: Watch) -> RunState:
+async def driven(runner: Runner, tester: Any, epoch: int, watch: Watch, clock: Clock) -> RunState:
     """Drive a run, and again where it is parked, once its time has come."""
     while True:
         state = await runner.drive("r", tester, epoch=epoch, watch=watch)
         if not state.parking.until:
             return state
-        await asyncio.sleep((state.parking.until - runner._clock()) / NS)
+        clock.sleep((state.parking.until - clock()) / NS)
 
 
 def events(journal: MemoryJournal, *types: type) -> list[Any]:
@@ -201,9 +205,9 @@ def test_waits_differ_but_not_after_a_resume(clock: Clock) -> None:
         journal, tester = MemoryJournal(), agent()
         begin(journal, "r", tester, "Go.", at=1, nonce=nonce)
         model = ScriptedModel(faulty(asking(), once(1, status(529), attempts=(1, 2, 3))))
-        runner = Runner(journal, model, clock=clock)
+        runner = Runner(journal, model, clock=clock, wait=clock.wait)
         epoch = journal.claim(STREAM)
-        asyncio.run(driven(runner, tester, epoch, Watch()))
+        asyncio.run(driven(runner, tester, epoch, Watch(), clock))
         return [round(wait, 6) for wait in clock.waits]
 
     assert waits("a") == waits("a")

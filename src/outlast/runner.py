@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final, Protocol, TypeAlias, TypeVar, get_args
 from weakref import WeakKeyDictionary, WeakSet
@@ -164,6 +164,10 @@ class Resting(Protocol):
 QUIET_S: Final = 0.05
 """How long a flow that waits for nothing but time is listened to before it is parked."""
 
+Things: TypeAlias = set[asyncio.Future[Any]]
+Wait: TypeAlias = Callable[[Things, float | None], Awaitable[Things]]
+"""Waits until one of these is done, or so many seconds went by, and returns those that are done."""
+
 Check: TypeAlias = Callable[[Conversation, Agent, str], None]
 """Told of an ask that the journal has, of whom it is asked now, and of the version of that."""
 
@@ -183,6 +187,12 @@ class Spawn(Protocol):
         resting: Resting,
         batch: bool = False,
     ) -> Run: ...
+
+
+async def first_of(things: Things, wait_s: float | None) -> Things:
+    """Wait in real time; see `Wait`."""
+    done, _ = await asyncio.wait(things, timeout=wait_s, return_when=asyncio.FIRST_COMPLETED)
+    return done
 
 
 def _unchecked(_: Conversation, _agent: Agent, _version: str) -> None:
@@ -206,6 +216,7 @@ class Runner:
         inline: whether an append may block the loop while this run is the only one; saves two
             thread hops a commit where nothing else runs on the loop.
         clock: nanoseconds since the epoch, UTC.
+        wait: lets time go by where a run waits for it; it and `clock` are of the same time.
         redact: what every text of a tool's result goes through before it is kept.
         spawn: drives a child run to its end.
         look: called when a run has become live.
@@ -221,6 +232,7 @@ class Runner:
         deps: Any = None,
         inline: bool = False,
         clock: Callable[[], int] = time.time_ns,
+        wait: Wait = first_of,
         redact: Redact = same,
         spawn: Spawn | None = None,
         look: Callable[[], None] = lambda: None,
@@ -232,6 +244,7 @@ class Runner:
         self._deps = deps
         self._inline = inline
         self._clock = clock
+        self.wait = wait
         self._redact = redact
         self._spawn = spawn
         self.batches = Batches(model, clock=lambda: self._clock())  # noqa: PLW0108  (it may be set)
@@ -838,10 +851,9 @@ class _Leg:
                 # A flow that only sleeps is parked once it was quiet for a moment.
                 is_idle = parks and not host.done and not self._awake()
                 wait_s = QUIET_S if is_idle else left_s
-                done, _ = await asyncio.wait(
+                done = await self._runner.wait(
                     {news, *self._tasks},
-                    timeout=min(wait_s, left_s or wait_s) if wait_s is not None else None,
-                    return_when=asyncio.FIRST_COMPLETED,
+                    min(wait_s, left_s or wait_s) if wait_s is not None else None,
                 )
                 if not done and is_idle:
                     return True
@@ -880,10 +892,9 @@ class _Leg:
         wait_s = None if until is None else max(0, until - self._runner._clock()) / NS  # noqa: SLF001
         if not self._tasks:
             assert wait_s is not None, "nothing in flight and nothing to wait for"  # noqa: S101
-            await self._sleep(wait_s)
+            await self._runner.wait({self._news}, wait_s)
             return []
-        waited: set[asyncio.Future[Any]] = {*self._tasks, self._news}
-        done, _ = await asyncio.wait(waited, timeout=wait_s, return_when=asyncio.FIRST_COMPLETED)
+        done = await self._runner.wait({*self._tasks, self._news}, wait_s)
         outcomes = []
         for task in self._tasks & done:
             self._tasks.discard(task)
@@ -897,14 +908,6 @@ class _Leg:
             raise self._broken
         # Siblings that are still at work may yet have an outcome that can be written.
         return await self._next(actions)
-
-    async def _sleep(self, wait_s: float) -> None:
-        """Let time go by, unless somebody tells the run something."""
-        nap = asyncio.create_task(asyncio.sleep(wait_s))
-        try:
-            await asyncio.wait({nap, self._news}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            nap.cancel()
 
     def _outcomes(self, events: list[Outcome]) -> Outcomes:
         now, news = self._runner._clock(), self._read_news()  # noqa: SLF001

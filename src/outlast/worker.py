@@ -62,6 +62,9 @@ SURELY_S: Final = 0.25
 GAP_S: Final = 0.02
 """How long after a look the next one is made, at the earliest, in seconds."""
 
+KEPT_S: Final = 3.0
+"""How long a lock is held that nobody claimed before it counts as one of the frozen, in seconds."""
+
 RETRY_S: Final = 60.0
 """When a run is tried again that could not be driven, if nothing changed, in seconds."""
 
@@ -216,6 +219,8 @@ class Worker:
         """The runs at work here that were taken from the frozen, who may have their locks yet."""
         self._unheld: dict[str, float] = {}
         """Since when nobody has the lock of a run whose driver may be alive."""
+        self._kept: dict[str, tuple[int, float]] = {}
+        """The locks that others hold without a claim: at what seq of the run, and since when."""
         self._claimed: dict[str, int] = {}
         """The runs that others have claimed and written nothing into yet: at what seq."""
         self._seen: dict[str, _Seen] = {}
@@ -398,6 +403,11 @@ class Worker:
     def _forget(self, moment: float) -> None:
         """Forget what is known of runs that others have gone on with."""
         self._seen = {stream: seen for stream, seen in self._seen.items() if stream in self._others}
+        self._kept = {
+            stream: (seq, since)
+            for stream, (seq, since) in self._kept.items()
+            if moment - since < 2 * KEPT_S + LEFT_S
+        }
         for name, left in [*self._left.items()]:
             if left[1] <= moment:
                 self._left.pop(name, None)
@@ -488,7 +498,7 @@ class Worker:
                 if row.id not in whose and (who := self._readable(row, moment)) is not None:
                     whose[row.id] = who
             # Who cannot be driven here must not take the turn of somebody who can.
-            passed = ({row.id for row in rows} - whose.keys()) | self._held(rows)
+            passed = ({row.id for row in rows} - whose.keys()) | self._held(rows, moment)
             if not passed:
                 break
             fit = [row for row in fit if row.id not in passed]
@@ -499,20 +509,34 @@ class Worker:
             self._begin_with(row, whose[row.id])
         return True
 
-    def _held(self, rows: Iterable[RunRow]) -> set[str]:
+    def _held(self, rows: Iterable[RunRow], moment: float) -> set[str]:
         """Return which of these runs others have claimed, and watch those from now on.
 
-        Where whoever claimed a run last has let go of it, the lock is of one that it was taken
-        from, who is frozen: it is taken from him again.
+        Where whoever claimed a run last has let go of it, the lock may be of one that it was taken
+        from, who is frozen: it is taken from him again.  It may as well be of one who is about to
+        claim it, since the lock comes first, so it has to be held like that for a while.
         """
         by_stream = {run_stream(row.id): row for row in rows}
         locked = by_stream.keys() - set(self._journal.unheld(by_stream)) - self._stale
         kept = {stream for stream in locked if self._journal.abandoned(stream)}
-        self._stale |= kept
+        surely = {stream for stream in kept if self._is_kept(stream, by_stream[stream], moment)}
+        self._stale |= surely
         for stream in locked - kept:
             row = self._others[stream] = by_stream[stream]
             self._claimed[row.id] = row.next_seq
-        return {by_stream[stream].id for stream in locked - kept}
+        return {by_stream[stream].id for stream in locked - surely}
+
+    def _is_kept(self, stream: str, row: RunRow, moment: float) -> bool:
+        """Return whether a lock that nobody claimed has been held for long; else look again."""
+        seq, since = self._kept.get(stream, (0, moment))
+        if seq != row.next_seq:
+            seq, since = row.next_seq, moment
+        if moment - since >= KEPT_S:
+            self._kept.pop(stream, None)
+            return True
+        self._kept[stream] = (seq, since)
+        self._left[row.id] = (row.next_seq, since + KEPT_S)
+        return False
 
     def _begin_with(self, row: RunRow, who: Who) -> None:
         stream = run_stream(row.id)

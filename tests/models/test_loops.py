@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from typing import Any
 
 import anthropic
 import httpx2
@@ -14,6 +15,7 @@ import outlast
 from outlast.errors import ModelFailure
 from outlast.events import ModelCallFailed, ModelCallInDoubt
 from outlast.models import UNBILLED
+from outlast.models.anthropic import AnthropicModel
 from outlast.testing import simulator
 from stubs import agent
 
@@ -172,3 +174,24 @@ def test_the_first_loop_may_be_over(claude: simulator.Simulator) -> None:
 
     assert [asyncio.run(main()) for _ in range(3)] == ["completed", "stopped", "stopped"]
     app.close()
+
+
+def test_calls_at_the_same_moment_make_one_client(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hundred first calls of a loop do not make a hundred clients, each of which holds it up."""
+    made = []
+
+    class Counted(anthropic.AsyncAnthropic):
+        def __init__(self, **given: Any) -> None:
+            made.append(given)
+            super().__init__(**given)
+
+    monkeypatch.setattr(anthropic, "AsyncAnthropic", Counted)
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "any-key-will-do")
+    model = AnthropicModel()
+
+    async def main() -> set[int]:
+        clients = await asyncio.gather(*(model._client() for _ in range(100)))
+        return {id(client) for client in clients}
+
+    assert len(asyncio.run(main())) == 1
+    assert len(made) <= 2, "one, and its copy with a transport of this loop"

@@ -15,7 +15,7 @@ import outlast
 from flow_stubs import NS, named
 from outlast.journal import Commit, run_stream
 from outlast.starting import begin
-from outlast.worker import PROBE_S, Worker
+from outlast.worker import KEPT_S, LOOK_S, PROBE_S, Worker
 
 LEASE_S = 15.0
 STREAM = run_stream("r")
@@ -173,6 +173,23 @@ def test_who_is_frozen_before_its_first_word(apps: Apps, clock: Clock, leased: s
         return
     there.journal.release(STREAM)
     probe(worker, clock, 2 * PROBE_S)
+    assert WORLD.counted() == {"x": 1}
+
+
+def test_who_is_about_to_claim_is_left_alone(
+    apps: Apps, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A lock that nobody has claimed yet is not of the frozen until it was held for a while.
+
+    The lock comes before the claim, and of whom this worker once let go in between looks the same.
+    """
+    _, here = apps
+    monkeypatch.setattr(here.journal, "unheld", lambda streams: [])
+    monkeypatch.setattr(here.journal, "abandoned", lambda stream: True)
+    worker = Worker(here, [once], lease=LEASE_S)
+    probe(worker, clock, KEPT_S - 2 * PROBE_S)
+    assert not WORLD.acts
+    probe(worker, clock, LOOK_S + 4 * PROBE_S)
     assert WORLD.counted() == {"x": 1}
 
 

@@ -267,6 +267,8 @@ class AnthropicModel:
         if loop not in self._open:
             # In a thread, so that other runs of this loop go on for the second it takes.
             sdk = await asyncio.to_thread(importlib.import_module, "anthropic")
+            if loop in self._open:  # to make one takes a while, and the loop stands still for it
+                return self._open[loop].client
             client: Any = self._given or sdk.AsyncAnthropic()
             if type(client) is sdk.AsyncAnthropic:  # the clouds' clients sign in their own ways
                 _check_credentials(client)
