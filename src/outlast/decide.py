@@ -734,7 +734,9 @@ def failed(why: str) -> Step:
     return Step((RunFinished(status="failed", why=why),))
 
 
-def _reply_step(state: RunState, ask: Conversation) -> Step:
+def _reply_step(  # noqa: PLR0911  (the rows of the table)
+    state: RunState, ask: Conversation
+) -> Step:
     if ask.stop_reason in CUT:
         return _cut_step(ask)
     if ask.stop_reason == "refusal" and (step := fallback(state, ask, "refusal")):
