@@ -169,9 +169,7 @@ def test_a_refusal_is_put_to_the_model_that_it_recommends(
     )
     world = played(
         asker(SONNET, HAIKU),
-        lambda request, attempt: (
-            refused if request["model"] == OPUS else answers(request, attempt)
-        ),
+        lambda request, attempt: refused if request["model"] == OPUS else answers(request, attempt),
     )
     assert models(world.requests) == [OPUS, chosen]
     first, second = (msgspec.json.decode(body) for body in world.requests)
@@ -402,7 +400,9 @@ def test_a_new_question_begins_with_the_declared_model(at_once: None) -> None:
         before, after = (msgspec.json.decode(body) for body in app.claude.calls[-2:])
         said = [block for message in before["messages"] for block in message["content"]]
         assert any(block["type"] == "thinking" for block in said)
-        plain_before = [str(m["content"]).partition("'cache_control'")[0] for m in before["messages"]]
+        plain_before = [
+            str(m["content"]).partition("'cache_control'")[0] for m in before["messages"]
+        ]
         for number, told in enumerate(plain_before):
             assert str(after["messages"][number]["content"]).startswith(told[:40])
         assert after["model"] == OPUS
@@ -635,9 +635,7 @@ def test_a_recorded_fallback_whose_price_is_gone_is_passed_over() -> None:
     world = played(asker(SONNET), busy(), "Hello.")
     ask = world.state.asks["ask-1"]
     spec = msgspec.structs.replace(ask.spec, fallback_models=("house-model", SONNET))
-    step = decide.fallback(
-        world.state, msgspec.structs.replace(ask, spec=spec), "overloaded"
-    )
+    step = decide.fallback(world.state, msgspec.structs.replace(ask, spec=spec), "overloaded")
     assert step is not None
     assert [getattr(event, "model", "") for event in step.events] == [SONNET]
 
