@@ -34,6 +34,7 @@ from outlast.events import (
     LoopDetected,
     ModelCallBatched,
     ModelCallReconciled,
+    ModelSwitched,
     NoteAdded,
     PhaseEntered,
     RateFrozen,
@@ -61,7 +62,8 @@ ELSEWHERE = (
     *(BudgetSet, BudgetPassed, BoundRaised),  # of operators, and of bounds
     RateFrozen,  # of rate limits, see tests/outages
     RateLimitsTold,
-    *(CacheMissed, BoundExceeded, TokensCounted, LoopDetected),  # of runs that are not played here
+    # of runs that are not played here
+    *(CacheMissed, BoundExceeded, TokensCounted, LoopDetected, ModelSwitched),
     ModelCallBatched,  # of batches, see tests/batch
     *(PhaseEntered, StepStarted, StepFinished, ChildStarted, RunParked, RunWoken, AskFailed),
     *(ApprovalRequested, ApprovalGiven, RunLeft),  # tests/test_approvals, tests/worker

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -59,10 +58,9 @@ SENT: list[str] = []
 
 
 @pytest.fixture(autouse=True)
-def nothing_sent() -> Iterator[None]:
+def nothing_sent() -> None:
     """Begin with nothing sent."""
     SENT.clear()
-    yield
 
 
 @pytest.fixture
