@@ -1,4 +1,4 @@
-"""Another model is asked where one stays overloaded or refuses: when, with what, and for how much."""
+"""Another model is asked where one stays overloaded or refuses: when, with what, for how much."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from outlast.cli.words import plain
 from outlast.doubts import doubts
 from outlast.errors import InvalidAgent, UnknownModel
 from outlast.events import (
+    BudgetPassed,
     BudgetRefused,
     ModelCallInDoubt,
     ModelCallStarted,
@@ -368,6 +369,22 @@ def test_what_rests_on_the_old_model_is_forgotten() -> None:
     assert is_paid(world)
 
 
+def test_the_hash_of_a_request_is_that_of_its_model() -> None:
+    """What is journalled of a request names its model, as if that had been asked from the start."""
+    world = played(asker(SONNET, cache=None), busy(OPUS))
+    alone = played(asker(model=SONNET, cache=None), answers)
+    hashes = [
+        [
+            record.event.request_hash
+            for record in each.journal.read(run_stream("r"))
+            if isinstance(record.event, ModelCallStarted)
+        ]
+        for each in (world, alone)
+    ]
+    assert hashes[0][-1] == hashes[1][-1]
+    assert len(set(hashes[0])) == 2
+
+
 def test_a_document_is_counted_anew() -> None:
     """What one model's API counted of a PDF is no bound for another."""
     shown = [outlast.Document(b"%PDF-1.7 /Type /Page"), "What is it?"]
@@ -523,6 +540,21 @@ def test_a_refusal_and_what_follows_are_two_lines() -> None:
         for charge in app.claude.bill:
             billed[charge.model] = billed.get(charge.model, 0) + charge.nano_usd
         assert lines == billed
+
+
+def test_a_refusal_that_passes_a_mark_of_its_budget_is_told() -> None:
+    """Whoever watches the budget of the model that refused hears of it in the same append."""
+
+    def script(request: dict[str, Any], attempt: int) -> Any:
+        return refuse("No.") if request["model"] == OPUS else answers(request, attempt)
+
+    with opened(script=script) as app:
+        for model in (OPUS, SONNET):
+            app.set_budget(f"model:{model}", usd="0.2", notify=[1], reason="a test", binding=False)
+        app.run(asker(SONNET, instructions="Be kind. " * 2_000), "Hello.", run_id="r")
+        told = [r.event for r in app.journal.read("~budgets")]
+        passed = [one.scope for one in told if isinstance(one, BudgetPassed)]
+        assert passed == [f"model:{OPUS}", f"model:{SONNET}"]
 
 
 def test_the_budget_of_a_model_stops_nobody_who_can_ask_another(at_once: None) -> None:
