@@ -185,7 +185,7 @@ class Agent:
                 f"agent {self.name!r}: tools is {self.tools!r}; give a list of tools"
             )
         object.__setattr__(self, "tools", tuple(self.tools))
-        if isinstance(self.fallback_models, Iterable) and not isinstance(self.fallback_models, str):
+        if isinstance(self.fallback_models, Sequence) and not isinstance(self.fallback_models, str):
             object.__setattr__(self, "fallback_models", tuple(self.fallback_models))
         if not self.declared_in:
             # Two frames up: past the generated __init__, to whoever wrote Agent(…).

@@ -224,6 +224,34 @@ def test_a_refusal_that_compacts_takes_nothing_away() -> None:
     assert is_paid(world)
 
 
+def test_a_refusal_leaves_nothing_of_itself() -> None:
+    """What comes next is in the container, of the tools and after the cuts that were before it."""
+
+    def script(request: dict[str, Any], attempt: int) -> Turn:
+        turn = turn_number(request)
+        if turn == 1:
+            return say(tool_use("send", {"text": "a"}), extra={"container": {"id": "first"}})
+        if request["model"] == OPUS and turn == 1 + decide.CUTS:
+            return say("No.", stop_reason="refusal", extra={"container": {"id": "second"}})
+        return say("Part. ", stop_reason="max_tokens", extra={"container": {"id": "first"}})
+
+    world = played(asker(SONNET), script)
+    assert models(world.requests) == [OPUS] * (1 + decide.CUTS) + [SONNET] * 2
+    assert {msgspec.json.decode(body).get("container") for body in world.requests[1:]} == {"first"}
+    assert f"{decide.CUTS + 1} replies in a row were cut off" in world.state.why
+    assert is_paid(world)
+
+    def at_once(request: dict[str, Any], attempt: int) -> Turn:
+        if turn_number(request) == 1:
+            return say(tool_use("send", {"text": "a"}))
+        return refuse("No.") if request["model"] == OPUS else say("Done.")
+
+    world = played(asker(SONNET), at_once)
+    records = world.journal.read(run_stream("r"))
+    tools = [r.event.tool for r in records if isinstance(r.event, ModelCallStarted)]
+    assert tools == ["", "send", "send"]
+
+
 # ── which ───────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -635,6 +663,7 @@ def test_where_the_api_falls_back_itself_the_dearest_is_held() -> None:
         ([5], "must be a list"),
         ([""], "must be a list"),
         (5, "must be a list"),
+        ({SONNET, HAIKU}, "must be a list"),
     ],
 )
 def test_what_is_no_fallback_is_refused(given: Any, why: str) -> None:
