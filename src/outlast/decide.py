@@ -664,10 +664,12 @@ def _is_priced(state: RunState, ask: Conversation, model: str) -> bool:
 
 def _holds(ask: Conversation, other: Conversation) -> bool:
     """Return whether the context window of another model is surely wide enough."""
-    # Bytes say far more than there are tokens; what one model metered, another counts otherwise,
-    # but not by half.
-    metered = (ask.input_bound + FRAMING_TOKENS) * 3 // 2
-    return min(metered, other.input_bound + FRAMING_TOKENS) <= context_window(other.spec.model)
+    # Bytes say far more than there are tokens, but nothing of a document's pages; what one model
+    # metered, another counts otherwise, but not by half.
+    bound = (ask.input_bound + FRAMING_TOKENS) * 3 // 2
+    if not other.uncounted:
+        bound = min(bound, other.input_bound + FRAMING_TOKENS)
+    return bound <= context_window(other.spec.model)
 
 
 def _overloaded_step(  # noqa: PLR0913, PLR0917  (everything a call depends on)

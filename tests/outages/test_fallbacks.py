@@ -285,6 +285,14 @@ def test_what_was_metered_counts_where_the_bytes_are_too_many() -> None:
     assert is_paid(world)
 
 
+def test_the_pages_of_a_document_count() -> None:
+    """A PDF is short by its bytes in the journal, and may be too long for a window all the same."""
+    pages = outlast.Document(b"%PDF-1.7" + b" /Type /Page" * 80)  # 240,000 tokens
+    world = played(asker(SMALL, SONNET), busy(OPUS), [pages, "What is it?"])
+    assert models(world.requests) == [OPUS] * 3 + [SONNET]
+    assert world.state.status == "completed"
+
+
 def test_who_is_held_off_by_a_rate_limit_is_passed_over(at_once: None) -> None:
     """A switch is no help where nobody asks the other model at the moment."""
     frozen = Fault(kind="status", status=429, headers={"retry-after": "3000"})
