@@ -17,7 +17,15 @@ from msgspec import Raw
 from outlast.budget import Limits, amount
 from outlast.errors import InvalidAgent, ToolError
 from outlast.events import Spec
-from outlast.prices import NANO, Terms, context_window, terms_of, worst_case
+from outlast.prices import (
+    NANO,
+    Terms,
+    check_priced,
+    context_window,
+    terms_of,
+    undated,
+    worst_case,
+)
 from outlast.tools import Tool, ToolContext
 
 NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
@@ -133,6 +141,8 @@ class Agent:
     Attributes:
         name: 1 to 128 letters, digits, `.`, `_` or `-`; it names the agent in the journal.
         model: the model's id, such as `claude-opus-5-5`.
+        fallback_models: the models that are asked instead, in order, where `model` stays overloaded
+            or refuses to answer; default none.
         instructions: the system prompt; may be empty.
         tools: what Claude may call; no two of one name.
         budget: default `Budget(turns=50)`, so that nothing runs for ever.
@@ -155,6 +165,7 @@ class Agent:
 
     name: str
     model: str = field(kw_only=True)
+    fallback_models: Sequence[str] = field(default=(), kw_only=True)
     instructions: str = field(default="", kw_only=True)
     tools: Sequence[Tool[..., Any]] = field(default=(), kw_only=True)
     budget: Budget = field(default=Budget(turns=50), kw_only=True)
@@ -174,6 +185,8 @@ class Agent:
                 f"agent {self.name!r}: tools is {self.tools!r}; give a list of tools"
             )
         object.__setattr__(self, "tools", tuple(self.tools))
+        if isinstance(self.fallback_models, Sequence) and not isinstance(self.fallback_models, str):
+            object.__setattr__(self, "fallback_models", tuple(self.fallback_models))
         if not self.declared_in:
             # Two frames up: past the generated __init__, to whoever wrote Agent(…).
             declared_in = sys._getframe(2).f_globals.get("__name__", "")  # noqa: SLF001
@@ -220,7 +233,7 @@ class Agent:
         dollars and its tokens, and have turns of their own.
 
         Raises:
-            UnknownModel: its model, or that of an agent that it asks, has no price.
+            UnknownModel: one of its models, or of an agent that it asks, has no price.
 
         """
         return min(self._worst_cases(), key=lambda case: (case.nano is None, case.nano))
@@ -236,8 +249,7 @@ class Agent:
             yield WorstCase(nano=limits.tokens * dearest, why=told)
         below = self._worst_below()
         if limits.turns is not None and below is not None:
-            window = context_window(self.model)
-            each = worst_case(self.model, window, self.max_tokens, self._terms)
+            each, window = max(map(self._dearest_turn, self.models))
             told = f"{limits.turns:,} turns, each with {window:,} tokens, {self.max_tokens:,} back"
             more = ", and the agents that it asks" if below else ""
             more += "; Budget(usd=…) makes it less"
@@ -259,13 +271,24 @@ class Agent:
             if isinstance(tool.agent, Agent):
                 yield from tool.agent._asked()  # noqa: SLF001
 
+    def _dearest_turn(self, model: str) -> tuple[int, int]:
+        """Return the most that a turn with a full context window costs, and how wide that is."""
+        window = context_window(model)
+        return worst_case(model, window, self.max_tokens, self._terms), window
+
     def _dearest_token(self) -> int:
-        window = context_window(self.model)
-        into = -(-worst_case(self.model, window, 0, self._terms) // (window * self._terms.passes))
-        back = worst_case(self.model, window, 1, self._terms) - worst_case(
-            self.model, window, 0, self._terms
-        )
-        return max(into, back)
+        return max(map(self._dearest_token_of, self.models))
+
+    def _dearest_token_of(self, model: str) -> int:
+        window = context_window(model)
+        prompt = worst_case(model, window, 0, self._terms)
+        into = -(-prompt // (window * self._terms.passes))
+        return max(into, worst_case(model, window, 1, self._terms) - prompt)
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Every model that may be asked: `model`, and those that are asked instead."""
+        return (self.model, *self.fallback_models)
 
     @cached_property
     def _terms(self) -> Terms:
@@ -294,7 +317,24 @@ class Agent:
             tools=Raw(msgspec.json.encode([declared.schema for declared in self.tools])),
             parameters=Raw(msgspec.json.encode(self.parameters)),
             cache=self.cache or "",
+            fallback_models=self.models[1:],
         )
+
+
+def check_prices(agent: Agent, *, batch: bool = False) -> None:
+    """Refuse an agent of whose models one has no price.
+
+    Args:
+        agent: the agent.
+        batch: whether its calls go through the Message Batches API.
+
+    Raises:
+        UnknownModel: which one.
+
+    """
+    parameters = msgspec.json.encode(agent.parameters)
+    for model in agent.models:
+        check_priced(model, parameters, batch=batch)
 
 
 _RESERVED: Final = frozenset(
@@ -319,6 +359,7 @@ def _check(agent: Agent) -> None:
         )
     if not isinstance(agent.model, str) or not agent.model:
         raise InvalidAgent(f"agent {agent.name!r}: model is {agent.model!r}; name a Claude model")
+    _check_fallbacks(agent)
     if not isinstance(agent.instructions, str):
         raise InvalidAgent(
             f"agent {agent.name!r}: instructions is {agent.instructions!r}, but must be a string; "
@@ -359,6 +400,24 @@ def _check(agent: Agent) -> None:
             "the agent's own fields, or the run itself, do"
         )
     _check_priced(agent)
+
+
+def _check_fallbacks(agent: Agent) -> None:
+    """Refuse models of which none would be another one."""
+    given = agent.fallback_models
+    if not isinstance(given, tuple) or not all(isinstance(one, str) and one for one in given):
+        raise InvalidAgent(
+            f"agent {agent.name!r}: fallback_models is {given!r}, but must be a list of Claude "
+            "models, such as ['claude-sonnet-5-5']"
+        )
+    seen: set[str] = set()
+    for model in agent.models:
+        if undated(model) in seen:
+            raise InvalidAgent(
+                f"agent {agent.name!r}: fallback_models names {model!r}, which is asked before; "
+                "name each model once, and not the agent's own"
+            )
+        seen.add(undated(model))
 
 
 def _check_priced(agent: Agent) -> None:

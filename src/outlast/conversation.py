@@ -42,6 +42,7 @@ from outlast.events import (
     ModelCallReconciled,
     ModelCallStarted,
     ModelCallSucceeded,
+    ModelSwitched,
     Spec,
     TokensCounted,
     ToolCallFailed,
@@ -212,6 +213,17 @@ class Exceeded(msgspec.Struct, frozen=True, gc=False):
     """Of what it cost: web searches, which are not held, and say nothing of a prompt's length."""
 
 
+class Unrefused(msgspec.Struct, frozen=True):
+    """What a conversation was before a reply that refused, and is when another model is asked."""
+
+    messages: Trail
+    stop_reason: str | None
+    cuts: int
+    results_of: str
+    container: bytes
+    attached: tuple[int, ...]
+
+
 class Conversation(msgspec.Struct, frozen=True):
     """One ask: what was said, what is in flight, and what is still to be done."""
 
@@ -231,6 +243,14 @@ class Conversation(msgspec.Struct, frozen=True):
     failures: int = 0
     """Attempts of the present request that came to nothing, crashes aside."""
     failure: Failure | None = None
+    overloads: int = 0
+    """How many of those in a row, to the last one, were refused because Claude is overloaded."""
+    declared: str = ""
+    """The model that the agent names, where another one is asked instead."""
+    given_up: tuple[str, ...] = ()
+    """The models that were asked before the present one, since the question was opened."""
+    unrefused: Unrefused | None = None
+    """What it was before the last reply, where that was a refusal."""
     stop_reason: str | None = None
     replied: bool = False
     """The last message is the model's, and no tool of it is open."""
@@ -366,11 +386,17 @@ def start(event: AskStarted, default: Spec, before: Conversation | None) -> Conv
     if before is None:
         fresh = opened(event.ask_id, event.spec or default)
         return replace(fresh, version=event.version) if event.version else fresh
+    # A new question is put to the model that the agent names: what kept it from the last one may
+    # be over.
+    asked = _asking(before, before.declared) if before.declared else before
     return replace(
-        before,
+        asked,
         ask_id=event.ask_id,
         continues=event.continues,
         version=event.version,
+        declared="",
+        given_up=(),
+        unrefused=None,
         calls=0,
         turns=0,
         tool_calls=0,
@@ -378,6 +404,7 @@ def start(event: AskStarted, default: Spec, before: Conversation | None) -> Conv
         spent_tokens=0,
         failures=0,
         failure=None,
+        overloads=0,
         replied=False,
         before="",
         cuts=0,
@@ -389,7 +416,72 @@ def start(event: AskStarted, default: Spec, before: Conversation | None) -> Conv
 
 def rested(conversation: Conversation) -> Conversation:
     """Return the conversation as a new leg finds it: what failed before may be mended now."""
-    return replace(conversation, failures=0, failure=None)
+    return replace(conversation, failures=0, failure=None, overloads=0)
+
+
+def declared_spec(conversation: Conversation) -> Spec:
+    """Return what the model sees, as the agent was declared: with the model that it names."""
+    spec = conversation.spec
+    return replace(spec, model=conversation.declared) if conversation.declared else spec
+
+
+def switched(conversation: Conversation, model: str) -> Conversation:
+    """Return the conversation as another model is asked to go on with it.
+
+    The messages are those that were sent, to the byte, and the last one is a refusal no more.
+    """
+    kept = conversation.unrefused
+    if kept is not None:
+        conversation = replace(
+            conversation,
+            messages=kept.messages,
+            stop_reason=kept.stop_reason,
+            cuts=kept.cuts,
+            results_of=kept.results_of,
+            container=kept.container,
+            attached=kept.attached,
+            stop_details=NULL,
+            replied=False,
+            unrefused=None,
+        )
+    return replace(
+        _asking(conversation, model),
+        declared=conversation.declared or conversation.spec.model,
+        given_up=(*conversation.given_up, conversation.spec.model),
+        failures=0,
+        failure=None,
+        overloads=0,
+    )
+
+
+def _asking(conversation: Conversation, model: str) -> Conversation:
+    """Return the same conversation with another model, of which nothing is known so far.
+
+    It has another prompt cache, and another tokenizer: what the one before metered is no bound.
+    """
+    fresh = opened(conversation.ask_id, replace(conversation.spec, model=model))
+    digest, bound, uncounted = fresh.digest, fresh.input_bound, False
+    for message in conversation.messages:
+        digest = sha256(digest + message).digest()
+        bound += input_bound(message)
+        if not message.startswith(_REPLY):
+            shown, known = media.bound(message)
+            bound += shown
+            uncounted |= not known
+    return replace(
+        conversation,
+        spec=fresh.spec,
+        head=fresh.head,
+        digest=digest,
+        input_bound=bound,
+        uncounted=uncounted,
+        cached=None,
+        missed=None,
+    )
+
+
+_REPLY: Final = b'{"role":"assistant",'
+"""What a message of Claude's begins with."""
 
 
 def held_up(conversation: Conversation) -> bool:
@@ -495,6 +587,7 @@ def _replied(conversation: Conversation, event: ModelCallSucceeded, _: Record) -
     uses = [block for block in said if block.type == "tool_use"] if stopped == "tool_use" else []
     cached, missed = _cache(conversation, event)
     exceeded = _excess(conversation, event)
+    unrefused = _before_refusal(conversation) if stopped == "refusal" else None
     if _summarises(event.content):
         # The summary stands for everything before it, and has to be the first message.
         conversation, cached = _emptied(conversation), None
@@ -506,6 +599,8 @@ def _replied(conversation: Conversation, event: ModelCallSucceeded, _: Record) -
         batched=None,
         failures=0,
         failure=None,
+        overloads=0,
+        unrefused=unrefused,
         stop_reason=stopped,
         replied=not uses,
         pending=tuple([Pending(use.id, use.name, use.input) for use in uses]),
@@ -517,7 +612,11 @@ def _replied(conversation: Conversation, event: ModelCallSucceeded, _: Record) -
         spent_nano=conversation.spent_nano + event.cost_nano,
         spent_tokens=conversation.spent_tokens + event.tokens,
         asked_by=Asked(
-            event.call_id, conversation.called_at, conversation.called_with, event.cost_nano
+            call_id=event.call_id,
+            at=conversation.called_at,
+            tool=conversation.called_with,
+            nano=event.cost_nano,
+            model=conversation.spec.model,
         ),
         results_of=conversation.results_of if stopped in GOES_ON else "",
         **_extras(event.extra),
@@ -528,6 +627,17 @@ def _replied(conversation: Conversation, event: ModelCallSucceeded, _: Record) -
         # where it is more than the bytes said it could be.
         return replace(said_so_far, input_bound=event.tokens)
     return said_so_far
+
+
+def _before_refusal(conversation: Conversation) -> Unrefused:
+    return Unrefused(
+        messages=conversation.messages,
+        stop_reason=conversation.stop_reason,
+        cuts=conversation.cuts,
+        results_of=conversation.results_of,
+        container=conversation.container,
+        attached=conversation.attached,
+    )
 
 
 def _cache(
@@ -726,10 +836,21 @@ def _call_lost(
         spent_nano=conversation.spent_nano + lost_nano,
         spent_tokens=conversation.spent_tokens + lost_tokens,
         failures=conversation.failures + counts,
+        overloads=_overloads(conversation, event),
         failure=conversation.failure
         if crashed
         else Failure(event.kind, event.message, event.retry_after_s, record.at),
     )
+
+
+def _overloads(conversation: Conversation, event: ModelCallFailed | ModelCallInDoubt) -> int:
+    if event.kind == "crash":
+        return conversation.overloads
+    return conversation.overloads + 1 if event.kind == "overloaded" else 0
+
+
+def _switched(conversation: Conversation, event: ModelSwitched, _: Record) -> Conversation:
+    return switched(conversation, event.model)
 
 
 def _call_corrected(
@@ -839,6 +960,7 @@ _RULES: Final[dict[type[Event], Callable[[Conversation, Any, Record], Conversati
     ModelCallFailed: _call_lost,
     ModelCallInDoubt: _call_lost,
     ModelCallReconciled: _call_corrected,
+    ModelSwitched: _switched,
     CacheMissed: _miss_told,
     BoundExceeded: _excess_told,
     TokensCounted: _counted,

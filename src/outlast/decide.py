@@ -15,6 +15,7 @@ that follows from it share one commit.
 | a tool use without a result | wait |
 | a tool use that is a run of its own, which was stopped | stopped with it |
 | a failed attempt worth repeating | wait for its time, then ask again |
+| a model that stays overloaded | the next of the fallback models is asked |
 | a rate limit that any run met | wait for its time before anything is asked |
 | a model that answers nobody: its circuit breaker is open | wait until it may be tried |
 | more calls than a rate limit takes | each waits for its turn |
@@ -26,6 +27,7 @@ that follows from it share one commit.
 | a reply that ended its turn | the answer |
 | a reply that paused, or compacted what was before | sent again as it is |
 | a reply that was cut off at `max_tokens` | its tools never run; Claude is asked for the rest |
+| a refusal | the fallback model that it recommends, or the next one, is asked |
 | a reply that stopped for any other reason | the run fails, naming the reason |
 | a document that only the API can count | have it counted |
 | calls that repeat with nothing new coming back | Claude is told; then the run is stopped |
@@ -34,6 +36,7 @@ that follows from it share one commit.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Any, Final
@@ -78,9 +81,11 @@ from outlast.conversation import (
     next_call_id,
     request_hash,
     request_head,
+    switched,
     tool_call_id,
     words,
 )
+from outlast.errors import UnknownModel
 from outlast.events import (
     HELD_UP,
     NULL,
@@ -97,21 +102,37 @@ from outlast.events import (
     LoopDetected,
     ModelCallInDoubt,
     ModelCallStarted,
+    ModelSwitched,
     RunFinished,
     RunParked,
     RunWoken,
+    SwitchCause,
     ToolCallFailed,
     ToolCallInDoubt,
     ToolCallStarted,
     ToolFailureKind,
 )
-from outlast.prices import FRAMING_TOKENS, Terms, rates, terms_of, version, worst_case, worst_tokens
+from outlast.prices import (
+    FRAMING_TOKENS,
+    Terms,
+    check_priced,
+    context_window,
+    rates,
+    terms_of,
+    undated,
+    version,
+    worst_case,
+    worst_tokens,
+)
 from outlast.redaction import redacted
 from outlast.state import RunState
 from outlast.tools import InvalidArguments, Tool
 
 ATTEMPTS: Final = 8
 """How often the same request is tried when it fails for a reason that may pass."""
+
+OVERLOADS: Final = 3
+"""After so many attempts in a row that met an overloaded model, another one is asked."""
 
 BACKOFF_S: Final = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
 """Seconds before the second, third, … attempt; up to half as much again is added as jitter."""
@@ -256,9 +277,14 @@ def ask_step(  # noqa: PLR0911, PLR0913, PLR0917  (the rows of the table)
     if ask.pending:
         return _tools_step(state, agent, ask, now, world, shared)
     if ask.replied and ask.stop_reason not in GOES_ON:
-        return _reply_step(ask)
-    if ask.failure is not None and (step := _failure_step(state, ask, ask.failure, now, world)):
-        return step
+        return _reply_step(state, ask)
+    if ask.failure is not None:
+        if ask.overloads >= OVERLOADS and (
+            step := _overloaded_step(state, agent, ask, now, world, shared)
+        ):
+            return step
+        if step := _failure_step(state, ask, ask.failure, now, world):
+            return step
     if ask.uncounted:
         return _count_step(ask, world)
     turn = world.turns.get(next_call_id(ask))
@@ -501,13 +527,19 @@ def _room(
             return scope, fits
         call = replace(call, most=fits)
     for short in world.short:
-        if short.unit == PROBES:
+        if short.unit == PROBES or _is_of_another(short, call.model):
             continue
         fits = _room_of(short, call)
         if not isinstance(fits, int):
             return short.scope, fits
         call = replace(call, most=fits)
     return call.most
+
+
+def _is_of_another(short: Short, model: str) -> bool:
+    """Return whether it is the budget of a model that is not the one to be asked."""
+    kind, _, name = short.scope.partition(":")
+    return kind == "model" and name not in (model, undated(model))
 
 
 def _room_of(short: Short, call: budget.Next) -> int | budget.Shortage:
@@ -589,6 +621,84 @@ def _failure_step(
     return _wait(failure.kind, until) if now < until else None
 
 
+def fallback(
+    state: RunState,
+    ask: Conversation,
+    why: SwitchCause,
+    may: Callable[[Conversation], bool] = lambda _: True,
+) -> Step | None:
+    """Return the switch to the next model that can be asked instead, `None` where there is none.
+
+    Args:
+        state: what the run knows.
+        ask: the question, with nothing in flight.
+        why: why its model is asked no more.
+        may: whether the question may go on as it would with another model.
+
+    """
+    if why != "refusal" and is_batch(state):
+        return None  # what a batch meets, another model of the same batch would
+    details = _stop_details(ask.stop_details) if why == "refusal" else None
+    recommended = undated((details and details.recommended_model) or "")
+    given_up = (ask.spec.model, *ask.given_up)
+    left = [model for model in ask.spec.fallback_models if model not in given_up]
+    for model in sorted(left, key=lambda one: undated(one) != recommended):
+        if not _is_priced(state, ask, model):
+            continue
+        other = switched(ask, model)
+        if _holds(ask, other) and may(other):
+            event = ModelSwitched(
+                ask_id=ask.ask_id,
+                model=model,
+                before=ask.spec.model,
+                why=why,
+                times=ask.overloads,
+                category=(details and details.category) or "",
+                recommended=undated(model) == recommended,
+                call_id=ask.asked_by.call_id if why == "refusal" and ask.asked_by else "",
+            )
+            return Step((event,))
+    return None
+
+
+def _is_priced(state: RunState, ask: Conversation, model: str) -> bool:
+    try:
+        check_priced(model, ask.spec.parameters, batch=is_batch(state))
+    except UnknownModel:  # it was declared where the run was begun, and is not here
+        return False
+    return True
+
+
+def _holds(ask: Conversation, other: Conversation) -> bool:
+    """Return whether the context window of another model is surely wide enough."""
+    # Bytes say far more than there are tokens, but nothing of a document's pages; what one model
+    # metered, another counts otherwise, but not by half.
+    bound = (ask.input_bound + FRAMING_TOKENS) * 3 // 2
+    if not other.uncounted:
+        bound = min(bound, other.input_bound + FRAMING_TOKENS)
+    return bound <= context_window(other.spec.model)
+
+
+def _overloaded_step(  # noqa: PLR0913, PLR0917  (everything a call depends on)
+    state: RunState,
+    agent: Agent,
+    ask: Conversation,
+    now: int,
+    world: World,
+    shared: Limits | None,
+) -> Step | None:
+    """Return the switch away from a model that stays overloaded, to one that can be asked now."""
+
+    def may(other: Conversation) -> bool:
+        if _thaw(state, other, world) > now:
+            return False
+        # By its bytes the prompt is held for more: that must not stop a run that could wait.
+        room = _room(state, agent, other, world, shared)
+        return isinstance(room, int) or room[1].passing
+
+    return fallback(state, ask, "overloaded", may)
+
+
 def _wait(kind: FailureKind, until: int) -> Step:
     why = f"{_WAITS.get(kind, 'waiting to ask Claude again')} until {moment(until)}"
     return Step(actions=(Sleep(until=until, why=why),))
@@ -648,9 +758,13 @@ def failed(why: str) -> Step:
     return Step((RunFinished(status="failed", why=why),))
 
 
-def _reply_step(ask: Conversation) -> Step:
+def _reply_step(  # noqa: PLR0911  (the rows of the table)
+    state: RunState, ask: Conversation
+) -> Step:
     if ask.stop_reason in CUT:
         return _cut_step(ask)
+    if ask.stop_reason == "refusal" and (step := fallback(state, ask, "refusal")):
+        return step
     if ask.stop_reason not in ("end_turn", "stop_sequence"):
         return failed(_no_answer(ask))
     said = blocks(_content(ask))
@@ -720,10 +834,17 @@ def _no_answer(ask: Conversation) -> str:
     return f"Claude stopped with stop_reason {ask.stop_reason!r}, which is not an answer"
 
 
-def _refusal(details: Raw) -> str:
+def _stop_details(details: Raw) -> _StopDetails | None:
+    """Return what is told of a refusal; `None` where that is nothing, or nothing that is known."""
     try:
-        read = msgspec.json.decode(details, type=_StopDetails | None)
+        return msgspec.json.decode(details, type=_StopDetails | None)
     except msgspec.DecodeError:
+        return None
+
+
+def _refusal(details: Raw) -> str:
+    read = _stop_details(details)
+    if read is None and details != NULL:
         return f" (stop_reason 'refusal', {bytes(details).decode()})"
     parts = ["stop_reason 'refusal'"]
     if read is not None and read.category:

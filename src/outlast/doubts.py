@@ -5,11 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import msgspec
+from msgspec.structs import replace
 
 from outlast.budget import Payer, place
-from outlast.conversation import Conversation
+from outlast.conversation import Conversation, declared_spec
 from outlast.errors import JournalDamaged, JournalTooNew
-from outlast.events import ModelCallInDoubt, ModelCallReconciled, ModelCallStarted, RunStarted
+from outlast.events import (
+    ModelCallInDoubt,
+    ModelCallReconciled,
+    ModelCallStarted,
+    ModelSwitched,
+    RunStarted,
+)
 from outlast.journal import Journal, Record, run_stream
 from outlast.state import fold
 
@@ -55,12 +62,15 @@ def of_run(run_id: str, records: Sequence[Record]) -> list[Doubt]:
     """Return the calls of a run that are in doubt, by its journal."""
     state = fold(records)
     assert state.started is not None, "a run without its first event"  # noqa: S101
+    models = {ask_id: declared_spec(ask).model for ask_id, ask in state.asks.items()}
     intents: dict[str, tuple[int, str | None]] = {}
     found: dict[str, Doubt] = {}
     for record in records:
         event = record.event
         if isinstance(event, ModelCallStarted):
             intents[event.call_id] = record.at, event.tool
+        elif isinstance(event, ModelSwitched):
+            models[event.ask_id] = event.model
         elif isinstance(event, ModelCallInDoubt):
             found[event.call_id] = Doubt(
                 run_id=run_id,
@@ -69,7 +79,9 @@ def of_run(run_id: str, records: Sequence[Record]) -> list[Doubt]:
                 seq=record.seq,
                 nano=event.cost_nano,
                 tokens=event.tokens,
-                payer=payer_of(state.started, state.asks[event.ask_id]),
+                payer=replace(
+                    payer_of(state.started, state.asks[event.ask_id]), model=models[event.ask_id]
+                ),
                 where=place(*intents[event.call_id], record.at),
             )
         elif isinstance(event, ModelCallReconciled):

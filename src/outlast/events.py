@@ -100,6 +100,13 @@ CacheMissReason: TypeAlias = Literal[
 ]
 """Why the prompt cache did not answer."""
 
+SwitchCause: TypeAlias = Literal[
+    "overloaded",  # several attempts in a row met an overloaded model
+    "refusal",  # the model refused to answer
+    "breaker",  # nobody asks the model at the moment, because it keeps failing
+]
+"""Why another model is asked."""
+
 Effect: TypeAlias = Literal["read", "idempotent", "once"]
 """What a tool does to the world; it decides what happens to a call in doubt.
 
@@ -150,6 +157,8 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=Fal
     """Further members of every request, such as `thinking`: a JSON object."""
     cache: Literal["", "5m", "1h"] = ""
     """How long the prompt cache is to keep what is sent; empty is no caching."""
+    fallback_models: tuple[str, ...] = ()
+    """The models that are asked instead, in order; the model itself sees nothing of them."""
 
 
 # ── the run ────────────────────────────────────────────────────────────────────────────────────
@@ -797,6 +806,32 @@ class ModelCallFailed(
     request_id: str = ""
 
 
+class ModelSwitched(
+    Event, frozen=True, kw_only=True, omit_defaults=True, gc=False, tag="model_switched"
+):
+    """Another model is asked from now on, until the question has its answer.
+
+    What was said stays as it was sent.  Only a reply that was a refusal is taken off the end, since
+    it was never sent back.
+    """
+
+    kept: ClassVar[tuple[str, ...]] = ("ask_id", "model", "before", "why")
+
+    ask_id: str
+    model: str
+    before: str
+    """The model that was asked so far."""
+    why: SwitchCause
+    times: int = 0
+    """How many attempts in a row it was overloaded."""
+    category: str = ""
+    """Of a refusal, where the API names one."""
+    recommended: bool = False
+    """The refusal recommends this model."""
+    call_id: str = ""
+    """The call whose reply is taken off the end."""
+
+
 class ModelCallInDoubt(
     Event,
     frozen=True,
@@ -980,6 +1015,7 @@ AnyEvent: TypeAlias = (
     | ModelCallFailed
     | ModelCallInDoubt
     | ModelCallReconciled
+    | ModelSwitched
     | CacheMissed
     | BoundExceeded
     | TokensCounted

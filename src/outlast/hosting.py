@@ -30,7 +30,7 @@ from msgspec.structs import replace
 
 from outlast import wants
 from outlast.actions import child_id
-from outlast.agent import Agent
+from outlast.agent import Agent, check_prices
 from outlast.calls import in_thread, printable, words
 from outlast.content import Input, Put, Redact, rendered
 from outlast.conversation import Conversation
@@ -50,7 +50,6 @@ from outlast.errors import (
 from outlast.events import Effect
 from outlast.flows import Flow, hint, validated
 from outlast.phases import check_entry
-from outlast.prices import check_priced
 from outlast.redaction import redacted, within
 from outlast.run import Approval, Expires, Run
 from outlast.state import RunState
@@ -459,9 +458,9 @@ class Host:
         if self._around.no_batches:
             return self._around.no_batches
         try:
-            check_priced(who.model, msgspec.json.encode(who.parameters), batch=True)
+            check_prices(who, batch=True)
         except UsageError as error:
-            return f"no price is known for batches of {who.model} ({error})"
+            return f"no price is known for batches of {' or '.join(who.models)} ({error})"
         return ""
 
     async def _mapped(
@@ -589,7 +588,7 @@ class Host:
         """Return the version of an agent; one that cannot be asked at all ends the leg."""
         if id(agent) not in self._versions:
             try:
-                check_priced(agent.model, msgspec.json.encode(agent.parameters))
+                check_prices(agent)
                 self._versions[id(agent)] = agent, version_of(agent)
             except UsageError as error:
                 self._stop(error)

@@ -21,6 +21,7 @@ from outlast.events import (
     Event,
     ModelCallFailed,
     ModelCallInDoubt,
+    ModelSwitched,
     RunFinished,
     RunStarted,
     ScheduleFired,
@@ -42,6 +43,7 @@ NOTABLE: Final[tuple[type[Event], ...]] = (
 
 ALARMS: Final[dict[type[Event], int]] = {
     BudgetPassed: logging.WARNING,
+    ModelSwitched: logging.WARNING,
     BoundExceeded: logging.ERROR,
 }
 """Events that somebody should look at, and at what level they are logged."""

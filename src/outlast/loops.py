@@ -41,6 +41,8 @@ class Asked(msgspec.Struct, frozen=True, gc=False):
     """See `ModelCallStarted.tool`."""
     nano: int
     """Nano-dollars, without what is counted as wasted for another reason."""
+    model: str = ""
+    """The model that was asked."""
 
 
 class Made(msgspec.Struct, frozen=True, gc=False):

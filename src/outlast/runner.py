@@ -625,7 +625,7 @@ class _Leg:
         if any(isinstance(event, BoundExceeded) for event in commit.events):
             await self._runner.raise_bounds(self._run_id, wanted.state)
         if self._notifies:
-            await self._notify(commit, wanted.state)
+            await self._notify(commit, wanted.before)
         if self._host is not None:
             self._host.settle(wanted.state)
         return Appended()
@@ -1443,15 +1443,18 @@ def postings(started: RunStarted, wanted: Append) -> tuple[Posting, ...]:
     for event in wanted.events:
         if not isinstance(event, (*BILLED, CacheMissed, LoopDetected)):
             continue
-        after = wanted.state.asks[event.ask_id]
-        payer = payer_of(started, after)
-        if isinstance(event, LoopDetected):
-            for call in after.wasted:
-                where = place(call.at, call.tool, wanted.at)
-                lines.append(line(payer, where, loops_nano=call.nano))
-            continue
-        # As it was when the call was made: the next one may be in the same append.
+        # As it was when the call was made: the next one may be in the same append, of another
+        # model.
         ask = wanted.before.asks[event.ask_id]
+        payer = payer_of(started, ask)
+        if isinstance(event, LoopDetected):
+            for call in wanted.state.asks[event.ask_id].wasted:
+                where, whose = (
+                    place(call.at, call.tool, wanted.at),
+                    replace(payer, model=call.model),
+                )
+                lines.append(line(whose, where, loops_nano=call.nano))
+            continue
         where = place(ask.called_at, ask.called_with, wanted.at)
         if isinstance(event, CacheMissed):
             lines.append(line(payer, where, missed_nano=event.extra_nano))

@@ -15,10 +15,10 @@ import msgspec
 from msgspec import Raw
 
 from outlast import logs
-from outlast.agent import Agent
+from outlast.agent import Agent, check_prices
 from outlast.budget import Limits, amount
 from outlast.content import Input, rendered
-from outlast.conversation import Conversation, evolve, opened
+from outlast.conversation import Conversation, declared_spec, evolve, opened
 from outlast.decide import moment
 from outlast.errors import (
     BudgetTooSmall,
@@ -42,7 +42,7 @@ from outlast.events import (
 from outlast.flows import Flow
 from outlast.journal import Commit, Journal, Record, run_stream
 from outlast.limits import Tree
-from outlast.prices import FRAMING_TOKENS, check_priced, terms_of, worst_case, worst_tokens
+from outlast.prices import FRAMING_TOKENS, terms_of, worst_case, worst_tokens
 from outlast.redaction import Redact, same, within
 from outlast.state import RunState, fold, row
 from outlast.versions import differences, version_of
@@ -67,7 +67,7 @@ def input_of(who: Who, given: Any, *, put: Callable[[bytes], str], redact: Redac
 
     """
     if isinstance(who, Agent):
-        check_priced(who.model, msgspec.json.encode(who.parameters))
+        check_prices(who)
         return given if isinstance(given, Raw) else rendered(given, put=put, redact=redact)
     if not isinstance(who, Flow):
         raise UsageError(f"{who!r} is neither an agent nor a flow")
@@ -272,7 +272,7 @@ def check_ask(  # noqa: PLR0913, PLR0917  (both sides of the comparison)
 ) -> None:
     """Do the same for an agent that a flow asks again."""
     if ask.version and ask.version != version:
-        changed = differences(ask.spec, agent.spec())
+        changed = differences(declared_spec(ask), agent.spec())
         _changed(journal, run_id, agent.name, (ask.version, version), changed, on_change)
     if ask.answer is None and not ask.failed:
         check_tools(run_id, ask.spec, agent)

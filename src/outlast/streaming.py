@@ -28,6 +28,7 @@ from outlast.events import (
     ModelCallInDoubt,
     ModelCallStarted,
     ModelCallSucceeded,
+    ModelSwitched,
 )
 from outlast.journal import Record
 from outlast.models import Part
@@ -60,6 +61,8 @@ class Telling:
         """How far the journal was read."""
         self._open: dict[str, int] = {}
         """The attempt of each call without an outcome, by `call_id`."""
+        self._refused: dict[str, int] = {}
+        """The attempt of each call whose reply is a refusal."""
         self._heard: set[str] = set()
         """Those of them that parts were told of as they came."""
 
@@ -85,10 +88,15 @@ class Telling:
                 self._open[call.call_id] = call.attempt
             case ModelCallSucceeded() as call:
                 attempt, heard = self._ended(call.call_id)
+                if call.stop_reason == "refusal":
+                    self._refused[call.call_id] = attempt
                 return [] if heard else _said(record.stream, call, attempt)
             case ModelCallFailed() | ModelCallInDoubt() as call:
                 attempt, heard = self._ended(call.call_id)
                 return [_part(record.stream, call, attempt, DISCARDED, "")] if heard else []
+            case ModelSwitched() as call if call.call_id in self._refused:
+                attempt = self._refused.pop(call.call_id)
+                return [_part(record.stream, call, attempt, DISCARDED, "")]
         return []
 
     def _ended(self, call_id: str) -> tuple[int, bool]:
@@ -121,7 +129,7 @@ def _said(stream: str, call: ModelCallSucceeded, attempt: int) -> list[Part]:
 
 def _part(
     stream: str,
-    call: ModelCallSucceeded | ModelCallFailed | ModelCallInDoubt,
+    call: ModelCallSucceeded | ModelCallFailed | ModelCallInDoubt | ModelSwitched,
     attempt: int,
     kind: str,
     text: str,

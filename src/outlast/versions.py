@@ -47,7 +47,7 @@ def differences(recorded: Spec, given: Spec) -> list[str]:
     """Return which parts of what the model sees are not the recorded ones."""
     changed = [
         name
-        for name in ("model", "system", "parameters", "max_tokens", "cache")
+        for name in ("model", "fallback_models", "system", "parameters", "max_tokens", "cache")
         if getattr(recorded, name) != getattr(given, name)
     ]
     if bytes(recorded.tools) != bytes(given.tools):

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
@@ -36,7 +37,7 @@ from outlast.events import (
     tag,
 )
 from outlast.journal import Journal, run_stream
-from outlast.models.script import say, tool_use
+from outlast.models.script import refuse, say, tool_use
 from outlast.state import fold
 from outlast.stores import open_store
 from outlast.testing.simulation import Crash, World, canonical, run
@@ -270,7 +271,10 @@ def test_no_event_type_is_left_out(uninterrupted: Played) -> None:
     run(looping, open_store("memory://"), agent(Effects()), QUESTION)
     longer = World(lambda request, attempt: say("Long.", usage={"input_tokens": 9_999}))
     run(longer, open_store("memory://"), agent(Effects()), QUESTION)
-    worlds = uninterrupted.world, lost.world, stopped, cut, idle, shown, looping, longer
+    switched = World(lambda request, attempt: refuse("No."))
+    other = replace(agent(Effects()), fallback_models=["claude-sonnet-5-5"])
+    run(switched, open_store("memory://"), other, QUESTION)
+    worlds = uninterrupted.world, lost.world, stopped, cut, idle, shown, looping, longer, switched
     emitted = {name for world in worlds for name in world.emitted}
     known = {tag(event) for event in get_args(AnyEvent)}
     # Batches have tests/batch; notes, budgets and bills come from outside: see test_two_drivers,

@@ -35,6 +35,7 @@ from outlast.events import (
     LoopDetected,
     ModelCallBatched,
     ModelCallReconciled,
+    ModelSwitched,
     NoteAdded,
     PhaseEntered,
     RateFrozen,
@@ -63,7 +64,8 @@ ELSEWHERE = (
     RateFrozen,  # of rate limits, see tests/outages
     RateLimitsTold,
     BreakerChanged,
-    *(CacheMissed, BoundExceeded, TokensCounted, LoopDetected),  # of runs that are not played here
+    # of runs that are not played here
+    *(CacheMissed, BoundExceeded, TokensCounted, LoopDetected, ModelSwitched),
     ModelCallBatched,  # of batches, see tests/batch
     *(PhaseEntered, StepStarted, StepFinished, ChildStarted, RunParked, RunWoken, AskFailed),
     *(ApprovalRequested, ApprovalGiven, RunLeft),  # tests/test_approvals, tests/worker

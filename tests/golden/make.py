@@ -11,6 +11,7 @@ import gzip
 import sys
 import tempfile
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ from outlast.models.script import (
     any_of,
     faulty,
     once,
+    refuse,
     say,
     text_of,
     turn_number,
@@ -187,7 +189,26 @@ def make(journal: Journal) -> None:
     told = ControlGiven(verb="pause", reason="first the bill", by="ann")
     journal.append(Commit(stream="run:paused", events=(told,), at=4))
     asked(journal)
+    switched(journal)
     begin(journal, "queued", agent(None), "Later.", tenant="acme", tags={"a": "ä"}, at=1, nonce="n")
+
+
+def reluctant(request: dict[str, Any], attempt: int) -> Turn | Fault:
+    """Look a word up; then one model is overloaded, and the next one refuses."""
+    if turn_number(request) == 1:
+        return lead(request, attempt)
+    if request["model"] == MODEL and attempt:
+        return Fault(kind="status", status=529, error_code="overloaded")
+    if request["model"] == "claude-sonnet-5-5":
+        return refuse("No, ", category="bio", recommended_model="claude-opus-5-5")
+    return say("It is ", "the third one.")
+
+
+def switched(journal: Journal) -> None:
+    """Play a run that goes through three models."""
+    others = ["claude-sonnet-5-5", "claude-opus-5-5"]
+    who = replace(agent(None), fallback_models=others)
+    run(World(reluctant), journal, who, QUESTION, run_id="switched")
 
 
 def asked(journal: Journal) -> None:

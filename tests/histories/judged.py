@@ -280,6 +280,7 @@ def smallest(plan: Plan, is_wrong: Callable[[Plan], bool], tries: int = 2_000) -
 
 
 PLAIN: Final[dict[str, Any]] = {
+    "fallbacks": (),
     "redacts": False,
     "parameters": {},
     "instructions": "",

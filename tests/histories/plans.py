@@ -11,6 +11,7 @@ from random import Random
 from typing import Any, Final, Literal, TypeAlias
 
 import msgspec
+from msgspec.structs import replace
 
 from outlast.models import faults
 from outlast.models.script import Fault, Script, Turn
@@ -61,6 +62,9 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     opening: tuple[Message, ...]
     sayings: tuple[Saying, ...]
     breaks: tuple[Break, ...]
+    fallbacks: tuple[str, ...] = ()
+    """The models that are asked instead; the first three faults of a turn do not befall them, and
+    they refuse nothing."""
 
 
 LAST: Final = Saying(('{"type":"text","text":"That is all."}',))
@@ -73,8 +77,12 @@ def script(plan: Plan) -> Script:
     def answer(request: dict[str, Any], attempt: int) -> Turn | Fault:
         at = said_before(request)
         saying = plan.sayings[at] if at < len(plan.sayings) else LAST
-        if 1 <= attempt <= len(saying.faults):
-            return saying.faults[attempt - 1]
+        is_other = request["model"] != plan.model
+        befallen = saying.faults[3 if is_other else 0 :]
+        if 1 <= attempt <= len(befallen):
+            return befallen[attempt - 1]
+        if is_other and saying.stop_reason == "refusal":
+            saying = LAST
         # A compaction says how many turns it stands for, so that its place is known afterwards.
         blocks = ",".join(saying.blocks).replace('"before":0', f'"before":{at}')
         return Turn(
@@ -97,7 +105,28 @@ def said_before(request: dict[str, Any]) -> int:
 
 def drawn(seed: int) -> Plan:
     """Return the plan that belongs to `seed`."""
-    return _Draw(seed).plan()
+    return _with_fallbacks(_Draw(seed).plan())
+
+
+def _with_fallbacks(plan: Plan) -> Plan:
+    """Return the plan, perhaps with other models, and then with a turn that needs them."""
+    # Drawn apart, so that everything else of a seed stays what it was.
+    random = Random(f"{plan.seed} fallbacks")  # noqa: S311  (no secret)
+    if random.random() > FALLS_BACK:
+        return plan
+    others = sorted(set(MODELS) - {plan.model})
+    sayings = list(plan.sayings)
+    if sayings and random.random() < 0.5:
+        at = random.randrange(len(sayings))
+        sayings[at] = replace(sayings[at], faults=(BUSY,) * 3 + sayings[at].faults[:1])
+    fallbacks = tuple(random.sample(others, random.choice((1, 1, 2))))
+    return replace(plan, fallbacks=fallbacks, sayings=tuple(sayings))
+
+
+FALLS_BACK: Final = 0.25
+"""In how many plans there are other models to ask."""
+
+BUSY: Final = Fault(kind="status", status=529)
 
 
 # ── what there is to draw from ──────────────────────────────────────────────────────────────────

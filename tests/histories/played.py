@@ -178,6 +178,7 @@ def agent_of(plan: Plan) -> outlast.Agent:
     return outlast.Agent(
         "historian",
         model=plan.model,
+        fallback_models=plan.fallbacks,
         instructions=plan.instructions,
         tools=[look, keep, send],
         max_tokens=plan.max_tokens,

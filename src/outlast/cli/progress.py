@@ -29,6 +29,7 @@ from outlast.events import (
     ModelCallInDoubt,
     ModelCallStarted,
     ModelCallSucceeded,
+    ModelSwitched,
     NoteAdded,
     PhaseEntered,
     RunFinished,
@@ -145,6 +146,8 @@ class Progress:
                     told = f"in doubt: {trouble(event)}"
                 cost = [("counted ", "quiet"), (words.money(event.cost_nano), "money")]
                 self._mark("?", "doubt", of + told, cost)
+            case ModelSwitched():
+                self._mark("⇄", "doubt", words.plain(self.reader.tell(record)), [])
             case CacheMissed():
                 self._mark("○", "doubt", words.plain(self.reader.tell(record)), [])
             case BoundExceeded():

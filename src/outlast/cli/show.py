@@ -17,7 +17,14 @@ from outlast.cli.screen import Screen, columns, screen
 from outlast.cli.stores import opened, row_of
 from outlast.cli.story import STATUS_TONES
 from outlast.cli.words import Part
-from outlast.events import NULL, ChildStarted, MessageReceived, ModelCallReconciled, RunStarted
+from outlast.events import (
+    NULL,
+    ChildStarted,
+    MessageReceived,
+    ModelCallReconciled,
+    ModelSwitched,
+    RunStarted,
+)
 from outlast.journal import Journal, Record, RunRow, run_stream
 from outlast.phases import ENDS, Phases
 
@@ -79,12 +86,19 @@ def _more(row: RunRow, records: Sequence[Record]) -> dict[str, Any]:
     return {
         "kind": started.kind,
         "model": started.spec.model,
+        "switches": [_switch(r.event) for r in records if isinstance(r.event, ModelSwitched)],
         "code": started.code,
         "tags": started.tags,
         "input": given if started.kind == "flow" else first,
         "phases": _phases(row, records),
         "in_doubt": _doubts(records),
     }
+
+
+def _switch(event: ModelSwitched) -> dict[str, Any]:
+    """Return which model was asked instead of which."""
+    names = ("ask_id", "before", "model", "why")
+    return {name: getattr(event, name) for name in names}
 
 
 def _doubts(records: Sequence[Record]) -> list[dict[str, Any]]:
@@ -202,6 +216,7 @@ def _facts(
         ("why", (words.line(row.why), "")),
         ("phase", (_phase(row, more["phases"]), "")),
         (more["kind"], (who, "")),
+        *(("instead", (_instead(shape), "doubt")) for shape in more["switches"]),
         ("code", (more["code"], "")),
         ("version", changes.told(row.version, more["changed"])),
         ("tenant", (words.line(row.tenant), "")),
@@ -215,6 +230,10 @@ def _facts(
         ("journal", (f"{words.count(len(records), 'event')} in {store}", "")),
         *(("in doubt", (_doubt(shape), "doubt")) for shape in more["in_doubt"]),
     ]
+
+
+def _instead(shape: dict[str, Any]) -> str:
+    return f"{shape['model']} instead of {shape['before']} ({shape['why']})"
 
 
 def _asked(more: dict[str, Any]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import msgspec
 from msgspec import Raw
 
 from outlast import budget
@@ -37,6 +38,7 @@ from outlast.events import (
     ModelCallReconciled,
     ModelCallStarted,
     ModelCallSucceeded,
+    ModelSwitched,
     NoteAdded,
     PhaseEntered,
     RateFrozen,
@@ -85,6 +87,7 @@ class Reader:
         asks: the open asks, by id, and how many replies each has.
         steps: what a flow waits for besides, by name: a step, a sleep or a child run.
         phase: the phase a flow is in.
+        instead: the model that the agent of an ask names, by ask, where another one was asked.
 
     """
 
@@ -101,6 +104,7 @@ class Reader:
     asks: dict[str, int] = field(default_factory=dict)
     steps: dict[str, StepStarted | ChildStarted] = field(default_factory=dict)
     phase: str = ""
+    instead: dict[str, str] = field(default_factory=dict)
 
     def take(self, record: Record) -> None:
         """Read a record; after `tell`, which looks at what was before it."""
@@ -150,6 +154,8 @@ class Reader:
                 self.asks[event.ask_id] = 0
             case AskAnswered() | AskFailed() as event:
                 self.asks.pop(event.ask_id, None)
+            case ModelSwitched() as event:
+                self.instead.setdefault(event.ask_id, event.before)
             case StepStarted() as event:
                 self.steps[event.name] = event
             case ChildStarted() as event if not event.call_id:
@@ -186,7 +192,7 @@ class Reader:
             case RunStarted() as event:
                 return _run_started(event)
             case AskStarted() as event:
-                return _ask_started(event)
+                return _ask_started(event, self.instead.get(event.continues, ""))
             case MessageReceived() as event:
                 return [(f"“{words.line(words.spoken(event.content), 400)}”", "")]
             case ModelCallStarted() as event:
@@ -201,6 +207,8 @@ class Reader:
                 return _model_reconciled(event)
             case TokensCounted() as event:
                 return _tokens_counted(event)
+            case ModelSwitched() as event:
+                return _model_switched(event)
             case ModelCallBatched() as event:
                 return [(f"sent with others as batch {words.line(event.batch_id, 80)}", "")]
             case PhaseEntered() as event:
@@ -369,12 +377,13 @@ def _run_started(event: RunStarted) -> list[Part]:
     ]
 
 
-def _ask_started(event: AskStarted) -> list[Part]:
+def _ask_started(event: AskStarted, declared: str) -> list[Part]:
     asked = words.line(event.ask_id, 80)
     if event.spec is not None:
         return [(asked, "strong"), (f" asks {event.spec.agent} on {event.spec.model}", "")]
     if event.continues:
-        return [(asked, "strong"), (f" goes on from {words.line(event.continues, 80)}", "")]
+        again = f", and asks {words.line(declared, 80)} again" if declared else ""
+        return [(asked, "strong"), (f" goes on from {words.line(event.continues, 80)}{again}", "")]
     return [(f"a question is opened: {asked}", "")]
 
 
@@ -387,8 +396,54 @@ def _model_succeeded(event: ModelCallSucceeded) -> list[Part]:
         parts.append((f" → {', '.join(tools)}", ""))
     elif event.stop_reason != "end_turn":
         parts.append((f" ({event.stop_reason})", "doubt"))
+    if left_out := _left_out(event.extra):
+        parts.append((f"  {left_out}", "doubt"))
     took = words.duration(event.latency_ms * 1_000_000)
     return [*parts, (f"  {words.count(event.tokens, 'token')}, {took}", "quiet")]
+
+
+class _Transformation(msgspec.Struct):
+    type: str = ""
+    reason: str = ""
+
+
+class _Transformed(msgspec.Struct):
+    input_transformations: list[_Transformation] | None = None
+
+
+def _left_out(extra: Raw) -> str:
+    """Return what the API left out of the prompt, such as another model's thinking."""
+    if b'"input_transformations"' not in bytes(extra):
+        return ""
+    try:
+        made = msgspec.json.decode(extra, type=_Transformed).input_transformations or []
+    except msgspec.DecodeError:
+        return ""
+    dropped = [one.reason for one in made if one.type == "thinking_dropped"]
+    if not dropped:
+        return ""
+    why = ", ".join(words.line(reason, 60) for reason in dict.fromkeys(dropped) if reason)
+    what = words.count(len(dropped), "block")
+    return f"without {what} of earlier thinking" + (f" ({why})" if why else "")
+
+
+_SWITCHED = {
+    "overloaded": "was overloaded",
+    "refusal": "refused to answer",
+    "breaker": "keeps failing",
+}
+
+
+def _model_switched(event: ModelSwitched) -> list[Part]:
+    told = _SWITCHED.get(event.why, event.why)
+    times = f" {words.count(event.times, 'time')}" if event.times else ""
+    category = f" ({words.line(event.category, 40)})" if event.category else ""
+    recommended = " and recommended it" if event.recommended else ""
+    return [
+        (f"asked {words.line(event.model, 80)}", "strong"),
+        (f" instead of {words.line(event.before, 80)}, which {told}", "doubt"),
+        (f"{times}{category}{recommended}", "doubt"),
+    ]
 
 
 def _model_failed(event: ModelCallFailed) -> list[Part]:
