@@ -27,6 +27,9 @@ that follows from it share one commit.
 | a reply that was cut off at `max_tokens` | its tools never run; Claude is asked for the rest |
 | a reply that stopped for any other reason | the run fails, naming the reason |
 | a document that only the API can count | have it counted |
+| a prompt that may be near the end of the context window | have it counted |
+| a prompt that is, and can be condensed | the API is asked for a summary of it; see `context` |
+| a prompt that leaves no room for a reply | the run fails, saying how long it is |
 | calls that repeat with nothing new coming back | Claude is told; then the run is stopped |
 | otherwise | ask the model, if the budget has a turn left |
 """
@@ -35,13 +38,13 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from hashlib import sha256
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import msgspec
 from msgspec import Raw
 from msgspec.structs import replace
 
-from outlast import budget, loops
+from outlast import budget, context, loops
 from outlast.actions import (
     NS,
     REST,
@@ -63,6 +66,7 @@ from outlast.budget import Limits
 from outlast.caching import LIFE_NS
 from outlast.conversation import (
     CUT,
+    EXCEEDED,
     GOES_ON,
     Conversation,
     Exceeded,
@@ -71,10 +75,13 @@ from outlast.conversation import (
     Pending,
     blocks,
     breakpoints,
+    counted_head,
     flaw,
     next_call_id,
+    manages_context,
     request_hash,
     request_head,
+    terms,
     tool_call_id,
     words,
 )
@@ -88,6 +95,7 @@ from outlast.events import (
     BudgetRefused,
     CacheMissed,
     ChildStarted,
+    CompactionRequested,
     Effect,
     FailureKind,
     FeedbackGiven,
@@ -102,7 +110,7 @@ from outlast.events import (
     ToolCallStarted,
     ToolFailureKind,
 )
-from outlast.prices import FRAMING_TOKENS, Terms, rates, terms_of, version, worst_case, worst_tokens
+from outlast.prices import FRAMING_TOKENS, Terms, rates, version, worst_case, worst_tokens
 from outlast.redaction import redacted
 from outlast.state import RunState
 from outlast.tools import InvalidArguments, Tool
@@ -371,7 +379,7 @@ def _count_step(ask: Conversation, world: World) -> Step:
         ask_id=ask.ask_id,
         call_id=f"{ask.ask_id}.c{ask.counts + 1}",
         model=ask.spec.model,
-        head=request_head(ask),
+        head=counted_head(ask),
         messages=ask.messages,
         attached=ask.attached,
     )
@@ -394,7 +402,10 @@ def _call_step(  # noqa: PLR0913, PLR0917  (everything a call depends on)
         return _unsendable(wrong)
     if agent.stops_loops and (step := _loop_step(ask)) is not None:
         return step
-    room = _room(state, agent, ask, world, shared)
+    fits = _fitting(state, agent, ask, world)
+    if isinstance(fits, Step):
+        return fits
+    room = _room(state, agent, ask, world, shared, fits)
     if not isinstance(room, int):
         return _short(ask, *room, now, world)
     max_tokens, bound = room, _input_bound(state, ask, world)
@@ -421,7 +432,7 @@ def is_batch(state: RunState) -> bool:
 
 
 def _terms(ask: Conversation, *, batch: bool = False) -> Terms:
-    return terms_of(ask.spec.parameters, cache=ask.spec.cache, batch=batch)
+    return terms(ask, batch=batch)
 
 
 def _call(agent: Agent, ask: Conversation, intent: ModelCallStarted) -> CallModel:
@@ -471,15 +482,74 @@ def _loop_step(ask: Conversation) -> Step | None:
     return Step((seen, FeedbackGiven(ask_id=ask.ask_id, why="loop", content=Raw(content))))
 
 
-def _room(
-    state: RunState, agent: Agent, ask: Conversation, world: World, shared: Limits | None
+def _fitting(state: RunState, agent: Agent, ask: Conversation, world: World) -> int | Step:
+    """Return how many output tokens the context window leaves, or what is done before a call."""
+    most = ask.spec.max_tokens
+    if ask.uncountable:
+        return most
+    window = context.window(ask.spec.model, ask.shown)
+    tokens = ask.input_bound + FRAMING_TOKENS
+    bound = tokens if ask.measured else _input_bound(state, ask, world)
+    if context.roomy(bound, most, window):
+        return most
+    if not ask.measured:
+        return _count_step(ask, world)
+    if not ask.compacts and not _cannot_compact(ask, tokens, window):
+        return _compaction(ask, tokens, window)
+    left = min(most, window - tokens)
+    return left if left >= min(agent.least_tokens, most) else failed(_full(ask, tokens, window))
+
+
+def _compaction(ask: Conversation, tokens: int, window: int) -> Step:
+    why: Literal["near_limit", "window_exceeded"] = "near_limit"
+    if ask.stop_reason == EXCEEDED:
+        why = "window_exceeded"
+    trigger = context.trigger(window)
+    asked = CompactionRequested(
+        ask_id=ask.ask_id, tokens=tokens, window=window, trigger=trigger, why=why
+    )
+    return Step((asked,))
+
+
+def _cannot_compact(ask: Conversation, tokens: int, window: int) -> str:
+    """Return why the API would not condense a prompt, or why that is not asked; empty if it is."""
+    if manages_context(ask):
+        return "what its context_management says is all that is done about it"
+    if not context.compacts(ask.spec.model):
+        return f"{ask.spec.model} is not known to condense conversations"
+    if len(ask.messages) == 1:
+        return "nothing was said yet that could be condensed"
+    if tokens < context.trigger(window):
+        return f"the API condenses no prompt of fewer than {context.trigger(window):,} tokens"
+    if ask.fruitless >= context.FRUITLESS:
+        return f"the API failed {ask.fruitless} times to condense it"
+    return ""
+
+
+def _full(ask: Conversation, tokens: int, window: int) -> str:
+    """Return why a run ends whose conversation has no room for a reply."""
+    why = _cannot_compact(ask, tokens, window) or "it was to be condensed, and was not"
+    return (
+        f"the conversation no longer fits into the context window of {ask.spec.model}: its prompt "
+        f"may have {tokens:,} tokens, the window has {window:,}, and {why}; start a run with less "
+        "to read, with tools that return less, or with a model that has a larger window"
+    )
+
+
+def _room(  # noqa: PLR0913, PLR0917  (everything a call depends on)
+    state: RunState,
+    agent: Agent,
+    ask: Conversation,
+    world: World,
+    shared: Limits | None,
+    most: int,
 ) -> int | tuple[str, budget.Shortage]:
     """Return how many output tokens the next call may have, or in what scope there is no room."""
     call = budget.Next(
         model=ask.spec.model,
         input_bound=_input_bound(state, ask, world),
-        most=ask.spec.max_tokens,
-        least=min(agent.least_tokens, ask.spec.max_tokens),
+        most=most,
+        least=min(agent.least_tokens, most),
         terms=_terms(ask, batch=is_batch(state)),
     )
     # The asks of a flow pay from the flow's budget, and each from its own agent's.
@@ -524,13 +594,15 @@ def _short(ask: Conversation, scope: str, short: budget.Shortage, now: int, worl
         needed=short.needed,
         left=short.left,
         window=short.window,
+        compacts=bool(ask.compacts) and short.unit in ("nano", "tokens"),
     )
-    why = _stopped(scope, short, world)
+    why = _stopped(scope, short, world, "twice the prompt to condense it" * refusal.compacts)
     return Step((refusal, RunFinished(status="stopped", why=why)))
 
 
-def _stopped(scope: str, short: budget.Shortage, world: World) -> str:
+def _stopped(scope: str, short: budget.Shortage, world: World, of_it: str = "") -> str:
     needed, left = budget.amount(short.unit, short.needed), budget.amount(short.unit, short.left)
+    needed += f" ({of_it})" if of_it else ""
     kind, span = scope.partition(":")[0], _span(short.window)
     what = f"stopped: {kind} budget{span[0]}, needs {needed}, {left} left; "
     name = {"nano": "usd"}.get(short.unit, short.unit)
@@ -627,6 +699,8 @@ def failed(why: str) -> Step:
 def _reply_step(ask: Conversation) -> Step:
     if ask.stop_reason in CUT:
         return _cut_step(ask)
+    if ask.stop_reason == EXCEEDED:
+        return _exceeded_window(ask)
     if ask.stop_reason not in ("end_turn", "stop_sequence"):
         return failed(_no_answer(ask))
     said = blocks(_content(ask))
@@ -642,6 +716,13 @@ def _reply_step(ask: Conversation) -> Step:
         return failed(f"Claude ended its turn ({ask.stop_reason}) without a word")
     answer = AskAnswered(ask_id=ask.ask_id, answer=Raw(msgspec.json.encode(text)))
     return Step((answer,))
+
+
+def _exceeded_window(ask: Conversation) -> Step:
+    """Have what was said condensed before Claude is asked again; the reply that was cut is void."""
+    window = context.window(ask.spec.model, ask.shown)
+    why = _cannot_compact(ask, ask.input_bound, window)
+    return failed(f"{_no_answer(ask)}; {why}") if why else _compaction(ask, ask.input_bound, window)
 
 
 def _cut_step(ask: Conversation) -> Step:
@@ -687,10 +768,10 @@ def _no_answer(ask: Conversation) -> str:
     """Return why a reply is not an answer, naming its stop reason."""
     if ask.stop_reason == "refusal":
         return f"Claude refused to answer{_refusal(ask.stop_details)}"
-    if ask.stop_reason == "model_context_window_exceeded":
+    if ask.stop_reason == EXCEEDED:
         return (
             f"the conversation no longer fits into the context window of {ask.spec.model} "
-            "(stop_reason 'model_context_window_exceeded'), and the reply was cut off; "
+            f"(stop_reason {EXCEEDED!r}), and the reply was cut off; "
             "start a new run with less"
         )
     return f"Claude stopped with stop_reason {ask.stop_reason!r}, which is not an answer"

@@ -364,6 +364,8 @@ class BudgetRefused(
     left: int
     window: str = ""
     """Of the budget, such as `day:2026-11-22`, where the scope may have several."""
+    compacts: bool = False
+    """The call was to condense the conversation, for which its prompt is held twice."""
 
 
 class BudgetSet(Event, frozen=True, kw_only=True, omit_defaults=True, gc=False, tag="budget_set"):
@@ -824,6 +826,32 @@ class ModelCallReconciled(
 # ── calls of tools ──────────────────────────────────────────────────────────────────────────────
 
 
+class CompactionRequested(
+    Event,
+    frozen=True,
+    kw_only=True,
+    omit_defaults=True,
+    gc=False,
+    tag="compaction_requested",
+):
+    """The conversation is near the end of the context window: the API is to condense it.
+
+    Every request asks for it until a reply comes; that one is the summary of what was said before.
+    """
+
+    kept: ClassVar[tuple[str, ...]] = ("tokens", "window", "trigger")
+
+    ask_id: str
+    tokens: int
+    """Of the prompt, at most."""
+    window: int
+    """What the model can take of a prompt and its reply together, in tokens."""
+    trigger: int
+    """From how many tokens on the API condenses it; a shorter prompt it answers as ever."""
+    why: Literal["near_limit", "window_exceeded"] = "near_limit"
+    """Whether there is little room left, or a reply was cut off at the end of the window."""
+
+
 class ToolCallStarted(
     Event,
     frozen=True,
@@ -956,6 +984,7 @@ AnyEvent: TypeAlias = (
     | CacheMissed
     | BoundExceeded
     | TokensCounted
+    | CompactionRequested
     | ToolCallStarted
     | ToolCallSucceeded
     | ToolCallFailed
