@@ -941,7 +941,17 @@ def _tool_call(  # noqa: PLR0913, PLR0917  (what a call is made of)
         attempt=attempt,
         place=_place(state, ask, pending),
         child="" if world is None else child_id(world.run_id, named),
+        most_tokens=_share(ask),
     )
+
+
+def _share(ask: Conversation) -> int:
+    """Return how much of the context window each result of the last reply may take."""
+    if ask.uncountable:
+        return 0
+    window = context.window(ask.spec.model, ask.shown)
+    bound = ask.input_bound + FRAMING_TOKENS
+    return context.share(bound, ask.spec.max_tokens, window, len(ask.pending))
 
 
 def _request(

@@ -30,6 +30,7 @@ from outlast.events import (
     BudgetSet,
     CacheMissed,
     ChildStarted,
+    CompactionRequested,
     ControlGiven,
     LoopDetected,
     ModelCallBatched,
@@ -63,6 +64,7 @@ ELSEWHERE = (
     RateLimitsTold,
     *(CacheMissed, BoundExceeded, TokensCounted, LoopDetected),  # of runs that are not played here
     ModelCallBatched,  # of batches, see tests/batch
+    CompactionRequested,  # of long conversations, see tests/context
     *(PhaseEntered, StepStarted, StepFinished, ChildStarted, RunParked, RunWoken, AskFailed),
     *(ApprovalRequested, ApprovalGiven, RunLeft),  # tests/test_approvals, tests/worker
 )
