@@ -22,8 +22,14 @@ from typing import Final
 
 from outlast.prices import context_window, undated
 
-HEADROOM: Final = 10
-"""One part in so many of the window is kept free: for a summary, and for what comes next."""
+HEADROOM: Final = 5
+"""One part in so many of the window is kept free: for a summary, and for what comes next.
+
+It is about what the API leaves by itself: 150,000 tokens of 200,000.
+"""
+
+SPARE: Final = 20
+"""One part in so many stays free of results, for the API to condense what there is with them."""
 
 LEAST_TRIGGER: Final = 50_000
 """A prompt of fewer tokens is not condensed: the API takes no smaller trigger."""
@@ -96,7 +102,7 @@ def edit(trigger: int) -> bytes:
 def share(tokens: int, most: int, window: int, results: int) -> int:
     """Return how many tokens each of so many results may have, for the next prompt to fit.
 
-    Half of the headroom stays free, in which the API can condense what there is then.
+    What a result has is known by its bytes only, so this is less than what may really be free.
     """
-    free = window - tokens - most - window // (2 * HEADROOM)
+    free = window - tokens - most - window // SPARE
     return max(LEAST_RESULT, free // max(1, results))

@@ -515,9 +515,7 @@ def _to_be_condensed(
     conversation: Conversation, event: CompactionRequested, _: Record
 ) -> Conversation:
     if conversation.stop_reason == EXCEEDED:
-        conversation = replace(
-            conversation, stop_reason=conversation.stopped_before, replied=False
-        )
+        conversation = replace(conversation, stop_reason=conversation.stopped_before, replied=False)
     return replace(conversation, compacts=event.trigger)
 
 

@@ -640,7 +640,9 @@ def _failure_step(
     if failure.kind in HELD_UP:
         return Step(actions=(_held_up(state, failure, world),))
     if failure.kind not in RETRYABLE:
-        return failed(f"Claude did not take the request ({failure.kind}): {failure.message}")
+        # Nothing condenses what the API cannot even read.
+        less = "; start a run with less to read" if failure.kind == "too_large" else ""
+        return failed(f"Claude did not take the request ({failure.kind}): {failure.message}{less}")
     if ask.failures >= ATTEMPTS:
         return failed(
             f"{ask.failures} attempts came to nothing, the last one ({failure.kind}): "
@@ -696,7 +698,7 @@ def failed(why: str) -> Step:
     return Step((RunFinished(status="failed", why=why),))
 
 
-def _reply_step(ask: Conversation) -> Step:
+def _reply_step(ask: Conversation) -> Step:  # noqa: PLR0911  (the reasons to stop)
     if ask.stop_reason in CUT:
         return _cut_step(ask)
     if ask.stop_reason == EXCEEDED:
