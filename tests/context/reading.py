@@ -79,3 +79,7 @@ def reader(size: int, **more: Any) -> outlast.Agent:
 
     given = {"model": "claude-opus-4-6", "max_tokens": 4_000, "budget": outlast.Budget(turns=400)}
     return outlast.Agent("reader", tools=[read], **(given | more))
+
+
+book = condensing(reads(14))
+"""The Claude of the simulator."""

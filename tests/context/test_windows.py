@@ -3,6 +3,7 @@
 Judged by the requests that reached Claude, as the API counts them, and by the bill.
 """
 
+import itertools
 from typing import Any
 
 import msgspec
@@ -83,7 +84,7 @@ def test_a_long_run_is_condensed_again_and_again() -> None:
 def test_what_was_sent_is_never_changed() -> None:
     """Between two summaries every request begins with the one before it, byte for byte."""
     played = Played(condensing(reads(16)), reader(60_000))
-    for before, after in zip(played.requests, played.requests[1:], strict=False):
+    for before, after in itertools.pairwise(played.requests):
         earlier, later = ([_plain(m) for m in r["messages"]] for r in (before, after))
         if asked(before):
             assert len(later) == 1, "the summary stands for everything"
@@ -219,7 +220,7 @@ def test_what_is_long_by_its_instructions_is_gone_on_with() -> None:
     assert played.run.answer == "I have read 4 pages."
     check(played)
     kinds = [bool(asked(request)) for request in played.requests]
-    assert (True, True) not in zip(kinds, kinds[1:], strict=False)
+    assert (True, True) not in itertools.pairwise(kinds)
 
 
 # ── a reply that runs into the end ───────────────────────────────────────────────────────────────
@@ -298,7 +299,9 @@ def test_a_tool_use_beside_a_summary_is_run() -> None:
         assert isinstance(turn, Turn)
         if not asked(request):
             return turn
-        read = sum(block["type"] == "tool_use" for m in request["messages"] for block in m["content"])
+        read = sum(
+            block["type"] == "tool_use" for m in request["messages"] for block in m["content"]
+        )
         return say(compaction(f"{read} pages were read."), tool_use("read", {"page": read + 1}))
 
     played = Played(hasty, reader(90_000))

@@ -269,7 +269,7 @@ def _check_compaction(edit: dict[str, Any], place: str) -> None:
     )
     if trigger is None:
         return
-    value = trigger.get("value") if isinstance(trigger, dict) else None
+    value: Any = trigger.get("value") if isinstance(trigger, dict) else None
     _need(
         isinstance(trigger, dict) and trigger.get("type") == "input_tokens" and _is_count(value),
         f"{place}.trigger: Input should have type 'input_tokens' and a value",
