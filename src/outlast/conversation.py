@@ -342,15 +342,12 @@ def _request_hash(digest: bytes, max_tokens: int, further: bytes) -> str:
 
 def request_head(conversation: Conversation) -> bytes:
     """Return the members of the next request that stand before `max_tokens` and `messages`."""
-    head = counted_head(conversation)
-    return b"%b,%b" % (head, context.edit(conversation.compacts)) if conversation.compacts else head
-
-
-def counted_head(conversation: Conversation) -> bytes:
-    """Return the same as the API is to count it: as it is, and not as it would be condensed."""
-    if not conversation.container:
-        return conversation.head
-    return b'%b,"container":%b' % (conversation.head, conversation.container)
+    head = conversation.head
+    if conversation.container:
+        head = b'%b,"container":%b' % (head, conversation.container)
+    if conversation.compacts:
+        head = b"%b,%b" % (head, context.edit(conversation.compacts))
+    return head
 
 
 def next_call_id(conversation: Conversation) -> str:

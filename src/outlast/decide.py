@@ -75,7 +75,6 @@ from outlast.conversation import (
     Pending,
     blocks,
     breakpoints,
-    counted_head,
     flaw,
     next_call_id,
     manages_context,
@@ -379,7 +378,7 @@ def _count_step(ask: Conversation, world: World) -> Step:
         ask_id=ask.ask_id,
         call_id=f"{ask.ask_id}.c{ask.counts + 1}",
         model=ask.spec.model,
-        head=counted_head(ask),
+        head=request_head(ask),
         messages=ask.messages,
         attached=ask.attached,
     )

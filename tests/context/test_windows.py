@@ -8,10 +8,12 @@ from typing import Any
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 from reading import QUESTION, asked, condensing, length, page, reader, reads
 
 import outlast
 from outlast import context
+from outlast.conversation import evolve, opened, request_hash, request_head
 from outlast.events import (
     BoundExceeded,
     BudgetRefused,
@@ -20,6 +22,7 @@ from outlast.events import (
     TokensCounted,
     ToolCallSucceeded,
 )
+from outlast.journal import Record
 from outlast.models import catalogue
 from outlast.models.script import Script, Turn, compaction, say, tool_use
 from outlast.models.scripted import ScriptedModel
@@ -230,7 +233,7 @@ def test_what_is_long_by_its_instructions_is_gone_on_with() -> None:
 def narrow(monkeypatch: pytest.MonkeyPatch) -> int:
     """Return the window of a model that has less than anybody was told."""
     model = catalogue.MODELS["claude-opus-5-5"]
-    less = msgspec.structs.replace(model, context=110_000)
+    less = replace(model, context=110_000)
     monkeypatch.setattr(catalogue, "MODELS", {**catalogue.MODELS, "claude-opus-5-5": less})
     return 110_000
 
@@ -308,3 +311,18 @@ def test_a_tool_use_beside_a_summary_is_run() -> None:
     assert played.run.status == "completed", played.run.why
     assert played.of(CompactionRequested)
     check(played)
+
+
+# ── the request ──────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_hash_is_of_what_is_sent() -> None:
+    """That a summary is asked for is part of the request, and so of its hash; see `edit`."""
+    plain = opened("ask-1", reader(1).spec())
+    near = CompactionRequested(ask_id="ask-1", tokens=9, window=9, trigger=50_000)
+    condensed = evolve(plain, Record("run:r", 1, 0, 0, 0, near))
+    assert request_head(condensed) == request_head(plain) + b"," + context.edit(50_000)
+    assert request_hash(condensed, 10) != request_hash(plain, 10)
+    assert condensed.digest == plain.digest
+    others = [evolve(plain, Record("run:r", 1, 0, 0, 0, replace(near, trigger=60_000))), condensed]
+    assert len({request_hash(each, 10) for each in others}) == 2
