@@ -197,10 +197,10 @@ MIB = 1 << 20
 
 
 def test_a_result_of_50_mb(tmp_path: Path) -> None:
-    """Of 50 MB Claude gets the beginning and is told so; the whole is in the store, once."""
+    """Of 50 MB Claude gets both ends and is told so; the whole is in the store, once."""
     whole = "0123456789abcdef" * (50 * MIB // 16)
 
-    @outlast.tool(effect="read", max_result_bytes=1000)
+    @outlast.tool(effect="read", max_result_tokens=1000)
     def look() -> str:
         return whole
 
@@ -212,9 +212,9 @@ def test_a_result_of_50_mb(tmp_path: Path) -> None:
         assert first.blob == second.blob
         assert app.journal.blob(first.blob) == whole.encode()
     for result in results(model):
-        assert result["content"] == whole[:1000] + (
-            f"\n[truncated: these are the first 1000 of {50 * MIB} bytes; ask for less at a time]"
-        )
+        missing = f"{50 * MIB - 1000} of {50 * MIB} bytes are missing here"
+        told = f"\n[truncated: {missing}; ask for less at a time]\n"
+        assert result["content"] == whole[:750] + told + whole[-250:]
     assert path.stat().st_size < 60 * MIB, "the same bytes twice are stored once"
 
 

@@ -24,7 +24,7 @@ from outlast.events import (
 )
 from outlast.models.script import tool_use
 from outlast.models.scripted import ScriptedModel
-from outlast.tools import MAX_RESULT_BYTES
+from outlast.tools import MAX_RESULT_BYTES, MAX_RESULT_TOKENS
 from stubs import MODEL, agent, asking, results
 
 TEXT = "what only people may read"
@@ -149,7 +149,10 @@ def test_an_error_of_any_length_is_bounded() -> None:
     """Neither Claude nor the journal is given megabytes of an error."""
     played = Played(sync_and_async(throwing(outlast.ToolError("é" * 1_000_000)))[0])
     assert played.result["content"].startswith("ééé")
-    assert played.result["content"].endswith(f"first {MAX_RESULT_BYTES} of 2000000 bytes]")
+    content = played.result["content"]
+    assert len(content.encode()) < MAX_RESULT_TOKENS + 100
+    missing = 2_000_000 - MAX_RESULT_TOKENS
+    assert f"[truncated: {missing} of 2000000 bytes are missing here; ask for less" in content
     (failed,) = played.of(ToolCallFailed)
     assert len(failed.error.encode()) < MAX_RESULT_BYTES + 200
 
@@ -359,24 +362,34 @@ def test_a_function_that_hands_out_a_coroutine_is_awaited() -> None:
 @pytest.mark.parametrize(
     ("value", "limit", "kept"),
     [
-        ("abcdef", 6, "abcdef"),
-        ("abcdef", 5, "abcde"),
-        ("aéé", 4, "aé"),
-        ("🦊🦊", 7, "🦊"),
-        ([1, 2], 5, "[1,2]"),
-        ([1, 2], 4, "[1,2"),
+        ("abcdef", 6, ["abcdef"]),
+        ("abcdef", 5, ["abcd", 1, "f"]),
+        ("abcdefghijkl", 8, ["abcdef", 4, "kl"]),
+        ("aéé", 4, ["aé", 2]),
+        ("éééé", 7, ["ééé", 2]),
+        ("🦊🦊", 7, ["🦊", 4]),
+        ("🦊🦊", 1, [8]),
+        ("aﷺb", 16, ["a", 3, "b"]),  # 3 bytes, which may be 33 tokens
+        ([1, 2], 5, ["[1,2]"]),
+        ([1, 2], 4, ["[1,", 1, "]"]),
     ],
 )
-def test_a_long_result_is_cut_where_a_character_ends(value: Any, limit: int, kept: str) -> None:
-    """Claude gets what the tool allows, in whole characters, and is told that it was cut."""
+def test_a_long_result_is_cut_where_a_character_ends(
+    value: Any, limit: int, kept: list[Any]
+) -> None:
+    """Claude gets both ends, in whole characters, as long as the tool allows, and what is missing.
+
+    A number stands for how many bytes are missing.
+    """
     whole = value if isinstance(value, str) else "[1,2]"
-    played = Played(outlast.tool(name="work", max_result_bytes=limit)(lambda: value))
+    played = Played(outlast.tool(name="work", max_result_tokens=limit)(lambda: value))
     size = len(whole.encode())
-    note = f"\n[truncated: these are the first {limit} of {size} bytes; ask for less at a time]"
-    assert played.result["content"] == (kept if kept == whole else kept + note)
+    note = f"[truncated: {{}} of {size} bytes are missing here; ask for less at a time]"
+    told = [note.format(part) if isinstance(part, int) else part for part in kept]
+    assert played.result["content"] == "\n".join(told)
     (succeeded,) = played.of(ToolCallSucceeded)
-    assert bool(succeeded.blob) == (kept != whole)
-    assert played.blobs[succeeded.blob] == (None if kept == whole else whole.encode())
+    assert bool(succeeded.blob) == (kept != [whole])
+    assert played.blobs[succeeded.blob] == (None if kept == [whole] else whole.encode())
 
 
 def test_what_a_tool_prints_goes_nowhere_else(capfd: pytest.CaptureFixture[str]) -> None:

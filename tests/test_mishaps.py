@@ -115,7 +115,7 @@ def test_a_result_that_cannot_be_stored_costs_no_sibling() -> None:
             full.set()
             raise StoreFull("no space is left")
 
-    @outlast.tool(effect="once", max_result_bytes=10)
+    @outlast.tool(effect="once", max_result_tokens=10)
     def long() -> str:
         """Return much."""
         return "x" * 100

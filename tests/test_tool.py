@@ -300,7 +300,7 @@ def positional(word: str, /): ...
         (plain, {"timeout_s": 0}, "timeout_s is 0, but must be above 0, or None"),
         (plain, {"timeout_s": -1.5}, "timeout_s is -1.5"),
         (plain, {"timeout_s": float("nan")}, "timeout_s is nan"),
-        (plain, {"max_result_bytes": 0}, "max_result_bytes is 0, but must be at least 1"),
+        (plain, {"max_result_tokens": 0}, "max_result_tokens is 0, but must be at least 1"),
     ],
 )
 def test_what_cannot_work_is_refused_when_declared(function, options, said: str) -> None:

@@ -97,6 +97,8 @@ class CallTool(msgspec.Struct, frozen=True, kw_only=True):
     """What tells the call from every other one in the world: run, ask, turn and tool use."""
     child: str = ""
     """The id of the run that this call is; empty where it is a function."""
+    most_tokens: int = 0
+    """How much of its result there is room for in the next prompt; 0 where that is not known."""
 
     @property
     def idempotency_key(self) -> str:

@@ -34,8 +34,8 @@ from outlast.events import (
 from outlast.flows import hint, validated
 from outlast.logs import Place, placed
 from outlast.redaction import Redact, redacted, same, within
-from outlast.results import Unshowable, json_text, shown
-from outlast.tools import MAX_RESULT_BYTES, Tool, ToolContext
+from outlast.results import Unshowable, cut, json_text, shown
+from outlast.tools import MAX_RESULT_BYTES, MAX_RESULT_TOKENS, Tool, ToolContext
 from outlast.workshop import Shop, named
 
 
@@ -177,7 +177,7 @@ def failed_call(
     if isinstance(error, ToolError):
         # Claude's API refuses an error without a word, and with it the whole conversation.
         said = redacted(words(error), redact)
-        said = said if said.strip() else told
+        said = cut(said, _limit(call, MAX_RESULT_TOKENS)) if said.strip() else told
         return _failed(call, "refused", said, error, latency_ms, redact)
     return _failed(call, "raised", told, error, latency_ms, redact)
 
@@ -287,7 +287,8 @@ def succeeded_call(  # noqa: PLR0913  (all but three are keywords)
     """Return the outcome of a function that returned `value`; one too long goes to a blob."""
     begin = f"{call.tool} was called and returned, but its result ({type(value).__name__})"
     try:
-        result = shown(value, limit=declared.max_result_bytes, put=put_blob, redact=redact)
+        limit = _limit(call, declared.max_result_tokens)
+        result = shown(value, limit=limit, put=put_blob, redact=redact)
     except StoreError:
         raise  # it says nothing about the result, which is in doubt until the store is mended
     except Unshowable as error:
@@ -297,6 +298,11 @@ def succeeded_call(  # noqa: PLR0913  (all but three are keywords)
         told = f"{begin} cannot be written as JSON, so it is not known what it said."
         return _failed(call, "bad_result", told, error, latency_ms, redact)
     return _succeeded(call, result.content, result.blob, latency_ms)
+
+
+def _limit(call: CallTool, declared: int) -> int:
+    """Return how many tokens of a result Claude gets: what is declared, where there is room."""
+    return min(declared, call.most_tokens) if call.most_tokens else declared
 
 
 def _succeeded(call: CallTool, content: Raw, blob: str, latency_ms: int) -> ToolCallSucceeded:

@@ -20,7 +20,7 @@ import msgspec
 from msgspec import Raw
 from msgspec.structs import replace
 
-from outlast import caching, loops, media
+from outlast import caching, context, loops, media
 from outlast.errors import JournalDamaged
 from outlast.events import (
     HELD_UP,
@@ -30,6 +30,7 @@ from outlast.events import (
     AskStarted,
     BoundExceeded,
     CacheMissed,
+    CompactionRequested,
     Effect,
     Event,
     FailureKind,
@@ -54,7 +55,15 @@ from outlast.events import (
 from outlast.history import misfit
 from outlast.journal import Record
 from outlast.loops import Asked, Made, distinct, remembered
-from outlast.prices import FRAMING_TOKENS, bound_within, input_bound, search_fees, terms_of, usage
+from outlast.prices import (
+    FRAMING_TOKENS,
+    Terms,
+    bound_within,
+    input_bound,
+    search_fees,
+    terms_of,
+    usage,
+)
 
 _WHOLE: Final = slice(None)
 
@@ -281,7 +290,20 @@ class Conversation(msgspec.Struct, frozen=True):
     uncounted: bool = False
     """There is a document in it whose tokens only the API can count."""
     counts: int = 0
-    """How often that was done; the number names the next one."""
+    """How often the API counted; the number names the next one."""
+    measured: bool = False
+    """The bound is of the API's counts alone, or nobody knows better: nothing was said since."""
+    uncountable: bool = False
+    """There is a document in it that nobody could count, so the bound is the window itself."""
+    compacts: int = 0
+    """From how many tokens on the next request is to be condensed; 0 where that is not asked."""
+    fruitless: int = 0
+    """How often in a row that was asked, and came to nothing."""
+    shown: int = 0
+    """The tokens at which a reply was cut off at the end of the context window; 0 where none was.
+    """
+    stopped_before: str | None = None
+    """Why the reply stopped that is the last message, where one after it was cut off there."""
     misfit: str = ""
     """Why the API would take no request any more, and since which event."""
     version: str = ""
@@ -323,28 +345,52 @@ def opened(ask_id: str, spec: Spec) -> Conversation:
 def request_hash(conversation: Conversation, max_tokens: int) -> str:
     """Return the hash of the next request: hex SHA-256, rolled over the messages.
 
-    It is `sha256(digest ‖ max_tokens ‖ container)`, where `digest` begins as the hash of the frozen
-    head without its breakpoint and becomes `sha256(digest ‖ message)` with every message.
+    It is `sha256(digest ‖ max_tokens ‖ container ‖ edit)`, where `digest` begins as the hash of the
+    frozen head without its breakpoint and becomes `sha256(digest ‖ message)` with every message.
     """
-    return _request_hash(conversation.digest, max_tokens, conversation.container)
+    further = conversation.container
+    if conversation.compacts:
+        further += context.edit(conversation.compacts)
+    return _request_hash(conversation.digest, max_tokens, further)
 
 
 @lru_cache(maxsize=16)
-def _request_hash(digest: bytes, max_tokens: int, container: bytes) -> str:
+def _request_hash(digest: bytes, max_tokens: int, further: bytes) -> str:
     # Whoever decides on a call folds its intent next, and there the hash is checked.
-    return sha256(b"%b%d%b" % (digest, max_tokens, container)).hexdigest()
+    return sha256(b"%b%d%b" % (digest, max_tokens, further)).hexdigest()
 
 
 def request_head(conversation: Conversation) -> bytes:
     """Return the members of the next request that stand before `max_tokens` and `messages`."""
-    if not conversation.container:
-        return conversation.head
-    return b'%b,"container":%b' % (conversation.head, conversation.container)
+    head = conversation.head
+    if conversation.container:
+        head = b'%b,"container":%b' % (head, conversation.container)
+    if conversation.compacts:
+        head = b"%b,%b" % (head, context.edit(conversation.compacts))
+    return head
 
 
 def next_call_id(conversation: Conversation) -> str:
     """Return what the next call of the model is."""
     return f"{conversation.ask_id}.m{conversation.calls + 1}"
+
+
+def terms(conversation: Conversation, *, batch: bool = False) -> Terms:
+    """Return what the next request of a conversation says of its price."""
+    spec = conversation.spec
+    asked = terms_of(spec.parameters, cache=spec.cache, batch=batch)
+    return replace(asked, passes=2 * asked.passes) if conversation.compacts else asked
+
+
+def manages_context(conversation: Conversation) -> bool:
+    """Return whether the agent says itself how its context is managed."""
+    named = _members(bytes(conversation.spec.parameters))
+    return not named.isdisjoint(("context_management", "compaction"))
+
+
+@lru_cache(maxsize=64)
+def _members(parameters: bytes) -> frozenset[str]:
+    return frozenset(msgspec.json.decode(parameters, type=dict[str, Raw]))
 
 
 def tool_call_id(conversation: Conversation, number: int) -> str:
@@ -409,6 +455,7 @@ def start(event: AskStarted, default: Spec, before: Conversation | None) -> Conv
         before="",
         cuts=0,
         counts=0,
+        fruitless=0,
         asked=NULL,
         answer=None,
     )
@@ -475,6 +522,11 @@ def _asking(conversation: Conversation, model: str) -> Conversation:
         digest=digest,
         input_bound=bound,
         uncounted=uncounted,
+        measured=False,
+        uncountable=False,
+        compacts=0,
+        fruitless=0,
+        shown=0,
         cached=None,
         missed=None,
     )
@@ -501,6 +553,7 @@ def _said(conversation: Conversation, message: bytes, **changes: Any) -> Convers
         messages=conversation.messages.grown(message),
         digest=sha256(conversation.digest + message).digest(),
         input_bound=conversation.input_bound + input_bound(message),
+        measured=False,
         **changes,
     )
 
@@ -542,8 +595,22 @@ def _told_more(conversation: Conversation, message: bytes, **changes: Any) -> Co
 
 
 def _counted(conversation: Conversation, event: TokensCounted, _: Record) -> Conversation:
+    changes = {"uncounted": False, "measured": True, "counts": conversation.counts + 1}
     bound = event.tokens + event.tokens // media.COUNTED_MARGIN
-    return replace(conversation, input_bound=bound, uncounted=False, counts=conversation.counts + 1)
+    if not conversation.uncounted:
+        # Its bytes say how long it can be at most, whether the API counted it or would not.
+        bound = conversation.input_bound if event.why else min(bound, conversation.input_bound)
+    elif event.why:
+        changes["uncountable"] = True
+    return replace(conversation, input_bound=bound, **changes)
+
+
+def _to_be_condensed(
+    conversation: Conversation, event: CompactionRequested, _: Record
+) -> Conversation:
+    if conversation.stop_reason == EXCEEDED:
+        conversation = replace(conversation, stop_reason=conversation.stopped_before, replied=False)
+    return replace(conversation, compacts=event.trigger)
 
 
 def _answered(conversation: Conversation, event: AskAnswered, _: Record) -> Conversation:
@@ -583,12 +650,16 @@ def breakpoints(conversation: Conversation) -> tuple[int, ...]:
 
 def _replied(conversation: Conversation, event: ModelCallSucceeded, _: Record) -> Conversation:
     stopped = event.stop_reason
+    if stopped == EXCEEDED:
+        return _overflowed(conversation, event)
     said = blocks(event.content) if stopped in _READ else []
     uses = [block for block in said if block.type == "tool_use"] if stopped == "tool_use" else []
     cached, missed = _cache(conversation, event)
     exceeded = _excess(conversation, event)
     unrefused = _before_refusal(conversation) if stopped == "refusal" else None
-    if _summarises(event.content):
+    summarises = _summarises(event.content)
+    fruitless = 0 if summarises else _fruitless(conversation, event)
+    if summarises:
         # The summary stands for everything before it, and has to be the first message.
         conversation, cached = _emptied(conversation), None
     cut = stopped in CUT
@@ -609,6 +680,8 @@ def _replied(conversation: Conversation, event: ModelCallSucceeded, _: Record) -
         cached=cached,
         missed=missed,
         exceeded=exceeded,
+        compacts=0,
+        fruitless=fruitless,
         spent_nano=conversation.spent_nano + event.cost_nano,
         spent_tokens=conversation.spent_tokens + event.tokens,
         asked_by=Asked(
@@ -622,10 +695,10 @@ def _replied(conversation: Conversation, event: ModelCallSucceeded, _: Record) -
         **_extras(event.extra),
     )
     metered = event.tokens < said_so_far.input_bound or _is_beyond(conversation, event)
-    if metered and not _summarises(event.content):
+    if metered and not summarises:
         # What was metered, the reply included, is all that the next prompt has before it, also
         # where it is more than the bytes said it could be.
-        return replace(said_so_far, input_bound=event.tokens)
+        return replace(said_so_far, input_bound=event.tokens, measured=True, uncountable=False)
     return said_so_far
 
 
@@ -638,6 +711,49 @@ def _before_refusal(conversation: Conversation) -> Unrefused:
         container=conversation.container,
         attached=conversation.attached,
     )
+
+
+def _overflowed(conversation: Conversation, event: ModelCallSucceeded) -> Conversation:
+    """Return the conversation after a reply that was cut off at the end of the context window.
+
+    With it the next prompt would not fit, so it is paid for, and never a part of the conversation.
+    """
+    cached, missed = _cache(conversation, event)
+    prompt, shown = _longest_prompt(event.usage), event.tokens
+    if _is_summed(event.usage):  # nobody knows which of the prompts met the end
+        prompt, shown = conversation.input_bound, conversation.shown
+    return replace(
+        conversation,
+        call=None,
+        batched=None,
+        failures=0,
+        failure=None,
+        stop_reason=EXCEEDED,
+        stopped_before=conversation.stop_reason,
+        replied=True,
+        cached=cached,
+        missed=missed,
+        exceeded=_excess(conversation, event),
+        input_bound=prompt,
+        measured=True,
+        uncountable=False,
+        compacts=0,
+        fruitless=_fruitless(conversation, event),
+        shown=min(conversation.shown or shown, shown),
+        spent_nano=conversation.spent_nano + event.cost_nano,
+        spent_tokens=conversation.spent_tokens + event.tokens,
+        asked_by=Asked(
+            event.call_id, conversation.called_at, conversation.called_with, event.cost_nano
+        ),
+        **_extras(event.extra),
+    )
+
+
+def _fruitless(conversation: Conversation, event: ModelCallSucceeded) -> int:
+    """Return how often in a row the API did not condense a prompt that was long enough."""
+    asked = conversation.compacts
+    failed = bool(asked) and _longest_prompt(event.usage) >= asked
+    return conversation.fruitless + failed
 
 
 def _cache(
@@ -673,14 +789,14 @@ def _excess(conversation: Conversation, event: ModelCallSucceeded) -> Exceeded |
     call = conversation.call
     if call is None:
         return None
-    terms = terms_of(conversation.spec.parameters, cache=conversation.spec.cache)
-    bound = bound_within(call.hold_tokens, call.max_tokens, terms)
+    held = terms(conversation)
+    bound = bound_within(call.hold_tokens, call.max_tokens, held)
     if event.tokens <= bound and event.cost_nano <= call.hold_nano:
         return None  # nearly every reply, and without reading its usage
     # Of several prompts the longest counts, without what was written in the passes before it, and
     # all of them count against all that was held.
-    longest = _longest_prompt(event.usage) - (terms.passes - 1) * call.max_tokens
-    actual = max(longest, bound_within(event.tokens, call.max_tokens, terms))
+    longest = _longest_prompt(event.usage) - (held.passes - 1) * call.max_tokens
+    actual = max(longest, bound_within(event.tokens, call.max_tokens, held))
     if actual <= bound and event.cost_nano <= call.hold_nano:
         return None
     return Exceeded(
@@ -744,6 +860,9 @@ def _miss_told(conversation: Conversation, event: CacheMissed, _: Record) -> Con
 def _excess_told(conversation: Conversation, _event: BoundExceeded, _: Record) -> Conversation:
     return replace(conversation, exceeded=None)
 
+
+EXCEEDED: Final = "model_context_window_exceeded"
+"""The stop reason of a reply that was cut off at the end of the context window."""
 
 CUT: Final = frozenset({"max_tokens"})
 """Stop reasons of replies that were cut off, and can be gone on with."""
@@ -811,6 +930,7 @@ def _emptied(conversation: Conversation) -> Conversation:
         input_bound=fresh.input_bound,
         attached=(),
         uncounted=False,
+        uncountable=False,
     )
 
 
@@ -964,6 +1084,7 @@ _RULES: Final[dict[type[Event], Callable[[Conversation, Any, Record], Conversati
     CacheMissed: _miss_told,
     BoundExceeded: _excess_told,
     TokensCounted: _counted,
+    CompactionRequested: _to_be_condensed,
     ToolCallStarted: _tool_started,
     ToolCallSucceeded: _tool_succeeded,
     ToolCallFailed: _tool_failed,

@@ -30,6 +30,9 @@ that follows from it share one commit.
 | a refusal | the fallback model that it recommends, or the next one, is asked |
 | a reply that stopped for any other reason | the run fails, naming the reason |
 | a document that only the API can count | have it counted |
+| a prompt that may be near the end of the context window | have it counted |
+| a prompt that is, and can be condensed | the API is asked for a summary of it; see `context` |
+| a prompt that leaves no room for a reply | the run fails, saying how long it is |
 | calls that repeat with nothing new coming back | Claude is told; then the run is stopped |
 | otherwise | ask the model, if the budget has a turn left |
 """
@@ -39,14 +42,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import UTC, datetime
 from hashlib import sha256
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import msgspec
 from msgspec import Raw
 from msgspec.structs import replace
 
 from outlast import breaker as breakers
-from outlast import budget, loops
+from outlast import budget, context, loops
 from outlast.actions import (
     NS,
     REST,
@@ -69,6 +72,7 @@ from outlast.budget import Limits
 from outlast.caching import LIFE_NS
 from outlast.conversation import (
     CUT,
+    EXCEEDED,
     GOES_ON,
     Conversation,
     Exceeded,
@@ -78,10 +82,12 @@ from outlast.conversation import (
     blocks,
     breakpoints,
     flaw,
+    manages_context,
     next_call_id,
     request_hash,
     request_head,
     switched,
+    terms,
     tool_call_id,
     words,
 )
@@ -96,6 +102,7 @@ from outlast.events import (
     BudgetRefused,
     CacheMissed,
     ChildStarted,
+    CompactionRequested,
     Effect,
     FailureKind,
     FeedbackGiven,
@@ -112,13 +119,13 @@ from outlast.events import (
     ToolCallStarted,
     ToolFailureKind,
 )
+from outlast.pacing import group
 from outlast.prices import (
     FRAMING_TOKENS,
     Terms,
     check_priced,
     context_window,
     rates,
-    terms_of,
     undated,
     version,
     worst_case,
@@ -280,7 +287,7 @@ def ask_step(  # noqa: PLR0911, PLR0913, PLR0917  (the rows of the table)
         return _reply_step(state, ask)
     if ask.failure is not None:
         if ask.overloads >= OVERLOADS and (
-            step := _overloaded_step(state, agent, ask, now, world, shared)
+            step := _another_model(state, agent, ask, now, world, shared, "overloaded")
         ):
             return step
         if step := _failure_step(state, ask, ask.failure, now, world):
@@ -288,7 +295,8 @@ def ask_step(  # noqa: PLR0911, PLR0913, PLR0917  (the rows of the table)
     if ask.uncounted:
         return _count_step(ask, world)
     turn = world.turns.get(next_call_id(ask))
-    until = max(_thaw(state, ask, world), turn.at if turn else 0)
+    is_ours = turn is not None and turn.group == group(ask.spec.model)
+    until = max(_thaw(state, ask, world), turn.at if turn is not None and is_ours else 0)
     if until > now:
         return _wait("rate_limited", until)
     return _call_step(state, agent, ask, now, world, shared)
@@ -425,8 +433,12 @@ def _call_step(  # noqa: PLR0913, PLR0917  (everything a call depends on)
         return step
     breaker = None if is_batch(state) else world.breaker(ask.spec.model)
     if breaker is not None and (until := _tripped(state, ask, breaker, now, world)) > now:
-        return _closed_off(ask, until)
-    room = _room(state, agent, ask, world, shared)
+        other = _another_model(state, agent, ask, now, world, shared, "breaker")
+        return other or _closed_off(ask, until)
+    fits = _fitting(state, agent, ask, world)
+    if isinstance(fits, Step):
+        return fits
+    room = _room(state, agent, ask, world, shared, fits)
     if not isinstance(room, int):
         return _short(ask, *room, now, world)
     max_tokens, bound = room, _input_bound(state, ask, world)
@@ -454,7 +466,7 @@ def is_batch(state: RunState) -> bool:
 
 
 def _terms(ask: Conversation, *, batch: bool = False) -> Terms:
-    return terms_of(ask.spec.parameters, cache=ask.spec.cache, batch=batch)
+    return terms(ask, batch=batch)
 
 
 def _call(agent: Agent, ask: Conversation, intent: ModelCallStarted) -> CallModel:
@@ -504,15 +516,74 @@ def _loop_step(ask: Conversation) -> Step | None:
     return Step((seen, FeedbackGiven(ask_id=ask.ask_id, why="loop", content=Raw(content))))
 
 
-def _room(
-    state: RunState, agent: Agent, ask: Conversation, world: World, shared: Limits | None
+def _fitting(state: RunState, agent: Agent, ask: Conversation, world: World) -> int | Step:
+    """Return how many output tokens the context window leaves, or what is done before a call."""
+    most = ask.spec.max_tokens
+    if ask.uncountable:
+        return most
+    window = context.window(ask.spec.model, ask.shown)
+    tokens = ask.input_bound + FRAMING_TOKENS
+    bound = tokens if ask.measured else _input_bound(state, ask, world)
+    if context.roomy(bound, most, window):
+        return most
+    if not ask.measured:
+        return _count_step(ask, world)
+    if not ask.compacts and not _cannot_compact(ask, tokens, window):
+        return _compaction(ask, tokens, window)
+    left = min(most, window - tokens)
+    return left if left >= min(agent.least_tokens, most) else failed(_full(ask, tokens, window))
+
+
+def _compaction(ask: Conversation, tokens: int, window: int) -> Step:
+    why: Literal["near_limit", "window_exceeded"] = "near_limit"
+    if ask.stop_reason == EXCEEDED:
+        why = "window_exceeded"
+    trigger = context.trigger(window)
+    asked = CompactionRequested(
+        ask_id=ask.ask_id, tokens=tokens, window=window, trigger=trigger, why=why
+    )
+    return Step((asked,))
+
+
+def _cannot_compact(ask: Conversation, tokens: int, window: int) -> str:
+    """Return why the API would not condense a prompt, or why that is not asked; empty if it is."""
+    if manages_context(ask):
+        return "what its context_management says is all that is done about it"
+    if not context.compacts(ask.spec.model):
+        return f"{ask.spec.model} is not known to condense conversations"
+    if len(ask.messages) == 1:
+        return "nothing was said yet that could be condensed"
+    if tokens < context.trigger(window):
+        return f"the API condenses no prompt of fewer than {context.trigger(window):,} tokens"
+    if ask.fruitless >= context.FRUITLESS:
+        return f"the API failed {ask.fruitless} times to condense it"
+    return ""
+
+
+def _full(ask: Conversation, tokens: int, window: int) -> str:
+    """Return why a run ends whose conversation has no room for a reply."""
+    why = _cannot_compact(ask, tokens, window) or "it was to be condensed, and was not"
+    return (
+        f"the conversation no longer fits into the context window of {ask.spec.model}: its prompt "
+        f"may have {tokens:,} tokens, the window has {window:,}, and {why}; start a run with less "
+        "to read, with tools that return less, or with a model that has a larger window"
+    )
+
+
+def _room(  # noqa: PLR0913, PLR0917  (everything a call depends on)
+    state: RunState,
+    agent: Agent,
+    ask: Conversation,
+    world: World,
+    shared: Limits | None,
+    most: int,
 ) -> int | tuple[str, budget.Shortage]:
     """Return how many output tokens the next call may have, or in what scope there is no room."""
     call = budget.Next(
         model=ask.spec.model,
         input_bound=_input_bound(state, ask, world),
-        most=ask.spec.max_tokens,
-        least=min(agent.least_tokens, ask.spec.max_tokens),
+        most=most,
+        least=min(agent.least_tokens, most),
         terms=_terms(ask, batch=is_batch(state)),
     )
     # The asks of a flow pay from the flow's budget, and each from its own agent's.
@@ -565,13 +636,15 @@ def _short(ask: Conversation, scope: str, short: budget.Shortage, now: int, worl
         needed=short.needed,
         left=short.left,
         window=short.window,
+        compacts=bool(ask.compacts) and short.unit in ("nano", "tokens"),
     )
-    why = _stopped(scope, short, world)
+    why = _stopped(scope, short, world, "twice the prompt to condense it" * refusal.compacts)
     return Step((refusal, RunFinished(status="stopped", why=why)))
 
 
-def _stopped(scope: str, short: budget.Shortage, world: World) -> str:
+def _stopped(scope: str, short: budget.Shortage, world: World, of_it: str = "") -> str:
     needed, left = budget.amount(short.unit, short.needed), budget.amount(short.unit, short.left)
+    needed += f" ({of_it})" if of_it else ""
     kind, span = scope.partition(":")[0], _span(short.window)
     what = f"stopped: {kind} budget{span[0]}, needs {needed}, {left} left; "
     name = {"nano": "usd"}.get(short.unit, short.unit)
@@ -609,7 +682,9 @@ def _failure_step(
     if failure.kind in HELD_UP:
         return Step(actions=(_held_up(state, failure, world),))
     if failure.kind not in RETRYABLE:
-        return failed(f"Claude did not take the request ({failure.kind}): {failure.message}")
+        # Nothing condenses what the API cannot even read.
+        less = "; start a run with less to read" if failure.kind == "too_large" else ""
+        return failed(f"Claude did not take the request ({failure.kind}): {failure.message}{less}")
     if ask.failures >= ATTEMPTS:
         return failed(
             f"{ask.failures} attempts came to nothing, the last one ({failure.kind}): "
@@ -679,24 +754,28 @@ def _holds(ask: Conversation, other: Conversation) -> bool:
     return bound <= context_window(other.spec.model)
 
 
-def _overloaded_step(  # noqa: PLR0913, PLR0917  (everything a call depends on)
+def _another_model(  # noqa: PLR0913, PLR0917  (everything a call depends on)
     state: RunState,
     agent: Agent,
     ask: Conversation,
     now: int,
     world: World,
     shared: Limits | None,
+    why: Literal["overloaded", "breaker"],
 ) -> Step | None:
-    """Return the switch away from a model that stays overloaded, to one that can be asked now."""
+    """Return the switch away from a model that does not answer, to one that can be asked now."""
 
     def may(other: Conversation) -> bool:
         if _thaw(state, other, world) > now:
             return False
         # By its bytes the prompt is held for more: that must not stop a run that could wait.
-        room = _room(state, agent, other, world, shared)
-        return isinstance(room, int) or room[1].passing
+        room = _room(state, agent, other, world, shared, other.spec.max_tokens)
+        if not (isinstance(room, int) or room[1].passing):
+            return False
+        breaker = world.breaker(other.spec.model)
+        return breaker is None or _tripped(state, other, breaker, now, world) <= now
 
-    return fallback(state, ask, "overloaded", may)
+    return fallback(state, ask, why, may)
 
 
 def _wait(kind: FailureKind, until: int) -> Step:
@@ -763,6 +842,8 @@ def _reply_step(  # noqa: PLR0911  (the rows of the table)
 ) -> Step:
     if ask.stop_reason in CUT:
         return _cut_step(ask)
+    if ask.stop_reason == EXCEEDED:
+        return _exceeded_window(ask)
     if ask.stop_reason == "refusal" and (step := fallback(state, ask, "refusal")):
         return step
     if ask.stop_reason not in ("end_turn", "stop_sequence"):
@@ -780,6 +861,13 @@ def _reply_step(  # noqa: PLR0911  (the rows of the table)
         return failed(f"Claude ended its turn ({ask.stop_reason}) without a word")
     answer = AskAnswered(ask_id=ask.ask_id, answer=Raw(msgspec.json.encode(text)))
     return Step((answer,))
+
+
+def _exceeded_window(ask: Conversation) -> Step:
+    """Have what was said condensed before Claude is asked again; the reply that was cut is void."""
+    window = context.window(ask.spec.model, ask.shown)
+    why = _cannot_compact(ask, ask.input_bound, window)
+    return failed(f"{_no_answer(ask)}; {why}") if why else _compaction(ask, ask.input_bound, window)
 
 
 def _cut_step(ask: Conversation) -> Step:
@@ -825,10 +913,10 @@ def _no_answer(ask: Conversation) -> str:
     """Return why a reply is not an answer, naming its stop reason."""
     if ask.stop_reason == "refusal":
         return f"Claude refused to answer{_refusal(ask.stop_details)}"
-    if ask.stop_reason == "model_context_window_exceeded":
+    if ask.stop_reason == EXCEEDED:
         return (
             f"the conversation no longer fits into the context window of {ask.spec.model} "
-            "(stop_reason 'model_context_window_exceeded'), and the reply was cut off; "
+            f"(stop_reason {EXCEEDED!r}), and the reply was cut off; "
             "start a new run with less"
         )
     return f"Claude stopped with stop_reason {ask.stop_reason!r}, which is not an answer"
@@ -1005,7 +1093,17 @@ def _tool_call(  # noqa: PLR0913, PLR0917  (what a call is made of)
         attempt=attempt,
         place=_place(state, ask, pending),
         child="" if world is None else child_id(world.run_id, named),
+        most_tokens=_share(ask),
     )
+
+
+def _share(ask: Conversation) -> int:
+    """Return how much of the context window each result of the last reply may take."""
+    if ask.uncountable:
+        return 0
+    window = context.window(ask.spec.model, ask.shown)
+    bound = ask.input_bound + FRAMING_TOKENS
+    return context.share(bound, ask.spec.max_tokens, window, len(ask.pending))
 
 
 def _request(

@@ -269,6 +269,8 @@ class Turn(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
 
     at: int
     """When its turn comes, as far as that is known, in nanoseconds since the epoch."""
+    group: str = ""
+    """The models whose queue it is; see `pacing.group`."""
     places: dict[str, int] = {}
     """The same for each unit of which calls may use more or less than was guessed, before what that
     makes of it is added; see `turns.Draw`."""
@@ -373,6 +375,8 @@ class BudgetRefused(
     left: int
     window: str = ""
     """Of the budget, such as `day:2026-11-22`, where the scope may have several."""
+    compacts: bool = False
+    """The call was to condense the conversation, for which its prompt is held twice."""
 
 
 class BudgetSet(Event, frozen=True, kw_only=True, omit_defaults=True, gc=False, tag="budget_set"):
@@ -885,6 +889,32 @@ class ModelCallReconciled(
 # ── calls of tools ──────────────────────────────────────────────────────────────────────────────
 
 
+class CompactionRequested(
+    Event,
+    frozen=True,
+    kw_only=True,
+    omit_defaults=True,
+    gc=False,
+    tag="compaction_requested",
+):
+    """The conversation is near the end of the context window: the API is to condense it.
+
+    Every request asks for it until a reply comes; that one is the summary of what was said before.
+    """
+
+    kept: ClassVar[tuple[str, ...]] = ("tokens", "window", "trigger")
+
+    ask_id: str
+    tokens: int
+    """Of the prompt, at most."""
+    window: int
+    """What the model can take of a prompt and its reply together, in tokens."""
+    trigger: int
+    """From how many tokens on the API condenses it; a shorter prompt it answers as ever."""
+    why: Literal["near_limit", "window_exceeded"] = "near_limit"
+    """Whether there is little room left, or a reply was cut off at the end of the window."""
+
+
 class ToolCallStarted(
     Event,
     frozen=True,
@@ -1019,6 +1049,7 @@ AnyEvent: TypeAlias = (
     | CacheMissed
     | BoundExceeded
     | TokensCounted
+    | CompactionRequested
     | ToolCallStarted
     | ToolCallSucceeded
     | ToolCallFailed

@@ -146,7 +146,7 @@ class Limiter:
                 at = max(at, turn)
                 if draw.late:
                     places[draw.unit] = turn - next(values)
-            turns[call_id] = Turn(at, places, asdict(one.need))
+            turns[call_id] = Turn(at, group(one.model), places, asdict(one.need))
         return turns
 
     def look(self, turn: Turn, model: str) -> Turn:
@@ -227,7 +227,7 @@ class Line:
             guessed = self._guessed[intent.call_id] = needed(ask, intent)
             need = self._limiter.guesses.improved(guessed, model)
             turn = self._turns.get(intent.call_id, wanted.before.parking.turns.get(intent.call_id))
-            if turn is not None and not is_stale(turn, now):
+            if turn is not None and turn.group == group(model) and not is_stale(turn, now):
                 need = Need(**turn.took)
                 if checked := checks(turn, key=key, model=model, now=now):
                     found[intent.call_id] = Draws(model, need, checks=checked, turn=turn)

@@ -2,19 +2,26 @@
 
 The effect has happened by now, so nothing of its result is to be lost: what is too long is cut and
 kept whole as a blob, and what cannot be shown is said to be so, and why.
+
+Of a text that is too long the beginning and the end are shown, and between them how much is
+missing: a page begins with what it is about, a log ends with what went wrong.  JSON is cut like any
+other text.  Which of its members matter is not known here, and Claude reads what is left of them.
+It is measured as what a call holds is, in tokens that it has at most.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, is_dataclass
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from msgspec import Raw
 
 from outlast.content import Attachments, File, Medium, Put, as_json
 from outlast.errors import InvalidInput
+from outlast.prices import input_bound
 from outlast.redaction import Redact, within
 
 
@@ -45,7 +52,7 @@ def shown(value: Any, *, limit: int, put: Put, redact: Redact) -> Shown:
 
     Args:
         value: what it returned.
-        limit: bytes of text at most; of more, the beginning is shown, and all is kept.
+        limit: tokens of text at most; of more, both ends are shown, and all is kept.
         put: keeps bytes under the digest it returns.
         redact: what every text goes through.
 
@@ -67,9 +74,9 @@ def shown(value: Any, *, limit: int, put: Put, redact: Redact) -> Shown:
 
 def _text_alone(text: str, limit: int, put: Put) -> Shown:
     whole = text.encode()
-    if len(whole) <= limit:
+    if (kept := cut(text, limit)) == text:
         return Shown(Raw(msgspec.json.encode(text)))
-    return Shown(Raw(msgspec.json.encode(_cut(whole, limit))), put(whole))
+    return Shown(Raw(msgspec.json.encode(kept)), put(whole))
 
 
 def json_text(value: Any) -> str:
@@ -170,23 +177,45 @@ def _blocks_of(piece: _Piece, put: Put, redact: Redact) -> Iterator[dict[str, An
 
 
 def _cut_texts(blocks: list[dict[str, Any]], limit: int) -> bool:
-    """Cut the texts of blocks to `limit` bytes together; return whether one was too long."""
+    """Cut the texts of blocks to `limit` tokens together; return whether one was too long."""
     left = limit
     for block in blocks:
         source = block.get("source", {})
         place, name = (block, "text") if "text" in block else (source, "data")
         if place is source and source.get("type") != "text":
             continue
-        whole = place[name].encode()
-        if len(whole) > left:
-            place[name] = _cut(whole, max(0, left))
-        left -= len(whole)
+        whole = place[name]
+        place[name] = cut(whole, max(0, left))
+        left -= input_bound(whole)
     return left < 0
 
 
-def _cut(whole: bytes, limit: int) -> str:
-    kept = whole[:limit].decode("utf-8", "ignore")
-    return (
-        f"{kept}\n[truncated: these are the first {limit} of {len(whole)} bytes; "
-        "ask for less at a time]"
-    )
+def cut(text: str, limit: int) -> str:
+    """Return a text as it is shown where there is room for `limit` tokens; it is told of as bytes.
+
+    What says that something is missing is not counted.
+    """
+    if len(text) <= limit and input_bound(text) <= limit:
+        return text
+    head = text[: _most(text, limit - limit // TAIL)]
+    tail = text[len(text) - _most(text, limit // TAIL, at_end=True) :]
+    whole, *kept = (len(part.encode("utf-8", "replace")) for part in (text, head, tail))
+    missing = whole - sum(kept)
+    told = f"[truncated: {missing} of {whole} bytes are missing here; ask for less at a time]"
+    return "\n".join(filter(None, (head, told, tail)))
+
+
+TAIL: Final = 4
+"""One part in so many of what is shown of a long text is its end."""
+
+
+def _most(text: str, limit: int, *, at_end: bool = False) -> int:
+    """Return how many characters, from the beginning or at the end, have at most `limit` tokens."""
+    most = min(len(text), limit)  # none has less than one
+
+    def tokens(count: int) -> int:
+        return input_bound(text[len(text) - count :] if at_end else text[:count])
+
+    if tokens(most) <= limit:
+        return most
+    return bisect_right(range(most), limit, key=tokens) - 1

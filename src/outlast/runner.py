@@ -519,7 +519,8 @@ class _Leg:
     def breakers(self, state: RunState | None = None) -> Mapping[str, State]:
         """Return what the circuit breakers are, by group of models, and go by that from now on."""
         if state is not None:
-            self._models.update(ask.spec.model for ask in state.asks.values())
+            for ask in state.asks.values():
+                self._models.update((ask.spec.model, *ask.spec.fallback_models))
         return self._trial.states(self._models)
 
     def _relimited(self, budgets: Budgets, state: RunState) -> Relimited:

@@ -40,6 +40,9 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 MAX_RESULT_BYTES: Final = 64 * 1024
+"""How long a result, or what was raised, may stand in an event; a longer one goes to a blob."""
+
+MAX_RESULT_TOKENS: Final = 64 * 1024
 """How much of a result the model gets by default; the whole of a longer one goes to a blob."""
 
 EXPIRES: Final = "7d"
@@ -87,7 +90,7 @@ class Tool(Generic[P, R]):
         name: what Claude calls it by: the function's name unless another was given.
         effect: `read`, `idempotent` or `once`.
         timeout_s: seconds after which a call is given up; `None` waits for ever.
-        max_result_bytes: how much of a result the model gets.
+        max_result_tokens: how much of a result the model gets.
         approval: which calls a person has to allow.
         approval_ns: for how long a person may, in nanoseconds; 0 is for ever.
         agent: the agent that a call of it asks, in a run of its own; see `Agent.as_tool`.
@@ -102,7 +105,7 @@ class Tool(Generic[P, R]):
         effect: Effect,
         name: str | None = None,
         timeout_s: float | None = 60.0,
-        max_result_bytes: int = MAX_RESULT_BYTES,
+        max_result_tokens: int = MAX_RESULT_TOKENS,
         approval: Literal["always"] | Callable[..., bool] | None = None,
         approval_expires: float | str | timedelta | None = EXPIRES,
     ) -> None:
@@ -112,7 +115,7 @@ class Tool(Generic[P, R]):
         self.name: str = name or str(getattr(function, "__name__", ""))
         self.effect: Effect = effect
         self.timeout_s = timeout_s
-        self.max_result_bytes = max_result_bytes
+        self.max_result_tokens = max_result_tokens
         self.approval = approval
         try:
             self.approval_ns = expiry(approval_expires)
@@ -182,7 +185,7 @@ def tool(
     effect: Effect = ...,
     name: str | None = ...,
     timeout_s: float | None = ...,
-    max_result_bytes: int = ...,
+    max_result_tokens: int = ...,
     approval: Literal["always"] | Callable[..., bool] | None = ...,
     approval_expires: float | str | timedelta | None = ...,
 ) -> Callable[[Callable[P, R]], Tool[P, R]]: ...
@@ -193,7 +196,7 @@ def tool(  # noqa: PLR0913  (all but one are keywords)
     effect: Effect = "once",
     name: str | None = None,
     timeout_s: float | None = 60.0,
-    max_result_bytes: int = MAX_RESULT_BYTES,
+    max_result_tokens: int = MAX_RESULT_TOKENS,
     approval: Literal["always"] | Callable[..., bool] | None = None,
     approval_expires: float | str | timedelta | None = EXPIRES,
 ) -> Tool[P, R] | Callable[[Callable[P, R]], Tool[P, R]]:
@@ -213,7 +216,10 @@ def tool(  # noqa: PLR0913  (all but one are keywords)
             the safe one): never repeated; Claude is told that the outcome is unknown.
         name: what Claude calls it by; default the function's name.
         timeout_s: seconds after which the call is given up, default 60; `None` waits for ever.
-        max_result_bytes: how much of a result Claude gets, default 65,536 bytes of UTF-8.
+        max_result_tokens: how much of the text of a result Claude gets, default 65,536 tokens.
+            They are counted as for a budget: at most one a byte of UTF-8.  Of a longer text Claude
+            gets the beginning and the end, and is told how much is missing; where the context
+            window has less room, it gets less.  The whole is kept in the journal.
         approval: which calls a person has to allow before they are made: `"always"`, or a function
             that is given the arguments by name and returns whether; none by default.  It is called
             where runs are driven, perhaps more than once, so it has to be quick.  The run
@@ -232,7 +238,7 @@ def tool(  # noqa: PLR0913  (all but one are keywords)
             effect=effect,
             name=name,
             timeout_s=timeout_s,
-            max_result_bytes=max_result_bytes,
+            max_result_tokens=max_result_tokens,
             approval=approval,
             approval_expires=approval_expires,
         )
@@ -277,9 +283,9 @@ def _check(declared: Tool[Any, Any]) -> None:
             f"tool {declared.name!r}: approval is an async function; give a plain one, which is "
             "quick and looks at nothing but the arguments"
         )
-    if declared.max_result_bytes < 1:
+    if declared.max_result_tokens < 1:
         raise InvalidTool(
-            f"tool {declared.name!r}: max_result_bytes is {declared.max_result_bytes}, "
+            f"tool {declared.name!r}: max_result_tokens is {declared.max_result_tokens}, "
             "but must be at least 1"
         )
     if inspect.isgeneratorfunction(declared.function) or inspect.isasyncgenfunction(

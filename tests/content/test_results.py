@@ -173,16 +173,14 @@ def test_what_was_read_is_never_written_as_data() -> None:
     assert outlast.Image(PNG) != outlast.Image(GIF)
 
 
-def truncated(kept: str, limit: int, whole: int) -> str:
-    return (
-        f"{kept}\n[truncated: these are the first {limit} of {whole} bytes; ask for less at a time]"
-    )
+def truncated(missing: int, whole: int) -> str:
+    return f"[truncated: {missing} of {whole} bytes are missing here; ask for less at a time]"
 
 
 def test_a_long_text_beside_an_image_is_cut() -> None:
     """Texts beside images are cut where they exceed the limit together; all of it is a blob."""
     page = outlast.Document("é".encode() * 30)
-    returned = Returned(["a" * 50, IMAGE, page, "last"], max_result_bytes=81)
+    returned = Returned(["a" * 50, IMAGE, page, "last"], max_result_tokens=81)
     shown = returned.result["content"]
     assert shown == [
         text("a" * 50),
@@ -192,10 +190,10 @@ def test_a_long_text_beside_an_image_is_cut() -> None:
             "source": {
                 "type": "text",
                 "media_type": "text/plain",
-                "data": truncated("é" * 15, 31, 60),
+                "data": f"{'é' * 12}\n{truncated(30, 60)}\n{'é' * 3}",
             },
         },
-        text(truncated("", 0, 4)),
+        text(truncated(4, 4)),
     ]
     assert returned.blob is not None
     whole = msgspec.json.decode(returned.blob)
@@ -206,6 +204,6 @@ def test_a_long_text_beside_an_image_is_cut() -> None:
 
 def test_texts_that_fit_are_not_cut() -> None:
     """The limit is one of text: the bytes of an image do not count."""
-    returned = Returned(["a" * 40, IMAGE, "b" * 41], max_result_bytes=81)
+    returned = Returned(["a" * 40, IMAGE, "b" * 41], max_result_tokens=81)
     assert returned.result["content"] == [text("a" * 40), PNG_BLOCK, text("b" * 41)]
     assert returned.blob is None

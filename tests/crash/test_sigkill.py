@@ -31,6 +31,7 @@ from outlast.events import (
     BudgetSet,
     CacheMissed,
     ChildStarted,
+    CompactionRequested,
     ControlGiven,
     LoopDetected,
     ModelCallBatched,
@@ -67,6 +68,7 @@ ELSEWHERE = (
     # of runs that are not played here
     *(CacheMissed, BoundExceeded, TokensCounted, LoopDetected, ModelSwitched),
     ModelCallBatched,  # of batches, see tests/batch
+    CompactionRequested,  # of long conversations, see tests/context
     *(PhaseEntered, StepStarted, StepFinished, ChildStarted, RunParked, RunWoken, AskFailed),
     *(ApprovalRequested, ApprovalGiven, RunLeft),  # tests/test_approvals, tests/worker
 )

@@ -23,6 +23,7 @@ from outlast.events import (
     ApprovalRequested,
     BoundRaised,
     BudgetPassed,
+    CompactionRequested,
     ControlGiven,
     NoteAdded,
     RateFrozen,
@@ -69,7 +70,7 @@ STRANGE = (
 """A reply as no encoder would write it, with blocks and fields that nobody has heard of."""
 
 
-@outlast.tool(effect="read", max_result_bytes=100)
+@outlast.tool(effect="read", max_result_tokens=100)
 def look(word: str) -> str:
     """Look a word up."""
     return f"{word}: " + "é" * 200
@@ -190,6 +191,7 @@ def make(journal: Journal) -> None:
     journal.append(Commit(stream="run:paused", events=(told,), at=4))
     asked(journal)
     switched(journal)
+    condensed(journal)
     begin(journal, "queued", agent(None), "Later.", tenant="acme", tags={"a": "ä"}, at=1, nonce="n")
 
 
@@ -240,6 +242,25 @@ def asked(journal: Journal) -> None:
     journal.append(driven)
     journal.release(stream)
     journal.append(Commit(stream=stream, events=(given, left), at=6))
+
+
+def condensed(journal: Journal) -> None:
+    """Write that a conversation is to be condensed, as its driver does before it calls Claude."""
+    begin(journal, "condensed", agent(None), "At length.", at=1, nonce="n")
+    stream = run_stream("condensed")
+    near = CompactionRequested(
+        ask_id="ask-1", tokens=950_000, window=1_000_000, trigger=500_000, why="window_exceeded"
+    )
+    driven = Commit(
+        stream=stream,
+        events=(near,),
+        at=5,
+        expected_seq=4,
+        epoch=journal.claim(stream),
+        row=journal.run("condensed"),
+    )
+    journal.append(driven)
+    journal.release(stream)
 
 
 def scheduled(journal: Journal) -> None:

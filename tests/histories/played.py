@@ -160,7 +160,7 @@ async def keep(
     return await _act("keep", n, does, after, context)
 
 
-@outlast.tool(effect="once", timeout_s=2, max_result_bytes=20)
+@outlast.tool(effect="once", timeout_s=2, max_result_tokens=20)
 async def send(
     context: outlast.ToolContext,
     n: int = -1,

@@ -22,6 +22,7 @@ from outlast.events import (
     BudgetPassed,
     BudgetSet,
     ChildStarted,
+    CompactionRequested,
     ControlGiven,
     ModelCallBatched,
     ModelCallReconciled,
@@ -38,10 +39,11 @@ from outlast.events import (
 )
 
 ELSEWHERE = frozenset(
-    # of people, of operators, of what must not happen, and of flows, which have histories of their
-    # own in tests/flows
+    # of people, of operators, of what must not happen, of long conversations, which tests/context
+    # has, and of flows, which have histories of their own in tests/flows
     {
         NoteAdded,
+        CompactionRequested,
         ControlGiven,
         BudgetPassed,
         BoundExceeded,

@@ -28,6 +28,7 @@ from outlast.events import (
     BudgetSet,
     CacheMissed,
     ChildStarted,
+    CompactionRequested,
     ControlGiven,
     FeedbackGiven,
     LoopDetected,
@@ -209,6 +210,8 @@ class Reader:
                 return _tokens_counted(event)
             case ModelSwitched() as event:
                 return _model_switched(event)
+            case CompactionRequested() as event:
+                return _compaction_requested(event)
             case ModelCallBatched() as event:
                 return [(f"sent with others as batch {words.line(event.batch_id, 80)}", "")]
             case PhaseEntered() as event:
@@ -544,6 +547,14 @@ def _tokens_counted(event: TokensCounted) -> list[Part]:
         return [(words.count(event.tokens, "token"), ""), (" in the prompt", "quiet")]
     told = f"not counted, so {words.count(event.tokens, 'token')} are held: "
     return [(told, "doubt"), (words.line(event.why, 200), "")]
+
+
+def _compaction_requested(event: CompactionRequested) -> list[Part]:
+    why = "a reply ran into the end of the context window"
+    if event.why == "near_limit":
+        why = "the context window is nearly full"
+    what = f": {event.tokens:,} of {event.window:,} tokens; what was said is to be condensed"
+    return [(why, "doubt"), (what, "")]
 
 
 _MISSED = {

@@ -14,7 +14,7 @@ import os
 import re
 import threading
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from email.utils import parsedate_to_datetime
 from hashlib import sha256
@@ -215,7 +215,8 @@ class AnthropicModel:
 
         """
         whole = batches.body(requests)
-        raw = await self._once(lambda client: _posted(client, BATCHES, whole))
+        heads = [request.head for request in requests.values()]
+        raw = await self._once(lambda client: _posted(client, BATCHES, whole, heads))
         return batches.status(raw).id
 
     async def batch_ended(self, batch_id: str) -> bool:
@@ -382,6 +383,7 @@ async def _ask(client: Client, request: Request, on_part: Callable[[Part], None]
     stream: Any = await client.post(
         route.path,
         content=request.body(route.members, without=route.without),
+        options={"headers": route.headers},
         cast_to=object,
         stream=True,
         stream_cls=AsyncStream[object],
@@ -409,6 +411,7 @@ async def _count(client: Client, request: Request) -> int:
     response = await client.post(
         route.path,
         content=request.counted_body(route.members),
+        options={"headers": route.headers},
         cast_to=httpx2.Response,
     )
     try:
@@ -423,12 +426,17 @@ async def _count(client: Client, request: Request) -> int:
         ) from error
 
 
-async def _posted(client: Client, path: str, body: bytes) -> bytes:
+async def _posted(client: Client, path: str, body: bytes, heads: Sequence[bytes]) -> bytes:
     import httpx2  # noqa: PLC0415  (slow; the SDK imported it already)
 
     if told := clouds.no_batches(client):
         raise ModelFailure("not_found", told)
-    response = await client.post(path, content=body, cast_to=httpx2.Response)
+    response = await client.post(
+        path,
+        content=body,
+        options={"headers": clouds.betas(client, *heads)},
+        cast_to=httpx2.Response,
+    )
     return bytes(response.content)
 
 

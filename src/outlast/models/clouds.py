@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 
 import msgspec
 
+from outlast.context import BETA
 from outlast.errors import ModelFailure
 from outlast.models import members_of
 
@@ -47,6 +48,7 @@ _PLATFORMS: Final = tuple(
     f"anthropic.lib.{name}."
     for name in ("_extras", "aws", "bedrock", "foundry", "google_cloud", "vertex")
 )
+_BETAS: Final = "anthropic-beta"
 _PASSING: Final = frozenset({"HTTPClientError", "TransportError"})
 
 
@@ -57,12 +59,14 @@ class Route(msgspec.Struct, frozen=True):
         path: where to, relative to the client's base URL.
         members: what it adds to the body, as JSON without braces.
         without: members of the head that the body must not have.
+        headers: what it sends beside its own headers.
 
     """
 
     path: str
     members: bytes = b""
     without: frozenset[str] = frozenset()
+    headers: dict[str, str] = {}
 
 
 async def route(client: Client, path: str, *, model: str, head: bytes, stream: bool) -> Route:
@@ -77,12 +81,15 @@ async def route(client: Client, path: str, *, model: str, head: bytes, stream: b
     from anthropic._models import FinalRequestOptions  # noqa: PLC0415  (see below)
 
     asked: dict[str, Any] = {"stream": True} if stream else {}
+    headers = betas(client, head)
     if isinstance(client, AsyncAnthropic):
-        return Route(path, _json(asked))
+        return Route(path, _json(asked), headers=headers)
     asked["model"] = model
     # The SDK's hook for its own platforms; what it does for a body in JSON is asked for here,
     # because it refuses one in bytes, and copying its rules would let them drift apart.
-    options = FinalRequestOptions.construct(method="post", url=path, json_data=dict(asked))
+    options = FinalRequestOptions.construct(
+        method="post", url=path, json_data=dict(asked), headers=headers
+    )
     try:
         prepared = await client._prepare_options(options)  # noqa: SLF001  (see above)
     except AnthropicError as error:
@@ -93,7 +100,20 @@ async def route(client: Client, path: str, *, model: str, head: bytes, stream: b
         path=prepared.url,
         members=_json({name: value for name, value in told.items() if name not in own}),
         without=frozenset(asked.keys() - told.keys()),
+        headers=headers,
     )
+
+
+def betas(client: Client, *heads: bytes) -> dict[str, str]:
+    """Return the header that names what requests with these heads ask for that is in beta.
+
+    A header of a request replaces the client's own, so what that names is in it, too.
+    """
+    if not any(b'"compact_20260112"' in head for head in heads):
+        return {}
+    own = client.default_headers.get(_BETAS)
+    named = [each.strip() for each in own.split(",")] if isinstance(own, str) else []
+    return {_BETAS: ",".join([*filter(None, named), *({BETA} - set(named))])}
 
 
 def check(client: Client) -> None:

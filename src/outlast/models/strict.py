@@ -114,6 +114,15 @@ THINKING: Final = frozenset({"enabled", "adaptive", "disabled", "between_tools"}
 
 EFFORTS: Final = frozenset({"low", "medium", "high", "xhigh", "max"})
 
+COMPACT: Final = "compact_20260112"
+EDITS: Final = frozenset({COMPACT, "clear_tool_uses_20250919", "clear_thinking_20251015"})
+"""What `context_management` may ask for."""
+
+COMPACT_FIELDS: Final = frozenset({"type", "instructions", "pause_after_compaction", "trigger"})
+
+MIN_TRIGGER: Final = 50_000
+"""The shortest prompt, in tokens, that the API may be asked to condense."""
+
 MAX_BREAKPOINTS: Final = 4
 MAX_MESSAGES: Final = 100_000
 MIN_THINKING: Final = 1_024
@@ -154,6 +163,7 @@ def _check(request: dict[str, Any], without: frozenset[str]) -> None:
     for name in ("model", "max_tokens", "messages"):
         _need(name in request or name in without, f"{name}: Field required")
     _check_model(request, counting=bool(without))
+    _check_context(request.get("context_management"))
     _check_system(request.get("system"))
     _check_tools(request.get("tools"), request.get("tool_choice"))
     _check_messages(request["messages"])
@@ -234,6 +244,40 @@ def _check_output(output: Any) -> None:
             and isinstance(form.get("schema"), dict),
             "output_config.format: Input should have type 'json_schema' and a schema",
         )
+
+
+def _check_context(managed: Any) -> None:
+    if managed is None:
+        return
+    edits = managed.get("edits", []) if isinstance(managed, dict) else None
+    if not isinstance(edits, list):
+        raise _Wrong("context_management.edits: Input should be a valid list")
+    for index, edit in enumerate(edits):
+        place = f"context_management.edits.{index}"
+        kind = edit.get("type") if isinstance(edit, dict) else None
+        _need(kind in EDITS, f"{place}: Input tag {kind!r} does not match any of the expected tags")
+        if kind == COMPACT:
+            _check_compaction(edit, f"{place}.{COMPACT}")
+
+
+def _check_compaction(edit: dict[str, Any], place: str) -> None:
+    for name in edit:
+        _need(name in COMPACT_FIELDS, f"{place}.{name}: Extra inputs are not permitted")
+    pauses, trigger = edit.get("pause_after_compaction", False), edit.get("trigger")
+    _need(
+        isinstance(pauses, bool), f"{place}.pause_after_compaction: Input should be a valid boolean"
+    )
+    if trigger is None:
+        return
+    value: Any = trigger.get("value") if isinstance(trigger, dict) else None
+    _need(
+        isinstance(trigger, dict) and trigger.get("type") == "input_tokens" and _is_count(value),
+        f"{place}.trigger: Input should have type 'input_tokens' and a value",
+    )
+    _need(
+        value >= MIN_TRIGGER,
+        f"{place}.trigger.value: Input should be greater than or equal to {MIN_TRIGGER}",
+    )
 
 
 def _check_thinking(thinking: Any, max_tokens: int) -> None:

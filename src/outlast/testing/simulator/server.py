@@ -35,6 +35,10 @@ DRIPS: Final = 100
 VERSIONS: Final = frozenset({"2023-06-01", "2026-10-21"})
 """The versions of the API, by the header `anthropic-version`; they differ in nothing simulated."""
 
+BETA: Final = "compact-2026-01-12"
+BETA_EDIT: Final = b'"compact_20260112"'
+"""What a request may only ask for that names the beta in the header `anthropic-beta`."""
+
 Connection = Callable[[Scope], asyncio.Transport | None]
 """Finds the connection that a request came in on."""
 
@@ -44,7 +48,7 @@ def application(claude: Claude, state: State, connection: Connection) -> Starlet
 
     async def messages(request: Request) -> ASGIApp:
         body = await request.body()
-        if turned_away := _turned_away(request.headers):
+        if turned_away := _turned_away(request.headers, body):
             return _turn_away(turned_away, body, request.headers, state)
         key = _key(request.headers)
         try:
@@ -58,7 +62,7 @@ def application(claude: Claude, state: State, connection: Connection) -> Starlet
 
     async def count_tokens(request: Request) -> Response:
         body = await request.body()
-        counted = _turned_away(request.headers) or claude.count(body)
+        counted = _turned_away(request.headers, body) or claude.count(body)
         if isinstance(counted, Fault):
             return _turn_away(counted, body, request.headers, state)
         state.write_line(_uncounted_line(body, request.headers, outcome="counted"))
@@ -66,7 +70,7 @@ def application(claude: Claude, state: State, connection: Connection) -> Starlet
 
     async def send_batch(request: Request) -> ASGIApp:
         body = await request.body()
-        if turned_away := _turned_away(request.headers):
+        if turned_away := _turned_away(request.headers, body):
             return _turn_away(turned_away, body, request.headers, state)
         try:
             sent = claude.batch(body, _key(request.headers))
@@ -306,7 +310,7 @@ def _key(headers: Mapping[str, str]) -> str:
     return headers.get("x-api-key", "") or (token.strip() if scheme.lower() == "bearer" else "")
 
 
-def _turned_away(headers: Mapping[str, str]) -> Fault | None:
+def _turned_away(headers: Mapping[str, str], body: bytes = b"") -> Fault | None:
     if not _key(headers):
         return strict.invalid(
             "x-api-key header is required, or authorization with a bearer token", status=401
@@ -316,6 +320,8 @@ def _turned_away(headers: Mapping[str, str]) -> Fault | None:
         return strict.invalid("anthropic-version: header is required")
     if version not in VERSIONS:
         return strict.invalid(f"anthropic-version: {version!r} is not a valid version")
+    if BETA_EDIT in body and BETA not in headers.get("anthropic-beta", ""):
+        return strict.invalid(f"context_management: not permitted without the beta {BETA}")
     return None
 
 
