@@ -115,6 +115,8 @@ class Limiter:
             return
         until = self._clock() + int(min(wait_s or BACKOFF_S[0], MOST_S) * NS)
         key, model = self.key(), call.model
+        # Where nobody knows how much the API takes, it is found out step by step.
+        ramp |= (key, group(model)) not in self.pacing.limits
         await self._tell(
             frozen(self.pacing, key=key, model=model, until=until, run_id=run_id, ramp=ramp)
         )

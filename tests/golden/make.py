@@ -18,15 +18,18 @@ from typing import Any
 import msgspec
 
 import outlast
+from outlast import events
 from outlast.events import (
     ApprovalGiven,
     ApprovalRequested,
     BoundRaised,
+    BreakerChanged,
     BudgetPassed,
     CompactionRequested,
     ControlGiven,
     NoteAdded,
     RateFrozen,
+    RateLimitsTold,
     RunLeft,
     RunParked,
     ScheduleFired,
@@ -181,8 +184,11 @@ def make(journal: Journal) -> None:
     run(longer, journal, agent(None), "How long is it?", run_id="longer")
     raised = BoundRaised(model="claude-haiku-5-5", percent=600, run_id="longer")
     journal.append(Commit(stream="~budgets", events=(raised,), at=3))
-    frozen = RateFrozen(group="claude-haiku-5-5", until=9, key="0123456789abcdef", run_id="longer")
-    journal.append(Commit(stream="~limits", events=(frozen,), at=3))
+    key = "0123456789abcdef"
+    frozen = RateFrozen(group=MODEL, until=9, key=key, run_id="longer", ramp=True)
+    limits = RateLimitsTold(group=MODEL, key=key, requests=50, input_tokens=4_000)
+    journal.append(Commit(stream="~limits", events=(frozen, limits), at=3))
+    tripped(journal)
     scheduled(journal)
     cheap = World(lambda request, attempt: say("Half of it."))
     run(cheap, journal, agent(None), "What does it cost?", run_id="batched", batch=True)
@@ -193,6 +199,18 @@ def make(journal: Journal) -> None:
     switched(journal)
     condensed(journal)
     begin(journal, "queued", agent(None), "Later.", tenant="acme", tags={"a": "ä"}, at=1, nonce="n")
+
+
+def tripped(journal: Journal) -> None:
+    """Write what a circuit breaker says of itself."""
+    key = f"model:{MODEL}"
+    changes = (
+        BreakerChanged(key=key, status="open", until=9, calls=8, failures=5, slow=1, run_id="cut"),
+        BreakerChanged(key=key, status="half_open", probes=3, run_id="cut"),
+        BreakerChanged(key=key, status="open", until=19, rounds=1, calls=3, failures=2),
+        BreakerChanged(key=key, status="closed", calls=3, run_id="idle"),
+    )
+    journal.append(Commit(stream=f"~breaker:{key}", events=changes, at=3))
 
 
 def reluctant(request: dict[str, Any], attempt: int) -> Turn | Fault:
@@ -221,7 +239,9 @@ def asked(journal: Journal) -> None:
     question = ApprovalRequested(
         question="May send be called?", arguments=arguments, expires_at=9, **call
     )
-    parked = RunParked(until=9, why="waiting for a person", person=True)
+    place = events.Turn(at=9, group=MODEL, places={"input_tokens": 7}, took={"input_tokens": 2_000})
+    turns = {"ask-1.m2": place}
+    parked = RunParked(until=9, why="waiting for a person", person=True, turns=turns)
     given = ApprovalGiven(
         call_id="ask-1.m1.t1",
         approved=True,

@@ -31,9 +31,6 @@ OUTAGE_S: Final = 20 if SOAK else 6
 OVER_S: Final = 30.0 + 3 * OUTAGE_S
 """How long all of it may take: a bound, not an expectation."""
 
-UNTIL_THE_BREAKER: Final = frozenset({"hardly anybody asks"})
-"""What does not hold yet; each of these has to fail, or it is to be taken out of here."""
-
 
 @contextmanager
 def workers(many: int, url: str, claude: simulator.Simulator, errors: Path) -> Iterator[None]:
@@ -100,5 +97,4 @@ def test_an_outage_is_outlasted_over_http(
         f"{RUNS} runs, {OUTAGE_S} s of 529: {len(refused)} requests refused; requests per second "
         f"{[tens[n] for n in range(max(tens) + 1)]}",
     )
-    why = set() if len(refused) <= RUNS else {"hardly anybody asks"}
-    assert why == UNTIL_THE_BREAKER
+    assert len(refused) <= 1.5 * RUNS, "each run once, and those that tried whether it answers"
