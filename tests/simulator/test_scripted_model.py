@@ -24,15 +24,20 @@ def ask(model: Model, asked: Request, parts: list[Part] | None = None) -> Reply 
         return failure
 
 
+APART = {"message", "told"}
+"""What is said in other words; and a scripted Claude without a quota tells no limits."""
+
+
 def facts(outcome: Reply | ModelFailure) -> dict[str, object]:
     """Return all that the run loop may go by, the sentence for people aside."""
     if isinstance(outcome, Reply):
         return {
             name: bytes(value) if hasattr(value, "copy") else value
             for name in outcome.__struct_fields__
+            if name not in APART
             for value in [getattr(outcome, name)]
         }
-    return {name: value for name, value in vars(outcome).items() if name != "message"}
+    return {name: value for name, value in vars(outcome).items() if name not in APART}
 
 
 @pytest.mark.parametrize("name", [*scripts.FAULTS, *(n for n in scripts.TURNS if n != "raw")])

@@ -545,6 +545,20 @@ def budget_show(store: Store = DEFAULT_STORE, as_json: AsJson = False) -> int:
     return show_budgets(store, as_json=as_json)
 
 
+@app.command("limits")
+def limits(
+    fetch: Annotated[
+        bool, typer.Option("--fetch", help="Ask for them, with an Admin API key.")
+    ] = False,
+    store: Store = DEFAULT_STORE,
+    as_json: AsJson = False,
+) -> int:
+    """Show how fast Claude may be asked, and how much of that is taken."""
+    from outlast.cli.limits import show_limits
+
+    return show_limits(store, fetch=fetch, as_json=as_json)
+
+
 schedule = typer.Typer(help="Say what is run at which times.", no_args_is_help=True)
 app.add_typer(schedule, name="schedule")
 

@@ -127,7 +127,8 @@ class Claude:
         self._script = script
         self._batch_faults = batch_faults
         self._batches = 0
-        self._quotas = Quotas(quota or Quota())
+        self.quota = quota or Quota()
+        self._quotas = Quotas(self.quota)
         self._clock = clock
         self._cache = PromptCache()
         self._check_history = check_history

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from outlast.models import catalogue
 from outlast.models.catalogue import MODELS, ClaudeModel
+from outlast.models.quotas import Quota
 
 _YES: Final = {"supported": True}
 
@@ -52,6 +53,30 @@ def page(limit: int, after: str | None, before: str | None) -> dict[str, Any]:
         "first_id": names[0] if names else None,
         "last_id": names[-1] if names else None,
     }
+
+
+def rate_limits(quota: Quota) -> dict[str, Any]:
+    """Return the limits of an organization whose every key may ask so much of each line."""
+    said = {
+        "requests_per_minute": quota.rpm,
+        "input_tokens_per_minute_cache_aware": quota.itpm,
+        "output_tokens_per_minute": quota.otpm,
+    }
+    limits = [{"type": kind, "value": value} for kind, value in said.items() if value]
+    lines: dict[str, list[str]] = {}
+    for name in MODELS:
+        lines.setdefault(name.split("-")[1], []).append(name)
+    entries = [
+        {
+            "type": "rate_limit",
+            "id": f"rl_{line}",
+            "group": {"type": "model_group", "id": line},
+            "models": names,
+            "limits": limits,
+        }
+        for line, names in lines.items()
+    ]
+    return {"data": entries, "has_more": False, "next_page": None}
 
 
 def _told(name: str, model: ClaudeModel) -> dict[str, Any]:

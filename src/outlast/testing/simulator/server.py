@@ -43,7 +43,7 @@ Connection = Callable[[Scope], asyncio.Transport | None]
 """Finds the connection that a request came in on."""
 
 
-def application(claude: Claude, state: State, connection: Connection) -> Starlette:
+def application(claude: Claude, state: State, connection: Connection) -> Starlette:  # noqa: PLR0915  (a route each)
     """Return the simulator as an ASGI application."""
 
     async def messages(request: Request) -> ASGIApp:
@@ -116,6 +116,15 @@ def application(claude: Claude, state: State, connection: Connection) -> Starlet
             return Response(results, media_type="application/binary")
         return _json(batches.told(line, claude.now(), str(request.base_url)))
 
+    async def rate_limits(request: Request) -> Response:
+        if turned_away := _turned_away(request.headers):
+            return _error_response(turned_away)
+        if "admin" not in _key(request.headers):
+            return _error_response(
+                strict.invalid("this endpoint takes an Admin API key", status=403)
+            )
+        return _json(listing.rate_limits(claude.quota))
+
     return Starlette(
         routes=[
             Route("/v1/messages", messages, methods=["POST"]),
@@ -124,6 +133,7 @@ def application(claude: Claude, state: State, connection: Connection) -> Starlet
             Route("/v1/messages/batches/{name}/results", batch_results, methods=["GET"]),
             Route("/v1/messages/count_tokens", count_tokens, methods=["POST"]),
             Route("/v1/models", _models, methods=["GET"]),
+            Route("/v1/organizations/rate_limits", rate_limits, methods=["GET"]),
             Route("/v1/models/{name}", _model, methods=["GET"]),
         ],
         exception_handlers={HTTPException: _not_there},
