@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from hashlib import sha256
 from typing import Final, Literal
 
@@ -178,6 +179,7 @@ def stream(key: str) -> str:
     return f"~breaker:{key}"
 
 
+@lru_cache(maxsize=256)
 def model_key(model: str, *, key: str = "", tenant: str = "") -> str:
     """Return what tells the breaker of a model from others.
 

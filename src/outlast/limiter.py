@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Final
 
@@ -139,16 +139,13 @@ class Limiter:
         for draw in (draw for one in wanted.values() for draw in one.taken):
             moves += [draw.advance, *([Advance(name=draw.late)] if draw.late else [])]
         async with self._queueing:
-            values = iter(await self._advance(moves))
-        turns = {}
-        for call_id, one in wanted.items():
-            places, at = {}, 0
-            for draw in one.taken:
-                turn = draw.turn(next(values))
-                at = max(at, turn)
-                if draw.late:
-                    places[draw.unit] = turn - next(values)
-            turns[call_id] = Turn(at, group(one.model), places, asdict(one.need))
+            values = await self._advance(moves)
+            turns = dict(_places(wanted, iter(values)))
+            taken = [draw for one in wanted.values() for draw in one.taken]
+            by_name = {move.name: value for move, value in zip(moves, values, strict=True)}
+            mended = (draw.mended(by_name[draw.advance.name]) for draw in taken)
+            if back := {move.name: move for move in mended if move is not None}:
+                await self._advance([*back.values()])
         return turns
 
     def look(self, turn: Turn, model: str) -> Turn:
@@ -159,6 +156,18 @@ class Limiter:
         pairs = zip(turn.places.values(), values, strict=True)
         at = max((at + more for at, more in pairs), default=turn.at)
         return replace(turn, at=at)
+
+
+def _places(wanted: Mapping[str, Draws], values: Iterator[int]) -> Iterator[tuple[str, Turn]]:
+    """Yield the turn of each call, by what the shared numbers are after they were moved on."""
+    for call_id, one in wanted.items():
+        places, at = {}, 0
+        for draw in one.taken:
+            turn = draw.turn(next(values))
+            at = max(at, turn)
+            if draw.late:
+                places[draw.unit] = turn - next(values)
+        yield call_id, Turn(at, group(one.model), places, asdict(one.need))
 
 
 class Guesses:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from hashlib import sha256
 from typing import Any, Final, TypeAlias
 
@@ -140,6 +141,7 @@ def fold(records: Iterable[Record], pacing: Pacing) -> Pacing:
     return pacing
 
 
+@lru_cache(maxsize=256)
 def group(model: str) -> str:
     """Return what a model shares its rate limits with: its family and generation, of any date."""
     return undated(_RELEASE.sub("", model.rpartition("anthropic.")[2]))

@@ -241,6 +241,9 @@ class Runner:
         self._look = look
         self._journal = journal
         self._model = model
+        self._keyed = model if isinstance(model, Keyed) else None
+        self._whose = ""
+        """Whose rate limits calls count against, once that is known."""
         self._deps = deps
         self._inline = inline
         self._clock = clock
@@ -342,7 +345,9 @@ class Runner:
 
     def key(self) -> str:
         """Return whose rate limits calls count against; empty where nobody knows."""
-        return self._model.key() if isinstance(self._model, Keyed) else ""
+        if self._keyed is not None and not self._whose:
+            self._whose = self._keyed.key()
+        return self._whose
 
     async def raise_bounds(self, run_id: str, state: RunState) -> Budgets:
         """Tell every run of the bounds that this one found too low, and return all budgets."""

@@ -67,7 +67,8 @@ class Breakers:
             return None
         whose = tenant if self.settings.per_tenant else ""
         key = model_key(model, key=self._key(), tenant=whose)
-        return self._states.get(key) or self.read(State(key=key))
+        state = self._states.get(key)
+        return self.read(State(key=key)) if state is None else state
 
     def read(self, state: State) -> State:
         """Read what others changed since, and return what it is."""

@@ -38,6 +38,10 @@ The API's buckets hold a minute's worth; half of that leaves room for what other
 and for a call whose length was guessed too short."""
 
 
+MOST_NS: Final = 3_600 * NS
+"""A turn that is further away is none: some clock was wrong, and nobody waits years for that."""
+
+
 class Need(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What a call is taken to use of its limits."""
 
@@ -97,8 +101,16 @@ class Draw(msgspec.Struct, frozen=True, gc=False):
     def turn(self, value: int) -> int:
         """Return when its turn is, by what the shared number is after it was moved on."""
         if self.ramp is not None:
-            return self.ramp.turn(value - _base(self.ramp))
-        return value - (self.advance.most or 0) + self.now
+            turn = self.ramp.turn(value - _base(self.ramp))
+        else:
+            turn = value - (self.advance.most or 0) + self.now
+        return turn if turn <= self.now + MOST_NS else self.now
+
+    def mended(self, value: int) -> Advance | None:
+        """Return how the shared number is put right, where that was moved on by a wrong clock."""
+        if self.ramp is not None or value <= (self.advance.most or 0) + MOST_NS:
+            return None
+        return Advance(name=self.advance.name, by=self.now - value)
 
 
 def draws(  # noqa: PLR0913  (keywords)

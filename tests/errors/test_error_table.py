@@ -100,7 +100,7 @@ class Played:
 
     def __init__(self, claude: simulator.Simulator, row: str) -> None:
         seen, billed = len(claude.requests()), len(claude.bill())
-        with outlast.Outlast("memory://") as app:
+        with outlast.Outlast("memory://", breaker=None) as app:
             self.run = app.run(AGENT, row, run_id="r")
             self.records = app.log("r")
             self.ledger = app.journal.rollup()
@@ -265,7 +265,7 @@ def test_a_connection_that_is_refused_costs_nothing(
         return port
 
     monkeypatch.setenv("ANTHROPIC_BASE_URL", f"http://127.0.0.1:{asyncio.run(closed_port())}")
-    with outlast.Outlast("memory://") as app:
+    with outlast.Outlast("memory://", breaker=None) as app:
         run = app.run(AGENT, "Is anybody there?", run_id="r")
         events = [record.event for record in app.log("r")]
     came = [event for event in events if isinstance(event, ModelCallFailed | ModelCallInDoubt)]

@@ -219,7 +219,7 @@ def test_2_12_no_attempt_is_made_that_is_not_counted(monkeypatch: pytest.MonkeyP
 
     transport = httpx2.AsyncClient(transport=httpx2.MockTransport(overloaded))
     client = anthropic.AsyncAnthropic(api_key="none", max_retries=5, http_client=transport)
-    with outlast.Outlast("memory://", client=client) as app:
+    with outlast.Outlast("memory://", client=client, breaker=None) as app:
         run = app.run(spender(), "Well?", run_id="r")
         held = intents(app, "r")
     assert run.status == "failed"

@@ -482,13 +482,11 @@ def _breaker_changed(event: BreakerChanged) -> list[Part]:
     counted = f"{event.failures} of {words.count(event.calls, 'call')} failed"
     if event.slow:
         counted += f", {event.slow} were slow"
-    match event.status:
-        case "open":
-            told = [(f"open until {moment(event.until)}", "doubt"), (f": {counted}", "quiet")]
-        case "half_open":
-            told = [(f"tried with {words.count(event.probes, 'call')}", "doubt")]
-        case "closed":
-            told = [("closed", "strong"), (f": {counted}", "quiet")]
+    told = [(event.status, "strong"), (f": {counted}", "quiet")]
+    if event.status == "open":
+        told[0] = (f"open until {moment(event.until)}", "doubt")
+    elif event.status == "half_open":
+        told = [(f"tried with {words.count(event.probes, 'call')}", "doubt")]
     return [(f"the breaker of {event.key} is ", ""), *told]
 
 
