@@ -182,6 +182,22 @@ def test_others_who_use_the_key_count(clock: Clock) -> None:
     assert model.refused == []
 
 
+def test_a_clock_that_was_wrong_stops_nobody(clock: Clock) -> None:
+    """What a process took whose clock was years ahead is put right by the next one that comes."""
+    model = Limited(clock, Quota(rpm=60))
+    with outlast.Outlast("memory://", model=model) as app:
+        app.run(ONE, "x", run_id="first")
+        clock.jump(10 * 365 * 86_400)
+        app.run(ONE, "y", run_id="second")
+        clock.jump(-10 * 365 * 86_400)
+        for n in range(40):
+            app.start(ONE, f"{n}", run_id=f"r{n}")
+        live(outlast.Worker(app, [ONE]), clock, 60)
+        assert {run.status for run in app.runs()} == {"completed"}
+        (number,) = app.journal.numbers([f"rate::{MODEL}:requests"])
+        assert number <= clock.now + 3_600 * NS
+
+
 def test_a_ramp(clock: Clock) -> None:
     """After `ramp_limit_exceeded` calls begin one by one, and twice as many every ten seconds."""
     away: list[int] = []
