@@ -9,7 +9,7 @@ from typing import Any, Final, TypeAlias
 import msgspec
 from msgspec import Raw
 
-from outlast.breaker import State
+from outlast.breaker import State, source_key
 from outlast.budget import Limits
 from outlast.events import AnyEvent, Turn
 from outlast.pacing import THAWED, Freeze, group
@@ -193,7 +193,8 @@ class World(msgspec.Struct, frozen=True, kw_only=True):
     freezes: Mapping[str, Freeze] = {}
     """Until when the API wants to be asked nothing, by group of models; see `pacing.group`."""
     breakers: Mapping[str, State] = {}
-    """The circuit breakers of models, by group; see `pacing.group`."""
+    """The circuit breakers of models, by group (see `pacing.group`), and those of the sources of
+    tools, by `breaker.source_key`, whoever's run it is."""
     turns: Mapping[str, Turn] = {}
     """The places of calls that are to be made in the queue of a rate limit, by their `call_id`."""
     short: tuple[Short, ...] = ()
@@ -222,6 +223,10 @@ class World(msgspec.Struct, frozen=True, kw_only=True):
     def breaker(self, model: str) -> State | None:
         """Return the circuit breaker of a model, where it was ever open."""
         return self.breakers.get(group(model)) if self.breakers else None
+
+    def breaker_of(self, source: str) -> State | None:
+        """Return the circuit breaker of a source of tools, where there is one."""
+        return self.breakers.get(source_key(source)) if source and self.breakers else None
 
     @property
     def at_work(self) -> frozenset[str]:

@@ -18,7 +18,7 @@ import math
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from hashlib import sha256
-from typing import Final, Literal
+from typing import Final, Literal, TypeAlias
 
 import msgspec
 
@@ -29,6 +29,9 @@ from outlast.events import (
     ModelCallFailed,
     ModelCallInDoubt,
     ModelCallSucceeded,
+    ToolCallFailed,
+    ToolCallInDoubt,
+    ToolCallSucceeded,
 )
 from outlast.journal import Advance, Record
 from outlast.pacing import NS, Ramp, group
@@ -193,6 +196,24 @@ def model_key(model: str, *, key: str = "", tenant: str = "") -> str:
     return ":".join(filter(None, parts))
 
 
+def source_key(source: str, *, tenant: str = "") -> str:
+    """Return what tells the breaker of a source of tools from others.
+
+    Args:
+        source: what tools depend on.
+        tenant: whose run it is, where each has breakers of its own.
+
+    """
+    return ":".join(filter(None, (f"tool:{source}", _tenant(tenant))))
+
+
+def source_of(scope: str) -> str:
+    """Return of which source of tools a scope of the ledger is; empty where it is of none."""
+    kind, _, key = scope.partition(":")
+    what, _, name = key.partition(":")
+    return name.partition(":")[0] if (kind, what) == ("breaker", "tool") else ""
+
+
 def _tenant(tenant: str) -> str:
     return f"tenant:{tenant}" if tenant else ""
 
@@ -220,15 +241,34 @@ def fold(records: Iterable[Record], state: State) -> State:
     return state
 
 
-def verdict(
-    event: ModelCallSucceeded | ModelCallFailed | ModelCallInDoubt, breaker: Breaker
-) -> Verdict | None:
+Over: TypeAlias = (
+    ModelCallSucceeded
+    | ModelCallFailed
+    | ModelCallInDoubt
+    | ToolCallSucceeded
+    | ToolCallFailed
+    | ToolCallInDoubt
+)
+"""What a call ends with."""
+
+
+def says_nothing(event: Over) -> bool:
+    """Return whether a call that is over says nothing of its dependency."""
+    if isinstance(event, ModelCallSucceeded | ToolCallSucceeded | ToolCallFailed):
+        return False
+    return event.kind in NOTHING_SAID
+
+
+def verdict(event: Over, breaker: Breaker) -> Verdict | None:
     """Return what a call says of its dependency, `None` where that is nothing."""
-    if isinstance(event, ModelCallSucceeded):
+    if isinstance(event, ModelCallSucceeded | ToolCallSucceeded):
         is_slow = breaker.slow_s is not None and event.latency_ms >= breaker.slow_s * 1_000
         return "slow" if is_slow else "ok"
-    if event.kind in NOTHING_SAID:
+    if says_nothing(event):
         return None
+    if isinstance(event, ToolCallFailed | ToolCallInDoubt):
+        is_silent = event.kind == "timeout" or getattr(event, "unanswered", False)
+        return "failure" if is_silent else "ok"
     return "failure" if event.kind in FAILURES and not 400 <= event.status < 500 else "ok"
 
 

@@ -18,6 +18,7 @@ from typing import Any, Literal, TypeAlias
 
 import msgspec
 from msgspec import Raw
+from msgspec.structs import replace
 
 from outlast.actions import CallStep, CallTool
 from outlast.agent import Agent
@@ -36,6 +37,7 @@ from outlast.logs import Place, placed
 from outlast.redaction import Redact, redacted, same, within
 from outlast.results import Unshowable, cut, json_text, shown
 from outlast.tools import MAX_RESULT_BYTES, MAX_RESULT_TOKENS, Tool, ToolContext
+from outlast.unanswered import unanswered
 from outlast.workshop import Shop, named
 
 
@@ -178,8 +180,10 @@ def failed_call(
         # Claude's API refuses an error without a word, and with it the whole conversation.
         said = redacted(words(error), redact)
         said = cut(said, _limit(call, MAX_RESULT_TOKENS)) if said.strip() else told
-        return _failed(call, "refused", said, error, latency_ms, redact)
-    return _failed(call, "raised", told, error, latency_ms, redact)
+        failed = _failed(call, "refused", said, error, latency_ms, redact)
+    else:
+        failed = _failed(call, "raised", told, error, latency_ms, redact)
+    return replace(failed, unanswered=unanswered(error))
 
 
 Came: TypeAlias = tuple[Any, BaseException | None]

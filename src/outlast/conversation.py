@@ -184,6 +184,8 @@ class Pending(msgspec.Struct, frozen=True):
     """The encoded `tool_result` block; empty until there is one."""
     edited: Raw = NULL
     """What a person made of the arguments; null where they are Claude's."""
+    tries: str = ""
+    """The source of the tool, where it is tried by the attempt in flight whether it answers."""
 
 
 class Cached(msgspec.Struct, frozen=True, gc=False):
@@ -990,6 +992,7 @@ def _tool_started(conversation: Conversation, event: ToolCallStarted, _: Record)
         "attempts": event.attempt,
         "effect": event.effect,
         "edited": event.arguments,
+        "tries": event.source if event.probe else "",
     }
     return replace(
         conversation,

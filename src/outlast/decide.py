@@ -12,6 +12,7 @@ that follows from it share one commit.
 | a model call in flight that nobody waits for | in doubt, charged in full; asked again |
 | a tool call in flight that nobody waits for | by its effect: repeated, or told as unknown |
 | a tool use that was not started | check its arguments, then call it |
+| a tool use whose source answers nobody: its circuit breaker is open | wait, as for a model |
 | a tool use without a result | wait |
 | a tool use that is a run of its own, which was stopped | stopped with it |
 | a failed attempt worth repeating | wait for its time, then ask again |
@@ -432,9 +433,9 @@ def _call_step(  # noqa: PLR0913, PLR0917  (everything a call depends on)
     if agent.stops_loops and (step := _loop_step(ask)) is not None:
         return step
     breaker = None if is_batch(state) else world.breaker(ask.spec.model)
-    if breaker is not None and (until := _tripped(state, ask, breaker, now, world)) > now:
+    if breaker is not None and (until := _tripped(state, ask.ask_id, breaker, now, world)) > now:
         other = _another_model(state, agent, ask, now, world, shared, "breaker")
-        return other or _closed_off(ask, until)
+        return other or _closed_off(ask.spec.model, until)
     fits = _fitting(state, agent, ask, world)
     if isinstance(fits, Step):
         return fits
@@ -773,7 +774,7 @@ def _another_model(  # noqa: PLR0913, PLR0917  (everything a call depends on)
         if not (isinstance(room, int) or room[1].passing):
             return False
         breaker = world.breaker(other.spec.model)
-        return breaker is None or _tripped(state, other, breaker, now, world) <= now
+        return breaker is None or _tripped(state, other.ask_id, breaker, now, world) <= now
 
     return fallback(state, ask, why, may)
 
@@ -792,18 +793,16 @@ def _thaw(state: RunState, ask: Conversation, world: World) -> int:
     return freeze.over_for(f"{nonce}:{ask.ask_id}")
 
 
-def _tripped(
-    state: RunState, ask: Conversation, breaker: breakers.State, now: int, world: World
-) -> int:
-    """Return until when a question waits whose model does not answer anybody."""
-    who = f"{state.started.nonce if state.started else ''}:{ask.ask_id}"
+def _tripped(state: RunState, name: str, breaker: breakers.State, now: int, world: World) -> int:
+    """Return until when a question, or a call of a tool, waits for what answers nobody."""
+    who = f"{state.started.nonce if state.started else ''}:{name}"
     if any(short.unit == PROBES and short.scope == breaker.scope for short in world.short):
         return breaker.waits_for_others(who, now)
     return breaker.waits(who, now)
 
 
-def _closed_off(ask: Conversation, until: int) -> Step:
-    why = f"waiting for {ask.spec.model}, which does not answer, until {moment(until)}"
+def _closed_off(what: str, until: int) -> Step:
+    why = f"waiting for {what}, which does not answer, until {moment(until)}"
     return Step(actions=(Sleep(until=until, why=why),))
 
 
@@ -956,6 +955,16 @@ def _content(ask: Conversation) -> Raw:
 # ── tools ───────────────────────────────────────────────────────────────────────────────────────
 
 
+def lost_probes(state: RunState) -> tuple[str, ...]:
+    """Return the calls of tools in flight, in a run that nobody drives, that try a source."""
+    return tuple(
+        pending.call_id
+        for ask in state.asks.values()
+        for pending in ask.pending
+        if pending.call_id and pending.tries
+    )
+
+
 def _tools_step(  # noqa: PLR0913, PLR0917  (everything a call depends on)
     state: RunState,
     agent: Agent,
@@ -1054,6 +1063,15 @@ def _start_tool(  # noqa: PLR0911, PLR0913, PLR0917  (what a call is made of)
         return _request(ask, pending, declared, call_id, now)
     if asked is not None and (step := _unapproved(ask, pending, call_id, asked, now)) is not None:
         return step
+    breaker = world.breaker_of(declared.source)
+    probe = breaker is not None and breaker.is_tried(now)
+    if breaker is not None and (until := _tripped(state, call_id, breaker, now, world)) > now:
+        return _closed_off(declared.source, until)
+    in_flight = [one for one in ask.pending if one.call_id in world.in_flight]
+    if probe and any(one.tries == declared.source for one in in_flight):
+        return WAIT  # one by one: together they may be more than may try it
+    if probe and world.uncommitted:
+        return Step(actions=(Sleep(until=now),))  # what is not written yet may close the breaker
     attempt = pending.attempts + 1
     intent = ToolCallStarted(
         ask_id=ask.ask_id,
@@ -1063,6 +1081,8 @@ def _start_tool(  # noqa: PLR0911, PLR0913, PLR0917  (what a call is made of)
         effect=declared.effect,
         attempt=attempt,
         arguments=edited,
+        source=declared.source,
+        probe=probe,
     )
     is_child = declared.agent is not None
     call = _tool_call(state, ask, pending, intent.call_id, given, world if is_child else None)

@@ -18,7 +18,7 @@ from msgspec.structs import replace
 
 from outlast.actions import Action, Interrupt, Short, Sleep, Step, Work, World
 from outlast.agent import Agent
-from outlast.breaker import State
+from outlast.breaker import PROBES, State, source_of
 from outlast.budget import Limits
 from outlast.decide import decide
 from outlast.decide_control import decide_control, decide_drain
@@ -30,6 +30,7 @@ from outlast.events import (
     RunFinished,
     RunParked,
     StepFinished,
+    ToolCallStarted,
     Turn,
 )
 from outlast.flows import Flow
@@ -197,7 +198,7 @@ def drive(  # noqa: PLR0913  (all but two are keywords)
             if isinstance(sent, Denied):
                 # What was paid for is kept, and the call is decided again with less, or later.
                 now = sent.now
-                if _calls(plan) > 1:
+                if _calls(plan, sent.short) > 1:
                     alone = True  # what one would leave was taken for what there is
                 else:
                     short = (*short, sent.short)
@@ -229,8 +230,17 @@ def drive(  # noqa: PLR0913  (all but two are keywords)
             halted = tuple(why for _, why in sent.halted)
 
 
-def _calls(plan: _Plan) -> int:
-    return sum(isinstance(event, ModelCallStarted) for event in plan.events)
+def _calls(plan: _Plan, short: Short) -> int:
+    """Return how many calls of a plan want what is short."""
+    if not (source := source_of(short.scope)):
+        return sum(isinstance(event, ModelCallStarted) for event in plan.events)
+    started = [event for event in plan.events if isinstance(event, ToolCallStarted)]
+    return sum(event.probe and event.source == source for event in started)
+
+
+def _is_tight(world: World) -> bool:
+    """Return whether calls are tried one at a time, so that they do not take from one another."""
+    return world.alone or any(short.unit != PROBES for short in world.short)
 
 
 def _call_id(outcome: Outcome | Work) -> str:
@@ -280,7 +290,7 @@ def _plan(
         # What comes with an intent is a call; a `Sleep` comes with nothing.
         begun = [one.call_id for one in step.actions if not isinstance(one, Sleep | Interrupt)]
         in_flight = in_flight.union(begun)
-        if step.last or ((world.short or world.alone) and begun):
+        if step.last or (_is_tight(world) and begun):
             # Where there is little left, one call at a time is tried.
             return _Plan(events, actions, state, in_flight, rest=False)
 

@@ -521,7 +521,7 @@ class BreakerChanged(
     kept: ClassVar[tuple[str, ...]] = ("key", "status", "until")
 
     key: str
-    """Whose breaker it is; see `breaker.model_key`."""
+    """Whose breaker it is; see `breaker.model_key` and `breaker.source_key`."""
     status: Literal["closed", "open", "half_open"]
     until: int = 0
     """When it may be tried, where it is open, in nanoseconds since the epoch."""
@@ -938,6 +938,10 @@ class ToolCallStarted(
     attempt: int = 1
     arguments: Raw = NULL
     """What a person made of the arguments; null where they are those of the reply."""
+    source: str = ""
+    """What the tool depends on, as it was declared; empty where that was nothing."""
+    probe: bool = False
+    """By it is tried whether that answers again, where a circuit breaker is open otherwise."""
 
 
 class ToolCallSucceeded(
@@ -984,6 +988,8 @@ class ToolCallFailed(
     error: str = ""
     """What was raised, for people: never sent to the model."""
     latency_ms: int = 0
+    unanswered: bool = False
+    """What was raised says that the source of the tool did not answer; see `unanswered`."""
 
 
 class ToolCallInDoubt(

@@ -20,7 +20,7 @@ import msgspec
 from msgspec.structs import replace
 
 from outlast.agent import NAME
-from outlast.breaker import NOTHING_SAID, PROBES
+from outlast.breaker import PROBES, Over, says_nothing
 from outlast.budget import BILLED, HOUR_NS, Limits, Payer
 from outlast.doubts import Doubt, doubts
 from outlast.errors import Conflict, UsageError
@@ -33,6 +33,9 @@ from outlast.events import (
     ModelCallStarted,
     ModelCallSucceeded,
     RunStarted,
+    ToolCallFailed,
+    ToolCallInDoubt,
+    ToolCallSucceeded,
 )
 from outlast.journal import Balance, Commit, Hold, Journal, Posting, Record, Settlement
 from outlast.prices import undated
@@ -392,6 +395,8 @@ def settled(events: Sequence[AnyEvent], run_id: str) -> list[Settlement]:
     """Return what the outcomes of an append settle of what their calls held."""
     lines = []
     for event in events:
+        if isinstance(event, ToolCallSucceeded | ToolCallFailed | ToolCallInDoubt):
+            lines.append(_tried(event, run_id))
         if not isinstance(event, BILLED):
             continue
         # An attempt that was surely not billed was a call all the same, but no turn.
@@ -407,11 +412,14 @@ def settled(events: Sequence[AnyEvent], run_id: str) -> list[Settlement]:
             )
             for unit, amount in zip(UNITS, amounts, strict=True)
         ]
-        # Whoever says nothing of a dependency leaves his place to the next one.
-        said_nothing = not isinstance(event, ModelCallSucceeded) and event.kind in NOTHING_SAID
-        tried = 0 if said_nothing else 1
-        lines.append(Settlement(call_id=f"{run_id}/{event.call_id}", unit=PROBES, amount=tried))
+        lines.append(_tried(event, run_id))
     return lines
+
+
+def _tried(event: Over, run_id: str) -> Settlement:
+    # Whoever says nothing of a dependency leaves his place to the next one.
+    tried = 0 if says_nothing(event) else 1
+    return Settlement(call_id=f"{run_id}/{event.call_id}", unit=PROBES, amount=tried)
 
 
 def of_run(budgets: Budgets, run_id: str, declared: Limits) -> Limits:

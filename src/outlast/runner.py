@@ -36,12 +36,12 @@ from outlast.actions import (
 from outlast.agent import Agent
 from outlast.batching import Batches, Later, Place
 from outlast.blocks import encoded
-from outlast.breaker import DEFAULT, PROBES, Breaker, State
+from outlast.breaker import DEFAULT, PROBES, Breaker, State, source_of
 from outlast.budget import BILLED, Limits, line, place, posting
 from outlast.caching import marked
 from outlast.calls import call_step, call_tool, finished_step, printable, words
 from outlast.conversation import Conversation, blocks, evolve, opened
-from outlast.decide import lost_calls
+from outlast.decide import lost_calls, lost_probes
 from outlast.doubts import payer_of
 from outlast.drive import (
     Append,
@@ -94,7 +94,16 @@ from outlast.events import (
 )
 from outlast.flows import Flow
 from outlast.hosting import Host, Surroundings
-from outlast.journal import Advance, Commit, Hold, Journal, Posting, Record, run_stream
+from outlast.journal import (
+    Advance,
+    Commit,
+    Hold,
+    Journal,
+    Posting,
+    Record,
+    Settlement,
+    run_stream,
+)
 from outlast.limiter import Limiter, Line, seconds
 from outlast.limits import (
     SPENT,
@@ -374,6 +383,7 @@ class Runner:
                 epoch = self._journal.claim(stream)
                 try:
                     found |= await self._doubt_lost(run_id, epoch)
+                    found |= await self._free_tools(run_id, scope)
                 finally:
                     self._journal.release(stream)
         return found
@@ -393,6 +403,26 @@ class Runner:
         commit = commit_of(wanted, started, run_id=run_id, epoch=epoch)
         paid = settled(lost, run_id)
         logs.tell(await self.commit(replace(commit, settlements=paid)))
+        return True
+
+    async def _free_tools(self, run_id: str, scope: str) -> bool:
+        """Free the places of calls of tools of a claimed run that nobody waits for.
+
+        What becomes of the calls is for whoever goes on with the run, and knows its tools.
+        """
+        holders = self._journal.holders(scope) if source_of(scope) else ()
+        lost = sorted(one for one in holders if one.rpartition("/")[0] == run_id)
+        if not lost:
+            return False
+        names = ", ".join(one.rpartition("/")[2] for one in lost)
+        told = f"the process of {names} ended, so others may try {source_of(scope)} instead"
+        commit = Commit(
+            stream=run_stream(run_id),
+            events=(NoteAdded(text=told, by="outlast"),),
+            at=self._clock(),
+            settlements=[Settlement(call_id=one, unit=PROBES, amount=0) for one in lost],
+        )
+        logs.tell(await self.commit(commit))
         return True
 
     async def count(self, request: Request) -> int:
@@ -479,10 +509,12 @@ class _Leg:
         self._trial = Trial(runner.breakers, run_id=run_id, tenant=state.started.tenant)
         self._models: set[str] = set()
         """The models that are asked here."""
+        self._sources = frozenset[str]() if isinstance(who, Flow) else _sources(who)
+        """What the tools depend on that may be called here."""
         self._freezes: Mapping[str, Freeze] = {}
         self._paced = 0
         """How far the stream was read that the loop knows freezes of."""
-        self._accounts = bool(state.spend.held)
+        self._accounts = bool(state.spend.held or lost_probes(state))
         """Whether calls may hold something of the budgets of others: of those that an earlier leg
         began, such as in a batch, nobody knows."""
         self._notifies = False
@@ -526,7 +558,9 @@ class _Leg:
         if state is not None:
             for ask in state.asks.values():
                 self._models.update((ask.spec.model, *ask.spec.fallback_models))
-        return self._trial.states(self._models)
+        if isinstance(self._who, Flow):
+            self._sources = _sources(*self._agents.values())
+        return self._trial.states(self._models, self._sources)
 
     def _relimited(self, budgets: Budgets, state: RunState) -> Relimited:
         now = self._runner._clock()  # noqa: SLF001
@@ -595,7 +629,7 @@ class _Leg:
         if changed or (intents and self._runner.limiter.pacing.seq != self._paced):
             return self._relimited(budgets, wanted.state)
         now, line, trial = self._runner._clock(), self._line, self._trial  # noqa: SLF001
-        if (breakers := await trial.entered(intents, wanted, now)) is None:
+        if (breakers := await trial.entered(commit.events, wanted, now)) is None:
             return self._relimited(budgets, wanted.state)
         commit = self._accounted(commit, intents, budgets, wanted.state, breakers)
         ramps = {call_id: ramp for call_id, one in breakers.items() if (ramp := one.ramp)}
@@ -679,15 +713,17 @@ class _Leg:
             rules = self._rules(intent.ask_id, budgets, state)
             self._notifies |= any(rule.notify for rule in rules)
             lines += holds(rules, intent, call_id=call_id, at=commit.at)
-        lines += self._trial.holds(breakers, intents)
+        lines += self._trial.holds(breakers, commit.events)
         self._accounts |= bool(lines)
         paid = settled(commit.events, self._run_id) if self._accounts else []
-        if not intents:
+        if not intents and not breakers:
             return replace(commit, settlements=paid) if paid else commit
         # A budget that is set while this is on its way counts, and so does a freeze, and a breaker
         # that opens: the store looks.
         changing = {one.stream: one.seq for one in breakers.values()}
-        seen = ((BUDGETS, budgets.seq), (LIMITS, self._paced), *changing.items())
+        if intents:
+            changing |= {BUDGETS: budgets.seq, LIMITS: self._paced}
+        seen = tuple(changing.items())
         return replace(commit, holds=lines, settlements=paid, seen=seen)
 
     def _behind(self, wanted: Append) -> Behind:
@@ -1193,6 +1229,10 @@ def _halted(run: Run) -> str:
 
 def _has_children(who: Agent | Flow[..., Any]) -> bool:
     return isinstance(who, Flow) or any(tool.agent is not None for tool in who.tools)
+
+
+def _sources(*agents: Agent) -> frozenset[str]:
+    return frozenset(tool.source for agent in agents for tool in agent.tools if tool.source)
 
 
 def given_up(action: Work) -> Outcome | None:

@@ -50,6 +50,8 @@ EXPIRES: Final = "7d"
 
 _NAME: Final = re.compile(r"[a-zA-Z0-9_-]{1,128}")
 
+_SOURCE: Final = re.compile(r"[a-zA-Z0-9._-]{1,128}")
+
 
 @dataclass(frozen=True, kw_only=True)
 class ToolContext:
@@ -93,6 +95,7 @@ class Tool(Generic[P, R]):
         max_result_tokens: how much of a result the model gets.
         approval: which calls a person has to allow.
         approval_ns: for how long a person may, in nanoseconds; 0 is for ever.
+        source: what it depends on; empty where it has no circuit breaker.
         agent: the agent that a call of it asks, in a run of its own; see `Agent.as_tool`.
         function: the function itself.
 
@@ -108,6 +111,7 @@ class Tool(Generic[P, R]):
         max_result_tokens: int = MAX_RESULT_TOKENS,
         approval: Literal["always"] | Callable[..., bool] | None = None,
         approval_expires: float | str | timedelta | None = EXPIRES,
+        source: str = "",
     ) -> None:
         # First, because it copies the function's own attributes, whatever their names.
         update_wrapper(self, function)
@@ -117,6 +121,7 @@ class Tool(Generic[P, R]):
         self.timeout_s = timeout_s
         self.max_result_tokens = max_result_tokens
         self.approval = approval
+        self.source = source
         try:
             self.approval_ns = expiry(approval_expires)
         except UsageError as error:
@@ -188,6 +193,7 @@ def tool(
     max_result_tokens: int = ...,
     approval: Literal["always"] | Callable[..., bool] | None = ...,
     approval_expires: float | str | timedelta | None = ...,
+    source: str = ...,
 ) -> Callable[[Callable[P, R]], Tool[P, R]]: ...
 def tool(  # noqa: PLR0913  (all but one are keywords)
     function: Callable[P, R] | None = None,
@@ -199,6 +205,7 @@ def tool(  # noqa: PLR0913  (all but one are keywords)
     max_result_tokens: int = MAX_RESULT_TOKENS,
     approval: Literal["always"] | Callable[..., bool] | None = None,
     approval_expires: float | str | timedelta | None = EXPIRES,
+    source: str = "",
 ) -> Tool[P, R] | Callable[[Callable[P, R]], Tool[P, R]]:
     """Declare a function, sync or async, as a tool.
 
@@ -226,6 +233,13 @@ def tool(  # noqa: PLR0913  (all but one are keywords)
             waits without a process, and Claude is told of a denial.
         approval_expires: for how long a person may, as seconds, a `timedelta` or such as `"3d"`;
             default a week.  After that the call is denied.  `None` waits for ever.
+        source: what it depends on, such as `"grants-db"`; several tools may depend on the same.
+            While most calls of such tools find that it does not answer, none is made in any run of
+            the store: those that Claude asks for wait, until a few have tried whether it does
+            again; see `Breaker`.  That it does not answer say the timeout of the tool, and what
+            HTTP clients and sockets raise where there is no connection, no reply in time, or a
+            status of 500 or more; whatever else is raised is an answer.  Steps of flows do not
+            wait.  Default empty: nothing is counted, and nothing waits.
 
     Raises:
         InvalidTool: a parameter has no type hint, or cannot be given by name.
@@ -241,6 +255,7 @@ def tool(  # noqa: PLR0913  (all but one are keywords)
             max_result_tokens=max_result_tokens,
             approval=approval,
             approval_expires=approval_expires,
+            source=source,
         )
 
     return declare(function) if function is not None else declare
@@ -282,6 +297,13 @@ def _check(declared: Tool[Any, Any]) -> None:
         raise InvalidTool(
             f"tool {declared.name!r}: approval is an async function; give a plain one, which is "
             "quick and looks at nothing but the arguments"
+        )
+    if declared.source != "" and not (
+        isinstance(declared.source, str) and _SOURCE.fullmatch(declared.source)
+    ):
+        raise InvalidTool(
+            f"tool {declared.name!r}: source is {declared.source!r}, but a source has 1 to 128 "
+            "letters, digits, dots, hyphens and underscores"
         )
     if declared.max_result_tokens < 1:
         raise InvalidTool(

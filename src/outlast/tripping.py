@@ -5,13 +5,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
+from typing import TypeAlias
 
 from outlast import logs
 from outlast.breaker import (
     PROBES,
     Breaker,
+    Over,
     State,
     begun,
     counts,
@@ -19,6 +21,7 @@ from outlast.breaker import (
     judged,
     model_key,
     probe_names,
+    source_key,
     tallied,
     tried,
     tripped,
@@ -27,10 +30,12 @@ from outlast.breaker import (
 )
 from outlast.drive import Append
 from outlast.errors import Conflict
-from outlast.events import AnyEvent, BreakerChanged, ModelCallStarted
+from outlast.events import AnyEvent, BreakerChanged, ModelCallStarted, ToolCallStarted
 from outlast.journal import Advance, Commit, Hold, Journal, Record
 from outlast.pacing import group
-from outlast.turns import OVER
+
+Intent: TypeAlias = ModelCallStarted | ToolCallStarted
+"""What a call begins with that has a breaker, or may."""
 
 
 class Breakers:
@@ -66,7 +71,15 @@ class Breakers:
         if self.settings is None:
             return None
         whose = tenant if self.settings.per_tenant else ""
-        key = model_key(model, key=self._key(), tenant=whose)
+        return self._known(model_key(model, key=self._key(), tenant=whose))
+
+    def of_source(self, source: str, tenant: str) -> State | None:
+        """Return the breaker of a source of tools, likewise."""
+        if self.settings is None:
+            return None
+        return self._known(source_key(source, tenant=tenant if self.settings.per_tenant else ""))
+
+    def _known(self, key: str) -> State:
         state = self._states.get(key)
         return self.read(State(key=key)) if state is None else state
 
@@ -128,20 +141,24 @@ class Trial:
         self._asked: dict[str, tuple[State, bool]] = {}
         """The breaker of each call in flight as it was then, and whether it tries it."""
 
-    def states(self, models: Iterable[str]) -> dict[str, State]:
-        """Return the breakers of models, by group."""
-        found = ((model, self._breakers.of_model(model, self._tenant)) for model in models)
-        return {group(model): state for model, state in found if state is not None}
+    def states(self, models: Iterable[str], sources: Iterable[str]) -> dict[str, State]:
+        """Return the breakers of models, by group, and of sources; see `World.breakers`."""
+        found = {group(model): self._breakers.of_model(model, self._tenant) for model in models}
+        for source in sources:
+            found[source_key(source)] = self._breakers.of_source(source, self._tenant)
+        return {name: state for name, state in found.items() if state is not None}
 
     async def entered(
-        self, intents: Sequence[ModelCallStarted], wanted: Append, now: int
+        self, events: Iterable[AnyEvent], wanted: Append, now: int
     ) -> dict[str, State] | None:
         """Return the breaker of each call, by `call_id`; `None` where one is not what it was.
 
         An open one whose time is over lets those try the dependency that come first.
         """
         found = {}
-        for intent in intents:
+        for intent in events:
+            if not isinstance(intent, Intent):
+                continue
             state = self._of(intent, wanted)
             if state is None:
                 continue
@@ -152,7 +169,7 @@ class Trial:
             found[intent.call_id] = state
         return found
 
-    def holds(self, states: Mapping[str, State], intents: Sequence[ModelCallStarted]) -> list[Hold]:
+    def holds(self, states: Mapping[str, State], events: Iterable[AnyEvent]) -> list[Hold]:
         """Return the places that calls hold among those that try a dependency."""
         return [
             Hold(
@@ -163,15 +180,17 @@ class Trial:
                 needed=1,
                 limit=state.probes,
             )
-            for intent in intents
-            if intent.probe and (state := states.get(intent.call_id)) is not None
+            for intent in events
+            if isinstance(intent, Intent)
+            and intent.probe
+            and (state := states.get(intent.call_id)) is not None
         ]
 
     def moves(self, events: Iterable[AnyEvent], now: int) -> list[Advance]:
         """Return what is counted of the calls that are over."""
         settings, moves = self._breakers.settings, []
         for event in events:
-            if not isinstance(event, OVER) or event.call_id not in self._asked or settings is None:
+            if not isinstance(event, Over) or event.call_id not in self._asked or settings is None:
                 continue
             state, probe = self._asked[event.call_id]
             if (said := verdict(event, settings)) is not None:
@@ -185,9 +204,9 @@ class Trial:
             return
         doubtful: set[str] = set()
         for event in events:
-            if isinstance(event, ModelCallStarted) and event.call_id in states:
+            if isinstance(event, Intent) and event.call_id in states:
                 self._asked[event.call_id] = states[event.call_id], event.probe
-            elif isinstance(event, OVER) and event.call_id in self._asked:
+            elif isinstance(event, Over) and event.call_id in self._asked:
                 state, probe = self._asked.pop(event.call_id)
                 if probe or verdict(event, settings) in ("failure", "slow"):
                     doubtful.add(state.key)
@@ -198,7 +217,9 @@ class Trial:
         """Judge a dependency that nobody may try any more, should nobody have done so."""
         await self._breakers.judge(scope.removeprefix("breaker:"), self._run_id)
 
-    def _of(self, intent: ModelCallStarted, wanted: Append) -> State | None:
+    def _of(self, intent: Intent, wanted: Append) -> State | None:
+        if isinstance(intent, ToolCallStarted):
+            return self._breakers.of_source(intent.source, self._tenant) if intent.source else None
         if intent.batch:  # those go another way
             return None
         model = wanted.state.asks[intent.ask_id].spec.model
