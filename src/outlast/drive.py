@@ -18,7 +18,7 @@ from msgspec.structs import replace
 
 from outlast.actions import Action, Interrupt, Short, Sleep, Step, Work, World
 from outlast.agent import Agent
-from outlast.breaker import PROBES, State, source_of
+from outlast.breaker import State, source_of
 from outlast.budget import Limits
 from outlast.decide import decide
 from outlast.decide_control import decide_control, decide_drain
@@ -238,11 +238,6 @@ def _calls(plan: _Plan, short: Short) -> int:
     return sum(event.probe and event.source == source for event in started)
 
 
-def _is_tight(world: World) -> bool:
-    """Return whether calls are tried one at a time, so that they do not take from one another."""
-    return world.alone or any(short.unit != PROBES for short in world.short)
-
-
 def _call_id(outcome: Outcome | Work) -> str:
     return f"step {outcome.name}" if isinstance(outcome, StepFinished) else outcome.call_id
 
@@ -290,7 +285,7 @@ def _plan(
         # What comes with an intent is a call; a `Sleep` comes with nothing.
         begun = [one.call_id for one in step.actions if not isinstance(one, Sleep | Interrupt)]
         in_flight = in_flight.union(begun)
-        if step.last or (_is_tight(world) and begun):
+        if step.last or ((world.short or world.alone) and begun):
             # Where there is little left, one call at a time is tried.
             return _Plan(events, actions, state, in_flight, rest=False)
 

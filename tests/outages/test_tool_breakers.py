@@ -442,6 +442,32 @@ def test_who_asks_twice_in_one_reply(running: Running) -> None:
         assert len(source.asked) == 3
 
 
+def test_those_of_one_reply_try_it_one_at_a_time(running: Running) -> None:
+    """Though there are places for all of them: the first may find that it answers nobody."""
+    down, at_work, most = [True], 0, []
+
+    @outlast.tool(source="grants-db", effect="read")
+    async def look() -> str:
+        nonlocal at_work
+        if down[0]:
+            raise ConnectionRefusedError("no")
+        at_work += 1
+        most.append(at_work)
+        await asyncio.sleep(0.05)
+        at_work -= 1
+        return "found"
+
+    three = Breaker(calls=2, open_s=60, probes=3)
+    with opened(script=using("look", "look", "look"), breaker=three) as app:
+        assert app.run(agent(look), "x", run_id="before", wait_s=0).status == "completed"
+        assert app.run(agent(look), "x", run_id="r", wait_s=0).status == "parked"
+        down[0] = False
+        running.jump(120)
+        assert app.run(agent(look), "x", run_id="r", wait_s=0).status == "completed"
+        assert changes(app) == ["open", "half_open", "closed"]
+    assert most[:2] == [1, 1]
+
+
 # ── shared ──────────────────────────────────────────────────────────────────────────────────────
 
 
