@@ -73,6 +73,8 @@ class Denied(msgspec.Struct, frozen=True):
 
     short: Short
     now: int
+    breakers: Mapping[str, State] = {}
+    """What the circuit breakers are now; see `World.breakers`."""
 
 
 class Queued(msgspec.Struct, frozen=True):
@@ -197,7 +199,7 @@ def drive(  # noqa: PLR0913  (all but two are keywords)
                 continue
             if isinstance(sent, Denied):
                 # What was paid for is kept, and the call is decided again with less, or later.
-                now = sent.now
+                now, breakers = sent.now, sent.breakers or breakers
                 if _calls(plan, sent.short) > 1:
                     alone = True  # what one would leave was taken for what there is
                 else:

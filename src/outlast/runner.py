@@ -373,9 +373,9 @@ class Runner:
         if time.monotonic() < self._free_at:
             return False
         self._free_at = time.monotonic() + FREE_S
-        ids = {call_id.rpartition("/")[0] for call_id in self._journal.holders(scope)}
+        ids = {self._owner(call_id) for call_id in self._journal.holders(scope)}
         found = False
-        for run_id in sorted(ids):
+        for run_id in sorted(ids - {""}):
             stream = run_stream(run_id)
             if not self._journal.abandoned(stream):
                 continue
@@ -387,6 +387,12 @@ class Runner:
                 finally:
                     self._journal.release(stream)
         return found
+
+    def _owner(self, call_id: str) -> str:
+        """Return the run that a call is of; names of runs and of asks may have slashes in them."""
+        parts = call_id.split("/")
+        names = ("/".join(parts[:size]) for size in range(len(parts) - 1, 0, -1))
+        return next((name for name in names if self._journal.run(name) is not None), "")
 
     async def _doubt_lost(self, run_id: str, epoch: int) -> bool:
         """Write down that the calls of a claimed run are in doubt that nobody waits for."""
@@ -411,10 +417,10 @@ class Runner:
         What becomes of the calls is for whoever goes on with the run, and knows its tools.
         """
         holders = self._journal.holders(scope) if source_of(scope) else ()
-        lost = sorted(one for one in holders if one.rpartition("/")[0] == run_id)
+        lost = sorted(one for one in holders if self._owner(one) == run_id)
         if not lost:
             return False
-        names = ", ".join(one.rpartition("/")[2] for one in lost)
+        names = ", ".join(one.removeprefix(f"{run_id}/") for one in lost)
         told = f"the process of {names} ended, so others may try {source_of(scope)} instead"
         commit = Commit(
             stream=run_stream(run_id),
@@ -653,7 +659,7 @@ class _Leg:
             if refused.unit == PROBES:
                 await trial.refused(refused.scope)
             short = Short(refused.scope, refused.unit, refused.left, refused.held, refused.window)
-            return Denied(short, self._runner._clock())  # noqa: SLF001
+            return Denied(short, self._runner._clock(), self.breakers())  # noqa: SLF001
         except TooSoon:
             return Queued(await line.wait(draws), self._runner._clock())  # noqa: SLF001
         self._durable_at = began
