@@ -201,7 +201,6 @@ def test_half_an_hour(status: int, budget: Any, record_property: Any) -> None:
     in_doubt = played.run.cost_nano - played.billed
     told = f"{played.during} calls in vain, {in_doubt / NS:.4f} USD in doubt"
     record_property("told", told)
-    print(told)  # noqa: T201
     assert in_doubt == 0 if status == 529 else in_doubt > 0
     assert max(played.asked) < 1_800 + 600
 

@@ -1,6 +1,6 @@
 """A Claude that is overloaded for the first requests, and slow when it is back.
 
-`DOWN` says how many requests it refuses; the next ones take `SLOW_S` seconds, while callers pile up.
+`DOWN` says how many it refuses; the next ones take `SLOW_S` seconds, while callers pile up.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The rules of a circuit breaker, by themselves: when it opens, for how long, and what closes it."""
+"""The rules of a circuit breaker by themselves: when it opens, how long, and what closes it."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def tried(breaker: Breaker = Breaker()) -> State:  # noqa: B008
         (Tally(9, 0, 9), False),
     ],
 )
-def test_when_it_opens(tally: Tally, opens: bool) -> None:
+def test_when_it_opens(tally: Tally, opens: Any) -> None:
     """It opens at its share of failures, the share itself included, once there are calls enough."""
     change = trip(CLOSED, tally)
     assert (change is not None) == opens
@@ -177,7 +177,7 @@ def test_numbers_fit_into_any_store() -> None:
 
 
 def test_it_is_open_twice_as_long_each_time() -> None:
-    """From `open_s` on it doubles with each trial that fails, up to `longest_s`, and begins anew."""
+    """From `open_s` on it doubles with each trial that fails, up to `longest_s`; then anew."""
     breaker, state, lengths = Breaker(probes=1), opened(), []
     for _ in range(9):
         lengths.append((state.until - state.at) / NS)
@@ -275,15 +275,16 @@ def test_those_who_wait_for_others_come_less_and_less_often() -> None:
 def test_it_is_the_same_after_a_restart() -> None:
     """What a breaker is can be read from its stream, at every point of it."""
     journal, state = MemoryJournal(), CLOSED
-    breaker = Breaker(probes=1)
+    breaker, given = Breaker(probes=1), {"now": NOW * 2, "run_id": "r"}
     for change in (
-        lambda: trip(state, Tally(5, 5)),
-        lambda: rules.begun(state, breaker, now=state.until, run_id="r"),
-        lambda: rules.judged(state, Tally(1, 1), breaker, now=NOW, run_id="r"),
-        lambda: rules.begun(state, breaker, now=state.until, run_id="r"),
-        lambda: rules.judged(state, Tally(1), breaker, now=NOW, run_id="r"),
+        lambda now: trip(now, Tally(5, 5)),
+        lambda now: rules.begun(now, breaker, **given),
+        lambda now: rules.judged(now, Tally(1, 1), breaker, **(given | {"now": NOW})),
+        lambda now: rules.begun(now, breaker, **given),
+        lambda now: rules.judged(now, Tally(1), breaker, **given),
     ):
-        made = Commit(stream=state.stream, events=(change(),), at=NOW, expected_seq=state.seq + 1)
+        event = change(state)
+        made = Commit(stream=state.stream, events=(event,), at=NOW, expected_seq=state.seq + 1)
         state = rules.fold(journal.append(made), state)
         assert rules.fold(journal.read(CLOSED.stream), CLOSED) == state
     assert (state.status, state.seq) == ("closed", 5)

@@ -117,7 +117,6 @@ def test_exactly_so_many_try_it(tmp_path: Path, record_property: Record) -> None
     callers = DOWN + PROCESSES * CALLERS
     told = f"{PROBES + len(early)} of {callers} callers in {PROCESSES + 1} processes tried it"
     record_property("told", told)
-    print(told)
     assert not early, told
     assert len(bill) > PROBES
     assert changes == ["open", "half_open", "closed"]

@@ -1,4 +1,4 @@
-"""As `client.py`, with a circuit breaker that is open for a moment: `tripping_client.py STORE NAME N`."""
+"""As `client.py`, with a circuit breaker that is open for a moment only."""
 
 from __future__ import annotations
 
