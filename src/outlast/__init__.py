@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from outlast.agent import Agent, Budget, WorstCase
     from outlast.app import Outlast
+    from outlast.breaker import Breaker
     from outlast.content import Document, File, Image
     from outlast.errors import (
         AskFailed,
@@ -53,6 +54,7 @@ __all__ = [
     "AskFailed",
     "AsyncStream",
     "BatchNotFetched",
+    "Breaker",
     "Budget",
     "BudgetTooSmall",
     "Document",
@@ -101,6 +103,7 @@ _HOMES = {
     "Agent": "agent",
     "Approval": "run",
     "AsyncStream": "streaming",
+    "Breaker": "breaker",
     "Budget": "agent",
     "Document": "content",
     "File": "content",

@@ -14,7 +14,6 @@ window that slides on with time.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from hashlib import sha256
@@ -38,6 +37,9 @@ from outlast.pacing import NS, Ramp, group
 
 PARTS: Final = 12
 """In how many parts a window slides on."""
+
+ERAS: Final = 64
+"""How many changes of a breaker have numbers of their own, before they are used again."""
 
 KINDS: Final = ("calls", "failures", "slow")
 """What is counted."""
@@ -106,9 +108,11 @@ class Breaker(msgspec.Struct, frozen=True, kw_only=True):
             given = getattr(self, name)
             if name == "slow_s" and given is None:
                 continue
-            if not 0 < _number(given) <= 86_400:
+            # The numbers of parts that are shorter would not fit into 64 bits with what is counted.
+            least = 0.1 if name == "window_s" else 0.001
+            if not least <= _number(given) <= 86_400:
                 raise UsageError(
-                    f"Breaker({name}={given!r}): give seconds, above 0 and up to 86,400"
+                    f"Breaker({name}={given!r}): give seconds, from {least:g} to 86,400"
                 )
         if self.longest_s < self.open_s:
             raise UsageError(
@@ -313,15 +317,17 @@ def tried(values: Sequence[int], state: State) -> Tally:
 
 
 def _part(breaker: Breaker, now: int) -> int:
-    return int(now / NS / breaker.window_s * PARTS)
+    return now * PARTS // int(breaker.window_s * NS)
 
 
 def _name(state: State, part: int, kind: str) -> str:
-    return f"breaker:{state.key}:{part % PARTS}:{kind}"
+    # What was counted before it opened last says nothing once it was closed again.
+    return f"breaker:{state.key}:{state.seq % ERAS}:{part % PARTS}:{kind}"
 
 
 def _tried(state: State, kind: str) -> str:
-    return f"breaker:{state.key}:probe:{kind}"
+    # Who tried it the time before, and ends only now, says nothing of this time.
+    return f"breaker:{state.key}:{state.seq % ERAS}:probe:{kind}"
 
 
 # ── the transitions ─────────────────────────────────────────────────────────────────────────────
@@ -374,8 +380,9 @@ def judged(
 
 
 def _fails(tally: Tally, breaker: Breaker) -> bool:
-    slow = breaker.slow_s is not None and tally.slow >= breaker.slow_rate * tally.calls
-    return slow or tally.failures >= breaker.failure_rate * tally.calls
+    # Divided, since 0.07 * 100 is more than 7.
+    slow = breaker.slow_s is not None and tally.slow / tally.calls >= breaker.slow_rate
+    return slow or tally.failures / tally.calls >= breaker.failure_rate
 
 
 def _opened(  # noqa: PLR0913  (keywords)
@@ -400,8 +407,9 @@ def _share(seed: str) -> float:
 
 
 def _number(value: object) -> float:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return float(value) if is_number and math.isfinite(value) else -1.0  # type: ignore[arg-type]
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return -1.0
+    return float(value) if -(10**9) < value < 10**9 else -1.0
 
 
 DEFAULT: Final = Breaker()

@@ -13,10 +13,11 @@ import msgspec
 import pytest
 
 import outlast
+from flow_stubs import Clock
 from outlast import decide
 from outlast.agent import Budget
 from outlast.errors import RunStopped
-from outlast.events import ModelCallInDoubt, ModelCallStarted, ModelCallSucceeded
+from outlast.events import BreakerChanged, ModelCallInDoubt, ModelCallStarted, ModelCallSucceeded
 from outlast.models.script import Fault, faulty, last_text, once, say, tool_use, turn_number
 from outlast.models.scripted import ScriptedModel
 from outlast.prices import FRAMING_TOKENS
@@ -187,6 +188,57 @@ def test_2_09_a_restart_forgets_nothing(scope: str, window: Any, tmp_path: Path)
             again = app.run(spender(look), "Look.", run_id="r", tenant="acme")
             assert again.status == "stopped" or day != datetime.now(UTC).date()
     assert len(claude.bill) == 2 or day != datetime.now(UTC).date(), "at midnight there is more"
+
+
+ANSWERS = (408, 409, 424, 499, 400, 401, 402, 403, 404, 412, 413, 422, 429, 431)
+"""Those first that are tried again, as what is no answer is."""
+
+
+def test_2_10_a_circuit_breaker_has_states(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No 4xx opens it; an outage does, for all who ask, until those who try it are answered."""
+    monkeypatch.setattr(decide, "BACKOFF_S", (0.001,) * 7)
+    down: list[int] = []
+    clock = Clock(monkeypatch)
+
+    def script(request: dict[str, Any], attempt: int) -> Any:
+        refused = (int(word) for word in last_text(request).split() if word.isdigit())
+        status = next(iter([*down, *refused]), 0)
+        return Fault(kind="status", status=status) if status else say("Yes.")
+
+    claude = ScriptedModel(script)
+    breaker = outlast.Breaker(calls=3, open_s=6, longest_s=6, probes=2)
+    with outlast.Outlast("memory://", model=claude, breaker=breaker) as app:
+
+        def changes() -> list[str]:
+            records = app.journal.read_all(limit=100_000)
+            events = [r.event for r in records]
+            return [one.status for one in events if isinstance(one, BreakerChanged)]
+
+        def ask(question: str, run_id: str) -> outlast.Run:
+            return app.run(spender(), question, run_id=run_id, wait_s=0)
+
+        for status in ANSWERS:
+            for n in range(2):
+                ask(f"status {status}", f"r{status}.{n}")
+                assert changes() == []
+        assert len(claude.calls) > 2 * len(ANSWERS)
+        assert ask("Well?", "well").answer == "Yes."
+        down.append(529)
+        monkeypatch.setattr(decide, "BACKOFF_S", (60.0,) * 7)
+        for n in range(1_000):
+            if changes():
+                break
+            ask("Well?", f"down{n}")
+        assert changes() == ["open"]
+        asked = len(claude.calls)
+        assert ask("Well?", "waits").why.startswith(f"waiting for {OPUS}, which does not answer, ")
+        assert len(claude.calls) == asked
+        down.clear()
+        clock.jump(10)
+        for n in range(2):
+            ask("Well?", f"tries{n}")
+        assert changes()[-2:] == ["half_open", "closed"]
+        assert ask("Well?", "last").answer == "Yes."
 
 
 def test_2_11_a_long_conversation_can_be_continued() -> None:
