@@ -44,6 +44,9 @@ ERAS: Final = 64
 KINDS: Final = ("calls", "failures", "slow")
 """What is counted."""
 
+SKEW_NS: Final = 60 * NS
+"""By how much clocks may differ; of what is further ahead nobody knows when its time is over."""
+
 PROBES: Final = "probes"
 """The unit in which calls hold a place among those that try a dependency."""
 
@@ -166,18 +169,23 @@ class State(msgspec.Struct, frozen=True):
 
     def is_tried(self, now: int) -> bool:
         """Return whether a call that is made now tries the dependency."""
-        return self.status == "half_open" or (self.status == "open" and self.until <= now)
+        return self.status == "half_open" or self.is_due(now)
+
+    def is_due(self, now: int) -> bool:
+        """Return whether it is open and its time is over, or some clock was wrong."""
+        return self.status == "open" and not self.at - SKEW_NS <= now < self.until
 
     def waits(self, who: str, now: int) -> int:
         """Return until when a call waits that would be made now; 0 where it need not."""
-        if self.status != "open" or self.until <= now:
+        if self.status != "open" or self.is_due(now):
             return 0
         # One after the other, so that few are awake before it is known whether it answers.
         return self.until + int((self.until - self.at) * _share(f"{who}:{self.seq}") / 2)
 
     def waits_for_others(self, who: str, now: int) -> int:
         """Return until when a call waits for those that try the dependency just now."""
-        passed = max(2 * NS, now - self.at)
+        # Ever longer, but no longer than a clock may be off.
+        passed = min(SKEW_NS, max(2 * NS, now - self.at))
         return now + int(passed * (1 + _share(f"{who}:{now}")))
 
 
@@ -344,7 +352,7 @@ def tripped(
 
 def begun(state: State, breaker: Breaker, *, now: int, run_id: str) -> BreakerChanged | None:
     """Return the trial of an open breaker, `None` where it is not its time."""
-    if state.status != "open" or state.until > now:
+    if not state.is_due(now):
         return None
     return BreakerChanged(
         key=state.key,

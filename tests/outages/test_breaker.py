@@ -360,3 +360,14 @@ def test_settings_at_their_ends_are_taken() -> None:
     """The ends of every range are in it."""
     outlast.Breaker(failure_rate=1, slow_rate=1.0, slow_s=0.001, calls=1, probes=1, window_s=0.1)
     outlast.Breaker(open_s=86_400, longest_s=86_400, calls=10_000, probes=10_000)
+
+
+def test_a_clock_that_was_wrong_keeps_no_breaker_open() -> None:
+    """One that was opened by a clock far ahead of ours may be tried; one a little ahead may not."""
+    for ahead_s, tried in ((30, False), (3_600, True)):
+        at = (1_000 + ahead_s) * NS
+        state = State(key="k", status="open", at=at, until=at + 10 * NS, seq=1)
+        assert state.is_tried(1_000 * NS) == tried
+        assert (state.waits("r", 1_000 * NS) == 0) == tried
+        change = rules.begun(state, Breaker(), now=1_000 * NS, run_id="r")
+        assert (change is not None) == tried
