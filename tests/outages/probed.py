@@ -27,5 +27,5 @@ def script(request: dict[str, Any], attempt: int) -> Turn | Fault:
     if number <= DOWN:
         return faults.overloaded()
     slow_s = SLOW_S if number <= DOWN + PROBES else 0.0
-    # The bill says by its tokens in which order requests came; when is said as they end.
+    # The bill says by its tokens in which order requests came.
     return say(last_text(request), total_s=slow_s, usage={"output_tokens": number})

@@ -111,9 +111,10 @@ def test_exactly_so_many_try_it(tmp_path: Path, record_property: Record) -> None
         bill = {line["usage"]["output_tokens"]: _at(line) for line in made.claude.bill()}
         changes = [change.status for change in made.changes()]
     assert statuses[: DOWN + PROBES] == [529] * DOWN + [200] * PROBES
-    ended = sorted(bill[DOWN + n] for n in range(1, PROBES + 1))
-    # When two of the three are answered, it is certain that it is well again.
-    early = [number for number, at in bill.items() if number > DOWN + PROBES and at < ended[1]]
+    came = sorted(bill[DOWN + n] for n in range(1, PROBES + 1))
+    # When two of the three are answered, which takes most of that time, it is well again.
+    certain_at = came[1] + 0.9 * SLOW_S
+    early = [number for number, at in bill.items() if number > DOWN + PROBES and at < certain_at]
     callers = DOWN + PROCESSES * CALLERS
     told = f"{PROBES + len(early)} of {callers} callers in {PROCESSES + 1} processes tried it"
     record_property("told", told)
