@@ -97,7 +97,7 @@ class Process:
         )
         while True:
             now = self.moment.ns
-            (state,) = self.trial.states([MODEL]).values()
+            (state,) = self.trial.states([MODEL], ()).values()
             if state.waits("", now):
                 if self.journal.read(state.stream, after=state.seq):
                     self.breakers.read(state)
@@ -163,7 +163,7 @@ class Process:
     @property
     def status(self) -> str:
         """What the breaker is, as whoever comes now finds it."""
-        (state,) = self.trial.states([MODEL]).values()
+        (state,) = self.trial.states([MODEL], ()).values()
         return self.breakers.read(state).status
 
     def judge(self) -> None:
