@@ -292,7 +292,7 @@ def test_eight_processes_keep_to_one_limit(tmp_path: Path, record_property: Reco
 
 def test_nothing_is_tried_before_its_time(tmp_path: Path, record_property: Record) -> None:
     """Whoever is refused, because others use the key, waits as long as it was told."""
-    requests = asked(tmp_path, 4, 8, others=130, rpm=120)
+    requests = asked(tmp_path, 4, 6, others=250, rpm=240)
     ours = [line for line in requests if "hog" not in line["body"]]
     refusals = [line for line in ours if line["status"] == 429]
     record_property("told", f"{len(refusals)} of {len(requests)} requests were refused")
