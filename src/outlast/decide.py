@@ -686,7 +686,8 @@ def _failure_step(
         # Nothing condenses what the API cannot even read.
         less = "; start a run with less to read" if failure.kind == "too_large" else ""
         return failed(f"Claude did not take the request ({failure.kind}): {failure.message}{less}")
-    if ask.failures >= ATTEMPTS:
+    # A rate limit is waited for as long as it lasts: nothing is paid, and nobody is pressed.
+    if ask.failures >= ATTEMPTS and failure.kind != "rate_limited":
         return failed(
             f"{ask.failures} attempts came to nothing, the last one ({failure.kind}): "
             f"{failure.message}"

@@ -83,6 +83,15 @@ def test_a_day_is_waited_for_without_a_process(clock: Clock, tmp_path: Path) -> 
     assert len(asked) == 2
 
 
+def test_a_rate_limit_is_waited_for_as_long_as_it_lasts(clock: Clock) -> None:
+    """However often Claude says to come back later, a run does."""
+    with opened(script=limited(20, attempts=range(1, 31))) as app:
+        app.start(ONE, "limited", run_id="r")
+        live(outlast.Worker(app, [ONE]), clock, 3_600)
+        assert app.get("r").answer == "re: limited"
+        assert len(app.claude.calls) == 31
+
+
 # ── shared ──────────────────────────────────────────────────────────────────────────────────────
 
 
