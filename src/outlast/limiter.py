@@ -26,7 +26,18 @@ from outlast.events import (
     Turn,
 )
 from outlast.journal import Advance, Commit, Journal, Record
-from outlast.pacing import MOST_S, STREAM, Pacing, Ramp, Told, fold, frozen, group, limited
+from outlast.pacing import (
+    MOST_S,
+    STREAM,
+    UNITS,
+    Pacing,
+    Ramp,
+    Told,
+    fold,
+    frozen,
+    group,
+    limited,
+)
 from outlast.turns import (
     OVER,
     Draw,
@@ -266,6 +277,7 @@ class Line:
 
     async def learn(self, call: CallModel, told: Told) -> None:
         """Go by what headers said, and tell everybody of it."""
+        told = sensible(told)
         at = self._limiter._clock()  # noqa: SLF001  (its own module)
         self._headers[call.call_id] = Headers(call.model, told, at)
         await self._limiter.learn(call, told)
@@ -301,3 +313,16 @@ def seconds(value: object) -> float | None:
     if not isinstance(value, int | float) or not math.isfinite(value):
         return None
     return min(max(0.0, float(value)), LONGEST_S)
+
+
+def sensible(told: object) -> Told:
+    """Return what can be written of limits: a model of the user's own may say anything."""
+    units = told.items() if isinstance(told, Mapping) else ()
+    return {unit: pair for unit, pair in units if unit in UNITS and _is_limit(pair)}
+
+
+def _is_limit(pair: object) -> bool:
+    match pair:
+        case (int(limit), int(left)):
+            return bool not in (type(limit), type(left)) and limit >= 1 and left >= 0
+    return False

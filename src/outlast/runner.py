@@ -355,7 +355,8 @@ class Runner:
     def key(self) -> str:
         """Return whose rate limits calls count against; empty where nobody knows."""
         if self._keyed is not None and not self._whose:
-            self._whose = self._keyed.key()
+            # A model of the user's own may say anything, and everybody reads what is written of it.
+            self._whose = printable(str(self._keyed.key() or ""))
         return self._whose
 
     async def raise_bounds(self, run_id: str, state: RunState) -> Budgets:

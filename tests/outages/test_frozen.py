@@ -24,7 +24,7 @@ from outlast.models.script import Fault, Script, last_text, once, say
 from outlast.models.scripted import ScriptedModel
 from outlast.pacing import GRAIN_NS, SPREAD_NS, Freeze, Pacing, evolve, frozen, group
 from outlast.testing import simulator
-from stubs import MODEL
+from stubs import MODEL, reply
 from worker.worked import Clock, live, store_at
 
 TESTS = Path(__file__).parents[1]
@@ -324,3 +324,45 @@ def test_the_key_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ANTHROPIC_API_KEY", "sk-ant-api03-an-example")
     given = anthropic.AsyncAnthropic(api_key="sk-ant-api03-an-example")
     assert AnthropicModel().key() == AnthropicModel(given).key() != ""
+
+
+class Odd:
+    """A model of somebody's own, which says odd things of its limits."""
+
+    def __init__(self, key: Any = "k", told: Any = None, *, refuses: bool = False) -> None:
+        self._key, self._told, self._refuses = key, told, refuses
+
+    def key(self) -> Any:
+        return self._key
+
+    async def call(self, _request: Any, *, on_part: Any) -> Any:
+        assert on_part is None
+        if self._refuses:
+            raise outlast.errors.ModelFailure("rate_limited", "x", status=429, retry_after_s=60.0)
+        return reply(b'[{"type":"text","text":"hi"}]', told=self._told)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        Odd(told={"requests": (50.0, 49.0)}),
+        Odd(told={"requests": ("a", "b"), "input_tokens": (5, 5, 5), "other": (1, 1)}),
+        Odd(told={"requests": (5, -(10**18))}),
+        Odd(told={"requests": (0, 0), "input_tokens": (True, 1)}),
+        Odd(told=None),
+        Odd(told=[1]),
+        Odd(None, {"requests": (10**308, 9)}),
+        Odd(5, {"requests": (1000, 9)}),
+        Odd("\ud800", {"requests": (1000, 9)}),
+        Odd(None, refuses=True),
+    ],
+)
+def test_what_a_model_says_of_its_limits_breaks_no_store(model: Any, tmp_path: Path) -> None:
+    """What cannot be written of a key or of limits is left out, and everybody can go on."""
+    url = f"sqlite:///{tmp_path}/s.db"
+    for n in range(2):
+        with outlast.Outlast(url, model=model) as app:
+            assert app.run(ONE, "x", run_id=f"r{n}", wait_s=0).status in ("completed", "parked")
+            app.journal.read("~limits")
+    with opened(url) as app:
+        assert app.run(ONE, "x", run_id="b", wait_s=0).status in ("completed", "parked")
