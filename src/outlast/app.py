@@ -137,6 +137,8 @@ class Outlast:
         on_change: OnChange = "recorded",
         breaker: Breaker | None = DEFAULT,
     ) -> None:
+        if breaker is not None and not isinstance(breaker, Breaker):
+            raise UsageError(f"breaker={breaker!r}: give an outlast.Breaker(…), or None for none")
         self._client, self._given, self._deps = client, model, deps
         self._redact = same if redact is None else checked(redact)
         self._on_change = _checked_change(on_change)

@@ -44,6 +44,9 @@ ERAS: Final = 64
 KINDS: Final = ("calls", "failures", "slow")
 """What is counted."""
 
+PROBE_NS: Final = 300 * NS
+"""How long those who try a dependency may take; then others may."""
+
 SKEW_NS: Final = 60 * NS
 """By how much clocks may differ; of what is further ahead nobody knows when its time is over."""
 
@@ -117,6 +120,8 @@ class Breaker(msgspec.Struct, frozen=True, kw_only=True):
                 raise UsageError(
                     f"Breaker({name}={given!r}): give seconds, from {least:g} to 86,400"
                 )
+        if not isinstance(self.per_tenant, bool):
+            raise UsageError(f"Breaker(per_tenant={self.per_tenant!r}): give True or False")
         if self.longest_s < self.open_s:
             raise UsageError(
                 f"Breaker(longest_s={self.longest_s!r}) is less than open_s={self.open_s!r}"
@@ -165,7 +170,7 @@ class State(msgspec.Struct, frozen=True):
     @property
     def ramp(self) -> Ramp | None:
         """How calls begin again after it was open."""
-        return Ramp(self.at, self.seq) if self.status == "closed" and self.seq else None
+        return Ramp(self.at, self.seq, self.key) if self.status == "closed" and self.seq else None
 
     def is_tried(self, now: int) -> bool:
         """Return whether a call that is made now tries the dependency."""
@@ -308,10 +313,20 @@ def window_names(state: State, breaker: Breaker, now: int) -> list[str]:
 
 def tallied(values: Sequence[int], breaker: Breaker, now: int) -> Tally:
     """Return what came of the calls of the window."""
-    oldest = _part(breaker, now) - PARTS + 1
+    last = _part(breaker, now)
+    oldest = last - PARTS + 1
     # Each place is used again after a window, and what is in it may be older than that.
-    recent = [value & 0xFFFFFF if value >> 24 >= oldest else 0 for value in values]
+    recent = [value & 0xFFFFFF if oldest <= value >> 24 <= last else 0 for value in values]
     return Tally(*(sum(recent[at :: len(KINDS)]) for at in range(len(KINDS))))
+
+
+def mended(
+    names: Sequence[str], values: Sequence[int], breaker: Breaker, now: int
+) -> list[Advance]:
+    """Return how the numbers are put right that a clock far ahead has counted with."""
+    ahead = _part(breaker, now + SKEW_NS) + 1
+    pairs = zip(names, values, strict=True)
+    return [Advance(name=name, by=-value) for name, value in pairs if value >> 24 > ahead]
 
 
 def probe_names(state: State) -> list[str]:
@@ -370,6 +385,9 @@ def judged(
     if state.status != "half_open":
         return None
     left = max(0, state.probes - tally.calls)
+    if now - state.at >= PROBE_NS:  # who has not answered by now has not answered
+        tally = Tally(tally.calls + left, tally.failures + left, tally.slow)
+        left = 0
     worst = Tally(state.probes, tally.failures + left, tally.slow + left)
     best = Tally(state.probes, tally.failures, tally.slow)
     if not _fails(worst, breaker):

@@ -293,11 +293,9 @@ def ask_step(  # noqa: PLR0911, PLR0913, PLR0917  (the rows of the table)
             return step
         if step := _failure_step(state, ask, ask.failure, now, world):
             return step
-    if ask.uncounted:
-        return _count_step(ask, world)
     turn = world.turns.get(next_call_id(ask))
     is_ours = turn is not None and turn.group == group(ask.spec.model)
-    until = max(_thaw(state, ask, world), turn.at if turn is not None and is_ours else 0)
+    until = max(_thaw(state, ask, now, world), turn.at if turn is not None and is_ours else 0)
     if until > now:
         return _wait("rate_limited", until)
     return _call_step(state, agent, ask, now, world, shared)
@@ -420,7 +418,7 @@ def _unsendable(why: str) -> Step:
     return failed(f"the conversation cannot be sent to Claude: {why}")
 
 
-def _call_step(  # noqa: PLR0913, PLR0917  (everything a call depends on)
+def _call_step(  # noqa: PLR0911, PLR0913, PLR0917  (everything a call depends on)
     state: RunState,
     agent: Agent,
     ask: Conversation,
@@ -436,6 +434,8 @@ def _call_step(  # noqa: PLR0913, PLR0917  (everything a call depends on)
     if breaker is not None and (until := _tripped(state, ask.ask_id, breaker, now, world)) > now:
         other = _another_model(state, agent, ask, now, world, shared, "breaker")
         return other or _closed_off(ask.spec.model, until)
+    if ask.uncounted:
+        return _count_step(ask, world)
     fits = _fitting(state, agent, ask, world)
     if isinstance(fits, Step):
         return fits
@@ -686,15 +686,20 @@ def _failure_step(
         # Nothing condenses what the API cannot even read.
         less = "; start a run with less to read" if failure.kind == "too_large" else ""
         return failed(f"Claude did not take the request ({failure.kind}): {failure.message}{less}")
-    # A rate limit is waited for as long as it lasts: nothing is paid, and nobody is pressed.
-    if ask.failures >= ATTEMPTS and failure.kind != "rate_limited":
+    # What costs nothing and presses nobody is waited for as long as it lasts.
+    waited_for = failure.kind == "rate_limited" or (
+        failure.kind in ("overloaded", "unreachable")
+        and world.breaker(ask.spec.model) is not None
+        and not is_batch(state)
+    )
+    if ask.failures >= ATTEMPTS and not waited_for:
         return failed(
             f"{ask.failures} attempts came to nothing, the last one ({failure.kind}): "
             f"{failure.message}"
         )
     if failure.at > now:
         return None  # the clock was set back, and nobody knows by how much: waiting could be long
-    until = max(_next_attempt(state, ask, failure), _thaw(state, ask, world))
+    until = max(_next_attempt(state, ask, failure), _thaw(state, ask, now, world))
     return _wait(failure.kind, until) if now < until else None
 
 
@@ -768,7 +773,7 @@ def _another_model(  # noqa: PLR0913, PLR0917  (everything a call depends on)
     """Return the switch away from a model that does not answer, to one that can be asked now."""
 
     def may(other: Conversation) -> bool:
-        if _thaw(state, other, world) > now:
+        if _thaw(state, other, now, world) > now:
             return False
         # By its bytes the prompt is held for more: that must not stop a run that could wait.
         room = _room(state, agent, other, world, shared, other.spec.max_tokens)
@@ -785,10 +790,12 @@ def _wait(kind: FailureKind, until: int) -> Step:
     return Step(actions=(Sleep(until=until, why=why),))
 
 
-def _thaw(state: RunState, ask: Conversation, world: World) -> int:
+def _thaw(state: RunState, ask: Conversation, now: int, world: World) -> int:
     """Return when the next attempt may begin of a question that the API made nobody ask."""
     freeze = world.frozen(ask.spec.model)
-    if not freeze.until or is_batch(state):  # batches have limits of their own
+    if (
+        not freeze.until or not freeze.holds(now) or is_batch(state)
+    ):  # batches have limits of their own
         return 0
     nonce = state.started.nonce if state.started else ""
     return freeze.over_for(f"{nonce}:{ask.ask_id}")

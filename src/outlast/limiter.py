@@ -39,6 +39,7 @@ from outlast.pacing import (
     limited,
 )
 from outlast.turns import (
+    MOST_NS,
     OVER,
     Draw,
     Need,
@@ -124,12 +125,15 @@ class Limiter:
         ramp = failure.error_code == "ramp_limit_exceeded"
         if failure.kind != "rate_limited" or not (wait_s or ramp):
             return
-        until = self._clock() + int(min(wait_s or BACKOFF_S[0], MOST_S) * NS)
+        now = self._clock()
+        until = now + int(min(wait_s or BACKOFF_S[0], MOST_S) * NS)
         key, model = self.key(), call.model
         # Where nobody knows how much the API takes, it is found out step by step.
         ramp |= (key, group(model)) not in self.pacing.limits
         await self._tell(
-            frozen(self.pacing, key=key, model=model, until=until, run_id=run_id, ramp=ramp)
+            frozen(
+                self.pacing, key=key, model=model, until=until, run_id=run_id, ramp=ramp, now=now
+            )
         )
 
     async def learn(self, call: CallModel, told: Told) -> None:
@@ -152,11 +156,9 @@ class Limiter:
         async with self._queueing:
             values = await self._advance(moves)
             turns = dict(_places(wanted, iter(values)))
-            taken = [draw for one in wanted.values() for draw in one.taken]
-            by_name = {move.name: value for move, value in zip(moves, values, strict=True)}
-            mended = (draw.mended(by_name[draw.advance.name]) for draw in taken)
-            if back := {move.name: move for move in mended if move is not None}:
-                await self._advance([*back.values()])
+            back = [*_given_back(wanted, turns, iter(values))]
+            if back:
+                await self._advance(back)
         return turns
 
     def look(self, turn: Turn, model: str) -> Turn:
@@ -166,6 +168,8 @@ class Limiter:
         values = self._journal.numbers(names)
         pairs = zip(turn.places.values(), values, strict=True)
         at = max((at + more for at, more in pairs), default=turn.at)
+        if at > self._clock() + MOST_NS:  # whatever was told then is not so any more
+            return Turn(0, turn.group)
         return replace(turn, at=at)
 
 
@@ -179,6 +183,27 @@ def _places(wanted: Mapping[str, Draws], values: Iterator[int]) -> Iterator[tupl
             if draw.late:
                 places[draw.unit] = turn - next(values)
         yield call_id, Turn(at, group(one.model), places, asdict(one.need))
+
+
+def _given_back(
+    wanted: Mapping[str, Draws], turns: dict[str, Turn], values: Iterator[int]
+) -> Iterator[Advance]:
+    """Yield what calls give back whose turn is too far away; they queue up again, in `turns`."""
+    for call_id, one in wanted.items():
+        found = []
+        for draw in one.taken:
+            found.append((draw, next(values)))
+            if draw.late:
+                next(values)
+        if not any(draw.is_far(value) for draw, value in found):
+            continue
+        back = [move for draw, value in found if (move := draw.given_back(value)) is not None]
+        # Where a clock was wrong nothing has to be waited for.
+        taken = {draw.advance.name: draw.advance.by for draw, _ in found}
+        waits = all(move.by == -taken[move.name] for move in back)
+        now = one.taken[0].now
+        turns[call_id] = Turn(now + MOST_NS if waits else now, group(one.model))
+        yield from back
 
 
 class Guesses:
@@ -249,7 +274,8 @@ class Line:
             guessed = self._guessed[intent.call_id] = needed(ask, intent)
             need = self._limiter.guesses.improved(guessed, model)
             turn = self._turns.get(intent.call_id, wanted.before.parking.turns.get(intent.call_id))
-            if turn is not None and turn.group == group(model) and not is_stale(turn, now):
+            ours = turn is not None and turn.group == group(model) and bool(turn.took)
+            if turn is not None and ours and not is_stale(turn, now):
                 need = Need(**turn.took)
                 if checked := checks(turn, key=key, model=model, now=now):
                     found[intent.call_id] = Draws(model, need, checks=checked, turn=turn)

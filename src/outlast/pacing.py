@@ -42,6 +42,9 @@ _RELEASE: Final = re.compile(r"-v\d+(:\d+)?$")
 
 NS: Final = 1_000_000_000
 
+SKEW_NS: Final = 60 * NS
+"""By how much clocks may differ, in nanoseconds."""
+
 UNITS: Final = ("requests", "input_tokens", "output_tokens")
 """What is limited, as `RateLimitsTold` names it."""
 
@@ -65,6 +68,12 @@ class Freeze(msgspec.Struct, frozen=True, gc=False):
     """Nanoseconds since the epoch."""
     spread: int = 0
     """Over how much time those start who waited, in nanoseconds."""
+    at: int = 0
+    """When it was told, by the clock of who did."""
+
+    def holds(self, now: int) -> bool:
+        """Return whether it is to be believed: a clock that was far ahead must stop nobody."""
+        return self.at <= now + SKEW_NS
 
     def over_for(self, who: str) -> int:
         """Return when one of those who waited starts: always the same for the same one."""
@@ -83,6 +92,8 @@ class Ramp(msgspec.Struct, frozen=True, gc=False):
     """Nanoseconds since the epoch."""
     number: int
     """What tells it from others: where it stands in the stream."""
+    whose: str = ""
+    """The breaker that closed, where it is one's."""
 
     def begun(self, at: int) -> int:
         """Return how many calls may have begun by a moment."""
@@ -125,10 +136,11 @@ def evolve(pacing: Pacing, record: Record) -> Pacing:
 def _frozen(pacing: Pacing, event: RateFrozen, record: Record) -> dict[str, Any]:
     place = (event.key, event.group)
     changes: dict[str, Any] = {}
-    if event.until > pacing.freezes.get(place, THAWED).until:
+    known = pacing.freezes.get(place, THAWED)
+    if event.until > known.until or not known.holds(record.at):
         # As with a backoff, up to half as much again.
         spread = min(SPREAD_NS, max(0, event.until - record.at) // 2)
-        changes["freezes"] = {**pacing.freezes, place: Freeze(event.until, spread)}
+        changes["freezes"] = {**pacing.freezes, place: Freeze(event.until, spread, record.at)}
     if event.ramp:
         changes["ramps"] = {**pacing.ramps, place: Ramp(event.until, record.seq)}
     return changes
@@ -148,7 +160,7 @@ def group(model: str) -> str:
 
 
 def frozen(  # noqa: PLR0913  (keywords)
-    pacing: Pacing, *, key: str, model: str, until: int, run_id: str, ramp: bool = False
+    pacing: Pacing, *, key: str, model: str, until: int, run_id: str, ramp: bool, now: int
 ) -> tuple[RateFrozen, ...]:
     """Return what is to be told of a 429, if that is not known already.
 
@@ -159,11 +171,13 @@ def frozen(  # noqa: PLR0913  (keywords)
         until: when that may be asked again, in nanoseconds since the epoch.
         run_id: the run that asked.
         ramp: whether calls are to begin gradually from then on.
+        now: nanoseconds since the epoch.
 
     """
     whose = group(model)
     until = -(-until // GRAIN_NS) * GRAIN_NS
-    if pacing.freezes.get((key, whose), THAWED).until >= until:
+    known = pacing.freezes.get((key, whose), THAWED)
+    if known.until >= until and known.holds(now):
         return ()
     return (RateFrozen(group=whose, until=until, key=key, run_id=run_id, ramp=ramp),)
 

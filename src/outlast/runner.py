@@ -41,7 +41,7 @@ from outlast.budget import BILLED, Limits, line, place, posting
 from outlast.caching import marked
 from outlast.calls import call_step, call_tool, finished_step, printable, words
 from outlast.conversation import Conversation, blocks, evolve, opened
-from outlast.decide import lost_calls, lost_probes
+from outlast.decide import BACKOFF_S, lost_calls, lost_probes
 from outlast.doubts import payer_of
 from outlast.drive import (
     Append,
@@ -72,6 +72,7 @@ from outlast.errors import (
 )
 from outlast.events import (
     OUTSIDE,
+    RETRYABLE,
     UNBILLED,
     BoundExceeded,
     CacheMissed,
@@ -1110,11 +1111,23 @@ class _Leg:
         blob = self._runner._journal.blob  # noqa: SLF001
         try:
             request = counting(count, run_id=self._run_id, blob=blob)
-            return counted(count, await self._runner.count(request))
+            return counted(count, await self._counted(request))
         except StoreError:
             raise  # it says nothing about the length of the prompt
         except Exception as error:  # noqa: BLE001  (an upper bound is known without it)
             return uncounted(count, f"{type(error).__name__}: {words(error)}")
+
+    async def _counted(self, request: Request) -> int:
+        """Return how many tokens a prompt has; what may pass is tried again, as with a call."""
+        for wait_s in BACKOFF_S:
+            try:
+                return await self._runner.count(request)
+            except ModelFailure as failure:
+                if failure.kind not in RETRYABLE:
+                    raise
+                told_s = min(seconds(failure.retry_after_s) or 0.0, BACKOFF_S[-1])
+            await self._runner.wait({self._loop.create_future()}, max(wait_s, told_s))
+        return await self._runner.count(request)
 
     async def _call_model(self, call: CallModel) -> Outcome:
         began = time.monotonic_ns()

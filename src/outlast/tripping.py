@@ -19,6 +19,7 @@ from outlast.breaker import (
     counts,
     fold,
     judged,
+    mended,
     model_key,
     probe_names,
     source_key,
@@ -114,7 +115,10 @@ class Breakers:
             tally = tried(self._journal.numbers(probe_names(state)), state)
             change = judged(state, tally, settings, now=now, run_id=run_id)
         elif state.status == "closed":
-            values = self._journal.numbers(window_names(state, settings, now))
+            names = window_names(state, settings, now)
+            values = self._journal.numbers(names)
+            if back := mended(names, values, settings, now):
+                self._journal.advance(back)
             change = tripped(
                 state, tallied(values, settings, now), settings, now=now, run_id=run_id
             )

@@ -39,7 +39,7 @@ and for a call whose length was guessed too short."""
 
 
 MOST_NS: Final = 3_600 * NS
-"""A turn that is further away is none: some clock was wrong, and nobody waits years for that."""
+"""How far away a turn is at most: whoever would wait longer queues up again by then."""
 
 
 class Need(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -102,15 +102,24 @@ class Draw(msgspec.Struct, frozen=True, gc=False):
         """Return when its turn is, by what the shared number is after it was moved on."""
         if self.ramp is not None:
             turn = self.ramp.turn(value - _base(self.ramp))
-        else:
-            turn = value - (self.advance.most or 0) + self.now
-        return turn if turn <= self.now + MOST_NS else self.now
+            return turn if turn <= self.now + MOST_NS else self.now
+        return value - (self.advance.most or 0) + self.now
 
-    def mended(self, value: int) -> Advance | None:
-        """Return how the shared number is put right, where that was moved on by a wrong clock."""
-        if self.ramp is not None or value <= (self.advance.most or 0) + MOST_NS:
+    def is_far(self, value: int) -> bool:
+        """Return whether its turn is too far away."""
+        return self.ramp is None and self.turn(value) - self.now > MOST_NS
+
+    def given_back(self, value: int) -> Advance | None:
+        """Return how what was taken is given back, since who waits queues up again.
+
+        So no queue grows far beyond the longest wait; what is further was moved on by a clock that
+        was wrong, and begins anew.
+        """
+        if self.ramp is not None:
             return None
-        return Advance(name=self.advance.name, by=self.now - value)
+        broken = self.turn(value) - self.now - self.advance.by > 2 * MOST_NS
+        by = self.now - value if broken else -self.advance.by
+        return Advance(name=self.advance.name, by=by)
 
 
 def draws(  # noqa: PLR0913  (keywords)
@@ -120,7 +129,7 @@ def draws(  # noqa: PLR0913  (keywords)
     place = (key, group(model))
     taken = []
     if ramp is not None and now < ramp.since + RAMP_NS:
-        taken.append(_ramped(ramp, name("reopened", place), now))
+        taken.append(_ramped(ramp, f"ramp:{ramp.whose}", now))
     if (limits := pacing.limits.get(place)) is not None:
         for unit in UNITS:
             if cost := _cost(limits, unit, getattr(need, unit)):

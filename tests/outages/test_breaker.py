@@ -371,3 +371,35 @@ def test_a_clock_that_was_wrong_keeps_no_breaker_open() -> None:
         assert (state.waits("r", 1_000 * NS) == 0) == tried
         change = rules.begun(state, Breaker(), now=1_000 * NS, run_id="r")
         assert (change is not None) == tried
+
+
+def test_what_was_counted_with_a_wrong_clock_is_put_right() -> None:
+    """Numbers of a time to come count nothing, and are taken back."""
+    state, breaker, later = State(key="k"), Breaker(), NOW + 30 * 86_400 * NS
+    journal = MemoryJournal()
+    for _ in range(9):
+        moves = rules.counts(state, "ok", probe=False, breaker=breaker, now=later)
+        journal.advance(moves)
+    names = rules.window_names(state, breaker, NOW)
+    assert rules.tallied(journal.numbers(names), breaker, NOW) == Tally()
+    journal.advance(rules.mended(names, journal.numbers(names), breaker, NOW))
+    journal.advance(rules.counts(state, "failure", probe=False, breaker=breaker, now=NOW))
+    assert rules.tallied(journal.numbers(names), breaker, NOW) == Tally(1, 1)
+
+
+def test_who_tries_it_and_hangs_holds_nobody_up_for_ever() -> None:
+    """After five minutes whoever has not answered has failed, and others may try it."""
+    state = State(key="k", status="half_open", probes=3, at=NOW, seq=1)
+    for passed_s, status in ((299, None), (300, "open")):
+        change = rules.judged(state, Tally(1), Breaker(), now=NOW + passed_s * NS, run_id="r")
+        assert (change and change.status) == status
+    change = rules.judged(state, Tally(2), Breaker(), now=NOW + 300 * NS, run_id="r")
+    assert change is not None
+    assert change.status == "closed"
+
+
+@pytest.mark.parametrize("given", ["x", True, 5, Breaker])
+def test_what_is_no_breaker_is_refused(given: Any) -> None:
+    """At once, and not by the first run."""
+    with pytest.raises(outlast.errors.UsageError, match=r"outlast\.Breaker"):
+        outlast.Outlast("memory://", breaker=given)

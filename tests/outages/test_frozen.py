@@ -92,6 +92,49 @@ def test_a_rate_limit_is_waited_for_as_long_as_it_lasts(clock: Clock) -> None:
         assert len(app.claude.calls) == 31
 
 
+class Counting(ScriptedModel):
+    """A Claude that counts only at the second attempt."""
+
+    counts = 0
+
+    async def count_tokens(self, request: Any) -> int:
+        self.counts += 1
+        if self.counts == 1:
+            raise outlast.errors.ModelFailure("unavailable", "HTTP 503", status=503)
+        return await super().count_tokens(request)
+
+
+def test_a_count_is_tried_again() -> None:
+    """What may pass says nothing of the length of a prompt."""
+    model = Counting(lambda request, _: say("Read."))
+    with outlast.Outlast("memory://", model=model) as app:
+        run = app.run(ONE, [outlast.Document(b"%PDF-1.7"), "Read."], run_id="r")
+        assert (run.status, model.counts) == ("completed", 2)
+        (counted,) = of_kind(app, outlast.events.TokensCounted)
+        assert not counted.why
+
+
+def test_nothing_is_counted_while_nobody_asks(clock: Clock) -> None:
+    """A count is a request as well."""
+    model = Counting(limited(600))
+    with outlast.Outlast("memory://", model=model) as app:
+        app.run(ONE, "limited", run_id="r", wait_s=0)
+        given = [outlast.Document(b"%PDF-1.7"), "Read."]
+        assert app.run(ONE, given, run_id="d", wait_s=0).status == "parked"
+        assert model.counts == 0
+
+
+def test_a_clock_far_ahead_freezes_nobody(clock: Clock) -> None:
+    """A freeze that was told a year from now is not believed, and the next one takes its place."""
+    with opened(script=limited(60)) as app:
+        clock.jump(365 * DAY_S)
+        app.run(ONE, "limited", run_id="ahead", wait_s=0)
+        clock.jump(-365 * DAY_S)
+        assert app.run(ONE, "x", run_id="x", wait_s=0).answer == "re: x"
+        app.run(ONE, "limited", run_id="r", wait_s=0)
+        assert app.run(ONE, "y", run_id="y", wait_s=0).answer in (None, "re: y")
+
+
 # ── shared ──────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -288,7 +331,7 @@ def test_the_latest_end_counts() -> None:
 
 def test_what_is_known_is_not_told_again() -> None:
     """A thousand refusals at about the same moment are one freeze, which ends after them all."""
-    given = {"key": "", "model": MODEL, "run_id": "r"}
+    given = {"key": "", "model": MODEL, "run_id": "r", "ramp": False, "now": 0}
     (first,) = frozen(Pacing(), until=7 * NS + 1, **given)  # type: ignore[arg-type]
     assert first.until == 7 * NS + GRAIN_NS
     now = known(first)

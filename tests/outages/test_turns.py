@@ -24,7 +24,9 @@ from outlast.events import RunParked
 from outlast.models.quotas import Quota
 from outlast.models.script import Fault, Turn, last_text, say
 from outlast.models.scripted import ScriptedModel
+from outlast.pacing import Pacing, Ramp
 from outlast.testing import simulator
+from outlast.turns import Need, draws
 from stubs import MODEL
 from worker.worked import Clock, live, store_at
 
@@ -196,6 +198,28 @@ def test_a_clock_that_was_wrong_stops_nobody(clock: Clock) -> None:
         assert {run.status for run in app.runs()} == {"completed"}
         (number,) = app.journal.numbers([f"rate::{MODEL}:requests"])
         assert number <= clock.now + 3_600 * NS
+
+
+def test_a_queue_of_more_than_an_hour(clock: Clock) -> None:
+    """Who would wait longer queues up again by then, so that no limit is given out twice."""
+    model = Limited(clock, Quota(rpm=4))
+    with outlast.Outlast("memory://", model=model) as app:
+        app.run(ONE, "x", run_id="first")
+        for n in range(300):
+            app.start(ONE, f"{n}", run_id=f"r{n}")
+        live(outlast.Worker(app, [ONE]), clock, 3 * 3_600)
+        assert {run.status for run in app.runs()} == {"completed"}
+    assert len(model.refused) <= 3
+
+
+def test_every_breaker_has_a_ramp_of_its_own() -> None:
+    """Of two that share a model and a key, none waits for the other's calls."""
+    names = {
+        draw.advance.name
+        for whose in ("model:m:tenant:a", "model:m:tenant:b")
+        for draw in draws(Pacing(), Need(), key="", model="m", now=0, ramp=Ramp(0, 1, whose))
+    }
+    assert len(names) == 2
 
 
 def test_a_ramp(clock: Clock) -> None:
