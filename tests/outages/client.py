@@ -17,7 +17,8 @@ async def main(store: str, first: str, count: int) -> None:
     with outlast.Outlast(store) as app:
         print("open", flush=True)  # noqa: T201  (for whoever started it)
         await asyncio.to_thread(sys.stdin.readline)
-        runs = (app.arun(AGENT, f"{first}-{n}", run_id=f"{first}-{n}") for n in range(count))
+        ids = [f"{first}-{n}" for n in range(count)]
+        runs = (app.arun(AGENT, run_id, run_id=run_id, wait_s=3_600) for run_id in ids)
         print(*{run.status for run in await asyncio.gather(*runs)}, flush=True)  # noqa: T201
 
 
