@@ -161,7 +161,7 @@ def hosts() -> int:
 def test_memory_stays_flat(path: Path, clock: Clock) -> None:
     """Nothing is kept of runs that wait, nor of those that came and went."""
     runs = 1_000 if SOAK else 60
-    before = hosts()  # what other tests of this process have left
+    others = hosts()  # what other tests of this process have left
     with app_at(store_at(path)) as app:
         for n in range(runs):
             app.start(naps, (f"n{n}", 99, 5.0), run_id=f"n{n}")
@@ -170,7 +170,7 @@ def test_memory_stays_flat(path: Path, clock: Clock) -> None:
         def held_after(seconds: float) -> int:
             live(worker, clock, seconds)
             WORLD.clear()
-            until(lambda: hosts() <= before, "the end of what was driven")
+            until(lambda: hosts() <= others, "the end of what was driven")
             return tracemalloc.get_traced_memory()[0]
 
         tracemalloc.start()
