@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -111,8 +110,6 @@ class Limiter:
         self.pacing = Pacing()
         """What the API told any run, as far as that was read."""
         self.guesses = Guesses()
-        self._queueing = asyncio.Lock()
-        """One queues up at a time: the store writes one after the other anyway."""
 
     def read(self) -> None:
         """Read what the API told others since."""
@@ -153,12 +150,10 @@ class Limiter:
         moves = []
         for draw in (draw for one in wanted.values() for draw in one.taken):
             moves += [draw.advance, *([Advance(name=draw.late)] if draw.late else [])]
-        async with self._queueing:
-            values = await self._advance(moves)
-            turns = dict(_places(wanted, iter(values)))
-            back = [*_given_back(wanted, turns, iter(values))]
-            if back:
-                await self._advance(back)
+        values = await self._advance(moves)
+        turns = dict(_places(wanted, iter(values)))
+        if back := [*_given_back(wanted, turns, iter(values))]:
+            await self._advance(back)
         return turns
 
     def look(self, turn: Turn, model: str) -> Turn:

@@ -156,7 +156,7 @@ class Uncounting(ScriptedModel):
     """A Claude that counts nothing."""
 
     async def count_tokens(self, request: Any) -> int:
-        raise NotImplementedError
+        raise outlast.errors.ModelFailure("not_found", "nobody counts here")
 
 
 def test_where_nobody_counts_the_bytes_do() -> None:

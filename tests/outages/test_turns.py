@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import sys
@@ -181,6 +182,21 @@ def test_others_who_use_the_key_count(clock: Clock) -> None:
             app.start(ONE, f"{n}", run_id=f"r{n}")
         live(outlast.Worker(app, [ONE]), clock, 120)
         assert {run.status for run in app.runs()} == {"completed"}
+    assert model.refused == []
+
+
+def test_callers_queue_up_on_any_loop(clock: Clock, tmp_path: Path) -> None:
+    """One application serves one event loop after the other, each with many who wait."""
+    model = Limited(clock, Quota(rpm=6))
+    with outlast.Outlast(store_at(tmp_path / "s.db"), model=model) as app:
+        app.run(ONE, "x", run_id="first")
+
+        async def many(name: str) -> set[str]:
+            runs = (app.arun(ONE, f"{name}{n}", run_id=f"{name}{n}", wait_s=0) for n in range(20))
+            return {run.status for run in await asyncio.gather(*runs)}
+
+        for name in ("a", "b", "c"):
+            assert asyncio.run(many(name)) <= {"completed", "parked"}
     assert model.refused == []
 
 
