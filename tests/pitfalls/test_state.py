@@ -248,7 +248,7 @@ def test_1_10_a_save_writes_only_what_is_new() -> None:
 
 def test_1_11_a_phase_follows_only_what_it_may() -> None:
     """A phase that may not follow the one before is refused, with those that may; at any place."""
-    refused: list[IllegalPhase] = []
+    refused: list[tuple[str, str, tuple[str, ...]]] = []
 
     @outlast.flow(phases=["researching", "drafting", "reviewing"])
     def walk(run: outlast.Run) -> None:
@@ -256,14 +256,15 @@ def test_1_11_a_phase_follows_only_what_it_may() -> None:
             try:
                 run.enter(phase)
             except IllegalPhase as illegal:
-                refused.append(illegal)
+                # Not the error itself, which holds the flow in memory for as long as it is held.
+                refused.append((illegal.now, illegal.wanted, illegal.legal))
 
     with outlast.Outlast("memory://", model=ScriptedModel(asking())) as app:
         assert app.run(walk, run_id="r").phase == "COMPLETE"
         entered = [one.event.phase for one in app.log("r") if isinstance(one.event, PhaseEntered)]
     assert entered == ["researching", "drafting"]
     ends = ("COMPLETE", "FAILED")
-    assert [(one.now, one.wanted, one.legal) for one in refused] == [
+    assert refused == [
         ("", "reviewing", ("researching", *ends)),
         ("researching", "reviewing", ("drafting", *ends)),
         ("researching", "researching", ("drafting", *ends)),
