@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from outlast.prices import declare_price
     from outlast.run import Approval, Run
     from outlast.schedules import Schedule
+    from outlast.sources import Degraded, LastGood, Reconciled
     from outlast.streaming import AsyncStream, Stream
     from outlast.tools import Tool, ToolContext, tool
     from outlast.worker import Worker
@@ -57,6 +58,7 @@ __all__ = [
     "Breaker",
     "Budget",
     "BudgetTooSmall",
+    "Degraded",
     "Document",
     "File",
     "Flow",
@@ -67,12 +69,14 @@ __all__ = [
     "InvalidFlow",
     "InvalidInput",
     "InvalidTool",
+    "LastGood",
     "LogContext",
     "ModelFailure",
     "NameRequired",
     "Outlast",
     "OutlastError",
     "Part",
+    "Reconciled",
     "Run",
     "RunCancelled",
     "RunConflict",
@@ -105,12 +109,15 @@ _HOMES = {
     "AsyncStream": "streaming",
     "Breaker": "breaker",
     "Budget": "agent",
+    "Degraded": "sources",
     "Document": "content",
     "File": "content",
     "Image": "content",
+    "LastGood": "sources",
     "LogContext": "logs",
     "Outlast": "app",
     "Part": "models",
+    "Reconciled": "sources",
     "Flow": "flows",
     "flow": "flows",
     "Run": "run",

@@ -99,11 +99,66 @@ class CallTool(msgspec.Struct, frozen=True, kw_only=True):
     """The id of the run that this call is; empty where it is a function."""
     most_tokens: int = 0
     """How much of its result there is room for in the next prompt; 0 where that is not known."""
+    rank: int = 0
+    """Which of the tool's sources is asked; see `ToolCallStarted`."""
+    dropped: tuple[str, ...] = ()
+    """The arguments that the source does not take."""
+    asked: dict[str, Any] | None = None
+    """What the tool itself was asked, where that is more than the source takes."""
 
     @property
     def idempotency_key(self) -> str:
-        """A key that every attempt of this call has, and no other call."""
-        return sha256(self.place.encode()).hexdigest()[:32]
+        """A key that every attempt of this call at this source has, and no other call."""
+        place = f"{self.place}:{self.rank}" if self.rank else self.place
+        return sha256(place.encode()).hexdigest()[:32]
+
+
+class FindOut(msgspec.Struct, frozen=True, kw_only=True):
+    """Let a function of a tool's find out what became of a call that is in doubt.
+
+    The outcome is a `ToolCallReconciled` event.  It changes nothing, so there is no intent: after
+    a crash it is done again.
+    """
+
+    ask_id: str
+    call_id: str
+    tool_use_id: str
+    tool: str
+    rank: int
+    given: dict[str, Any]
+    place: str
+    most_tokens: int = 0
+
+    @property
+    def idempotency_key(self) -> str:
+        """The key that the call itself had."""
+        place = f"{self.place}:{self.rank}" if self.rank else self.place
+        return sha256(place.encode()).hexdigest()[:32]
+
+
+class CallUndo(msgspec.Struct, frozen=True, kw_only=True):
+    """Take back what a call of a tool did; the outcome is an `UndoFinished` event of this call."""
+
+    undone: str
+    """The call that is taken back."""
+    ask_id: str
+    tool: str
+    rank: int
+    arguments: Raw
+    content: Raw
+    """What the call gave, as the model got it."""
+    attempt: int
+    place: str
+
+    @property
+    def call_id(self) -> str:
+        """What the action is known by while it is in flight."""
+        return f"undo {self.undone}"
+
+    @property
+    def idempotency_key(self) -> str:
+        """A key that every attempt to take the call back has, and nothing else."""
+        return sha256(f"undo:{self.place}:{self.undone}".encode()).hexdigest()[:32]
 
 
 class CallStep(msgspec.Struct, frozen=True, kw_only=True):
@@ -159,7 +214,9 @@ class Sleep(msgspec.Struct, frozen=True, kw_only=True):
     """A wait that is not longer, in nanoseconds, is slept through rather than to park the run."""
 
 
-Work: TypeAlias = CallModel | FetchReply | CountTokens | CallTool | CallStep | DriveChild
+Work: TypeAlias = (
+    CallModel | FetchReply | CountTokens | CallTool | FindOut | CallUndo | CallStep | DriveChild
+)
 """An action that has an outcome."""
 
 Action: TypeAlias = Interrupt | Work | Sleep

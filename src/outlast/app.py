@@ -72,7 +72,7 @@ from outlast.starting import (
     located,
     question,
 )
-from outlast.state import ENDED, FINAL, WAITING, RunState, fold, row
+from outlast.state import ENDED, FINAL, WAITING, RunState, fold, owes, row
 from outlast.stores import open_store
 from outlast.streaming import AsyncStream, Feed, Stream
 from outlast.telling import answer, mend, nobody, tell
@@ -471,23 +471,28 @@ class Outlast:
         """
         return self._control(run_id, "pause", reason, by)
 
-    def cancel(self, run_id: str, *, reason: str = "", by: str = "") -> Run:
+    def cancel(self, run_id: str, *, reason: str = "", by: str = "", undo: bool = False) -> Run:
         """End a run for good, and return it; nothing that was paid for is lost.
 
         An answer of Claude's that is on its way is given up, and charged as in doubt; tools and
         steps have 30 seconds to end.  The runs below it are told the same.  Where another process
         drives the run, that ends it.  To cancel it again changes nothing.
 
+        With `undo`, what its tools did is taken back first, the newest first, where they have an
+        `undo=`.  Where its code cannot be imported here, a worker that has it does that.
+
         Raises:
             RunNotFound: there is no such run.
             UsageError: it is completed, failed or rejected: there is nothing to cancel.
 
         """
-        return self._background.run(self.acancel(run_id, reason=reason, by=by))
+        return self._background.run(self.acancel(run_id, reason=reason, by=by, undo=undo))
 
-    async def acancel(self, run_id: str, *, reason: str = "", by: str = "") -> Run:
+    async def acancel(
+        self, run_id: str, *, reason: str = "", by: str = "", undo: bool = False
+    ) -> Run:
         """End a run for good, and return it.  Async; as `cancel`."""
-        run = await self._aside(self._control, run_id, "cancel", reason, by)
+        run = await self._aside(self._control, run_id, "cancel", reason, by, undo=undo)
         if await self._aside(self._above, run) is None:
             await self._end_cancelled(run_id)
         return await self._aside(self.get, run_id)
@@ -563,10 +568,7 @@ class Outlast:
     ) -> None:
         started = state.started
         assert started is not None, "a run without its first event"  # noqa: S101
-        who = self._seen.get(started.agent)
-        if who is None and started.kind == "agent":
-            with suppress(Exception):  # it is the user's module, and may be anything or nowhere
-                who = located(run_id, started)
+        who = self._code(run_id, state) if started.kind == "agent" else None
         # The agents that a flow asks are known to its function only.
         tool = who.tool(asked.tool) if isinstance(who, Agent) else None
         if started.kind != "agent" or tool is None:
@@ -577,8 +579,8 @@ class Outlast:
         except InvalidArguments as error:
             raise InvalidInput(f"nothing was written: {error}") from error
 
-    def _control(self, run_id: str, verb: Verb, reason: str, by: str) -> Run:
-        told = self._order(run_id, verb, reason, by)
+    def _control(self, run_id: str, verb: Verb, reason: str, by: str, *, undo: bool = False) -> Run:
+        told = replace(self._order(run_id, verb, reason, by), undo=undo)
         self._tell(run_id, told, strict=True)
         self._tell_below(run_id, told)
         return self.get(run_id)
@@ -621,18 +623,34 @@ class Outlast:
             state = fold(await self._aside(self._journal.read, run_stream(each)))
             if not state.control.cancelled or state.status in FINAL:
                 continue
+            if (who := await self._aside(self._ender, each, state)) is None:
+                continue  # a worker that has its code takes back what it did
             with suppress(Busy, Fenced):  # then its driver does
                 stream = run_stream(each)
                 forced = bool(self._forced) and await self._aside(self._is_forced, each)
                 epoch = await self._claimed(stream, force=forced)
                 try:
-                    await self._runner().drive(each, nobody(), epoch=epoch, watch=Watch())
+                    await self._runner().drive(each, who, epoch=epoch, watch=Watch())
                 finally:
                     self._journal.release(stream)
 
+    def _ender(self, run_id: str, state: RunState) -> Who | None:
+        """Return whom a cancelled run is ended with; `None` where its code is needed for that."""
+        return self._code(run_id, state) if owes(state) else nobody()
+
+    def _code(self, run_id: str, state: RunState) -> Who | None:
+        """Return what a run was started with, where that is known or can be imported."""
+        started = state.started
+        assert started is not None, "a run without its first event"  # noqa: S101
+        who = self._seen.get(started.agent)
+        if who is None:
+            with suppress(Exception):  # it is the user's module, and may be anything or nowhere
+                who = located(run_id, started)
+        return who
+
     async def _end_below(self, run_id: str, control: Control) -> None:
         """Tell the runs below one that was cancelled: it may have begun some meanwhile."""
-        told = ControlGiven(verb="cancel", reason=control.reason, by=control.by)
+        told = ControlGiven(verb="cancel", reason=control.reason, by=control.by, undo=control.undo)
         await self._aside(self._tell_below, run_id, told)
         give_up_at = time.monotonic() + 2 * PATIENCE_S
         while any(

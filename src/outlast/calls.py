@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import dataclasses
 import inspect
 import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 import msgspec
 from msgspec import Raw
@@ -22,9 +23,13 @@ from msgspec.structs import replace
 
 from outlast.actions import CallStep, CallTool
 from outlast.agent import Agent
+from outlast.classes import classify, retry_after
 from outlast.content import Put
 from outlast.errors import StoreError, ToolError, UsageError
 from outlast.events import (
+    NULL,
+    Degradation,
+    ErrorClass,
     StepFinished,
     StepKind,
     ToolCallFailed,
@@ -34,9 +39,16 @@ from outlast.events import (
 )
 from outlast.flows import hint, validated
 from outlast.logs import Place, placed
+from outlast.recovery import doubtful
 from outlast.redaction import Redact, redacted, same, within
 from outlast.results import Unshowable, cut, json_text, shown
-from outlast.tools import MAX_RESULT_BYTES, MAX_RESULT_TOKENS, Tool, ToolContext
+from outlast.sources import Degraded, degradation, told
+from outlast.tools import (
+    MAX_RESULT_BYTES,
+    MAX_RESULT_TOKENS,
+    Tool,
+    ToolContext,
+)
 from outlast.unanswered import unanswered
 from outlast.workshop import Shop, named
 
@@ -54,13 +66,14 @@ async def call_tool(  # noqa: PLR0913  (what a call needs from outside)
     spawn: Callable[[Any, Any], Awaitable[Any]] | None = None,
     workshop: Shop | None = None,
 ) -> ToolCallSucceeded | ToolCallFailed | ToolCallInDoubt:
-    """Run the tool and return the outcome of the call; only a cancellation is raised.
+    """Run the tool, or its fallback, and return the outcome; only a cancellation is raised.
 
     What it logs can be led back to `seq`, where the intent of the call stands.  With a `workshop`,
     a coroutine function is called there.
     """
-    declared = agent.tool(call.tool)
-    assert declared is not None, f"{call.tool} was there when the call was decided"  # noqa: S101
+    tool = tool_of(agent, call.tool)
+    declared = tool.sources[call.rank]
+    assert isinstance(declared, Tool), f"{declared} is looked up, not called"  # noqa: S101
     began = time.monotonic()
     arguments = call.given
     if name := declared.context_parameter:
@@ -77,14 +90,21 @@ async def call_tool(  # noqa: PLR0913  (what a call needs from outside)
         arguments = {**arguments, name: context}
     try:
         with placed(Place(run_id, call.ask_id, call.call_id, seq)):
-            value, error = await _run(declared, arguments, None if spawn else workshop)
+            value, error = await contained(declared, arguments, None if spawn else workshop)
     except TimeoutError:
-        return _timed_out(call, declared)
+        return _timed_out(call, tool, declared, latency_ms=_ms(began))
     if error is not None:
-        return failed_call(call, error, latency_ms=_ms(began), redact=redact)
+        return failed_call(call, error, tool=tool, latency_ms=_ms(began), redact=redact)
     return succeeded_call(
-        call, declared, value, latency_ms=_ms(began), put_blob=put_blob, redact=redact
+        call, tool, value, latency_ms=_ms(began), put_blob=put_blob, redact=redact
     )
+
+
+def tool_of(agent: Agent, name: str) -> Tool[..., Any]:
+    """Return a tool of an agent that was there when a call of it was decided."""
+    declared = agent.tool(name)
+    assert declared is not None, f"{name} was there when the call was decided"  # noqa: S101
+    return declared
 
 
 async def call_step(  # noqa: PLR0913  (what a call needs from outside)
@@ -115,7 +135,7 @@ async def call_step(  # noqa: PLR0913  (what a call needs from outside)
     plain = function if declared is None else declared.function
     work = _Work(partial(plain, *args), None if declared is None else declared.timeout_s)
     try:
-        value, error = await _run(work, kwargs, workshop)
+        value, error = await contained(work, kwargs, workshop)
     except TimeoutError:
         told = f"it did not return within {work.timeout_s:g} s"
         is_read = declared is not None and declared.effect == "read"
@@ -154,9 +174,10 @@ def finished_step(  # noqa: PLR0913  (all but three are keywords)
         why = redacted(words(error), redact)
         told = f"it returned {type(value).__name__}, which cannot be written as JSON: {why}"
         return StepFinished(name=name, kind=kind, status="failed", error=printable(told))
+    is_degraded = isinstance(value, Degraded)
     if len(whole) > MAX_RESULT_BYTES:
-        return StepFinished(name=name, kind=kind, blob=put_blob(whole))
-    return StepFinished(name=name, kind=kind, result=Raw(whole))
+        return StepFinished(name=name, kind=kind, blob=put_blob(whole), degraded=is_degraded)
+    return StepFinished(name=name, kind=kind, result=Raw(whole), degraded=is_degraded)
 
 
 @dataclass(frozen=True)
@@ -172,25 +193,85 @@ class _Work:
 
 
 def failed_call(
-    call: CallTool, error: BaseException, *, latency_ms: int, redact: Redact = same
-) -> ToolCallFailed:
-    """Return the outcome of a function that raised: only a `ToolError` is told in its words."""
+    call: CallTool,
+    error: BaseException,
+    *,
+    tool: Tool[..., Any],
+    latency_ms: int,
+    redact: Redact = same,
+) -> ToolCallFailed | ToolCallInDoubt:
+    """Return the outcome of a function that raised: only a `ToolError` is told in its words.
+
+    Args:
+        call: the call.
+        error: what was raised.
+        tool: the tool that was asked for, whichever of its sources it was.
+        latency_ms: how long it took.
+        redact: what every text goes through.
+
+    """
+    error_class = classify(error)
+    if doubtful(error_class, tool.sources[call.rank].effect) and not _is_repeated(call, tool):
+        return _doubted(call, tool, error_class, error, latency_ms, redact)
     told = f"{call.tool} failed with {type(error).__name__}. The call has no result."
+    hint = ""
     if isinstance(error, ToolError):
         # Claude's API refuses an error without a word, and with it the whole conversation.
-        said = redacted(words(error), redact)
-        said = cut(said, _limit(call, MAX_RESULT_TOKENS)) if said.strip() else told
-        failed = _failed(call, "refused", said, error, latency_ms, redact)
+        hint = redacted(words(error), redact)
+        hint = cut(hint, _limit(call, MAX_RESULT_TOKENS)) if hint.strip() else ""
+        failed = failure(call, "refused", hint or told, error, latency_ms, redact)
     else:
-        failed = _failed(call, "raised", told, error, latency_ms, redact)
-    return replace(failed, unanswered=unanswered(error))
+        failed = failure(call, "raised", told, error, latency_ms, redact)
+    wait_s = retry_after(error)
+    failed = replace(failed, unanswered=unanswered(error), retry_after_s=wait_s)
+    return unless_more(failed, tool, error_class, hint)
+
+
+def unless_more(
+    failed: ToolCallFailed, tool: Tool[..., Any], error_class: ErrorClass, hint: str = ""
+) -> ToolCallFailed:
+    """Return a failure as it is written: where something else may be tried, nothing is told yet."""
+    failed = replace(failed, error_class=error_class)
+    return replace(failed, content=NULL, hint=printable(hint)) if tool.recovers else failed
+
+
+def _is_repeated(call: CallTool, tool: Tool[..., Any]) -> bool:
+    """Return whether a call is made again with the same key, whatever came of it."""
+    return tool.sources[call.rank].effect == "idempotent" and tool.recovers
+
+
+def _doubted(  # noqa: PLR0913, PLR0917  (the fields of the event)
+    call: CallTool,
+    tool: Tool[..., Any],
+    error_class: ErrorClass,
+    error: BaseException,
+    latency_ms: int,
+    redact: Redact,
+) -> ToolCallInDoubt:
+    """Return the outcome of a call that may have happened though nobody said so."""
+    is_open = tool.sources[call.rank].effect == "once"
+    told = f"{call.tool} failed with {type(error).__name__}. The outcome is unknown: {MAYBE}."
+    return ToolCallInDoubt(
+        ask_id=call.ask_id,
+        call_id=call.call_id,
+        tool_use_id=call.tool_use_id,
+        kind="raised",
+        content=NULL if is_open else _text(told),
+        open=is_open,
+        error=printable(redacted(f"{type(error).__name__}: {words(error)}", redact)),
+        error_class=error_class,
+        latency_ms=latency_ms,
+    )
+
+
+MAYBE: Final = "it may or may not have happened"
 
 
 Came: TypeAlias = tuple[Any, BaseException | None]
 """What came of a function: what it returned, or what it raised."""
 
 
-async def _run(
+async def contained(
     declared: Tool[..., Any] | _Work, arguments: dict[str, Any], workshop: Shop | None
 ) -> Came:
     """Run the function; raise `TimeoutError` only when its time is over."""
@@ -281,7 +362,7 @@ def _settle(future: asyncio.Future[Came], came: Came) -> None:
 
 def succeeded_call(  # noqa: PLR0913  (all but three are keywords)
     call: CallTool,
-    declared: Tool[..., Any],
+    tool: Tool[..., Any],
     value: Any,
     *,
     latency_ms: int,
@@ -289,19 +370,80 @@ def succeeded_call(  # noqa: PLR0913  (all but three are keywords)
     redact: Redact = same,
 ) -> ToolCallSucceeded | ToolCallFailed:
     """Return the outcome of a function that returned `value`; one too long goes to a blob."""
-    begin = f"{call.tool} was called and returned, but its result ({type(value).__name__})"
+    answer = _answer(call, tool, value)
+    begin = f"{call.tool} was called and returned, but its result ({type(answer.value).__name__})"
+    if wrong := _unpromised(call, tool, answer.value):
+        bad = failure(
+            call, "bad_result", f"{begin} {wrong}.", Unpromised(wrong), latency_ms, redact
+        )
+        return unless_more(bad, tool, "bad_output")
     try:
-        limit = _limit(call, declared.max_result_tokens)
-        result = shown(value, limit=limit, put=put_blob, redact=redact)
+        limit = _limit(call, tool.max_result_tokens)
+        result = shown(answer.value, limit=limit, put=put_blob, redact=redact)
     except StoreError:
         raise  # it says nothing about the result, which is in doubt until the store is mended
     except Unshowable as error:
         told = redacted(f"{begin} cannot be shown: {error}.", redact)
-        return _failed(call, "bad_result", told, error.__cause__ or error, latency_ms, redact)
+        why = error.__cause__ or error
+        failed = failure(call, "bad_result", told, why, latency_ms, redact)
+        return unless_more(failed, tool, "bad_output")
     except Exception as error:  # noqa: BLE001  (the effect happened; only its result is unreadable)
         told = f"{begin} cannot be written as JSON, so it is not known what it said."
-        return _failed(call, "bad_result", told, error, latency_ms, redact)
-    return _succeeded(call, result.content, result.blob, latency_ms)
+        failed = failure(call, "bad_result", told, error, latency_ms, redact)
+        return unless_more(failed, tool, "bad_output")
+    done = success(call, result.content, result.blob, latency_ms)
+    done = replace(done, empty=_is_empty(answer.value))
+    if not isinstance(value, Degraded) and not call.rank:
+        return done
+    return degraded_call(done, degradation(answer, answer.source, call.dropped), redact)
+
+
+class Unpromised(Exception):
+    """What a tool returned is not what it should be."""
+
+
+def degraded_call(
+    done: ToolCallSucceeded, degraded: Degradation, redact: Redact = same
+) -> ToolCallSucceeded:
+    """Return an answer that says in what it is less than what was asked for."""
+    note = redacted(degraded.note, redact)
+    degraded = replace(degraded, note=printable(note), source=printable(degraded.source))
+    before = msgspec.json.encode(printable(told(degraded)))
+    content = bytes(done.content)
+    block = b'{"type":"text","text":%b}'
+    whole = b"" if content == b'""' else block % content
+    blocks = content[1:-1] if content[:1] == b"[" else whole
+    both = b"[%b]" % b",".join(filter(None, (block % before, blocks)))
+    return replace(done, degraded=degraded, content=Raw(both))
+
+
+def _answer(call: CallTool, tool: Tool[..., Any], value: Any) -> Degraded[Any]:
+    """Return what a function returned, and where it is from."""
+    source = tool.sources[call.rank].name
+    if not isinstance(value, Degraded):
+        return Degraded(value, source=source)
+    return value if value.source else dataclasses.replace(value, source=source)
+
+
+def _is_empty(value: Any) -> bool:
+    return value is None or (
+        isinstance(value, str | bytes | list | tuple | dict | set | frozenset) and not value
+    )
+
+
+def _unpromised(call: CallTool, tool: Tool[..., Any], value: Any) -> str:
+    """Return in what a result is not what it should be; empty where it is."""
+    if tool.empty_is_failure and _is_empty(value):
+        return "is empty, which counts as a failure of this tool"
+    source = tool.sources[call.rank]
+    kind = source.promised if isinstance(source, Tool) else None
+    if kind is None or isinstance(value, Iterator):
+        return ""
+    try:
+        kind.validate_python(value)
+    except Exception:  # noqa: BLE001  (a validator of the user's own may raise anything)
+        return "is not of the type that the tool promises"
+    return ""
 
 
 def _limit(call: CallTool, declared: int) -> int:
@@ -309,7 +451,8 @@ def _limit(call: CallTool, declared: int) -> int:
     return min(declared, call.most_tokens) if call.most_tokens else declared
 
 
-def _succeeded(call: CallTool, content: Raw, blob: str, latency_ms: int) -> ToolCallSucceeded:
+def success(call: CallTool, content: Raw, blob: str, latency_ms: int) -> ToolCallSucceeded:
+    """Return the outcome of a call that came to something."""
     return ToolCallSucceeded(
         ask_id=call.ask_id,
         call_id=call.call_id,
@@ -320,7 +463,7 @@ def _succeeded(call: CallTool, content: Raw, blob: str, latency_ms: int) -> Tool
     )
 
 
-def _failed(  # noqa: PLR0913, PLR0917  (the fields of the event)
+def failure(  # noqa: PLR0913, PLR0917  (the fields of the event)
     call: CallTool,
     kind: ToolFailureKind,
     told: str,
@@ -328,6 +471,7 @@ def _failed(  # noqa: PLR0913, PLR0917  (the fields of the event)
     latency_ms: int,
     redact: Redact,
 ) -> ToolCallFailed:
+    """Return the outcome of a call that came to nothing."""
     return ToolCallFailed(
         ask_id=call.ask_id,
         call_id=call.call_id,
@@ -336,27 +480,38 @@ def _failed(  # noqa: PLR0913, PLR0917  (the fields of the event)
         content=_text(told),
         error=printable(redacted(f"{type(error).__name__}: {words(error)}", redact)),
         latency_ms=latency_ms,
+        rank=call.rank,
     )
 
 
-def _timed_out(call: CallTool, declared: Tool[..., Any]) -> ToolCallFailed | ToolCallInDoubt:
-    after = f"{call.tool} did not return within {declared.timeout_s:g} s"
-    if declared.effect == "read":
-        return ToolCallFailed(
+def _timed_out(
+    call: CallTool, tool: Tool[..., Any], source: Tool[..., Any], *, latency_ms: int
+) -> ToolCallFailed | ToolCallInDoubt:
+    after = f"{call.tool} did not return within {source.timeout_s:g} s"
+    if source.effect == "read" or _is_repeated(call, tool):
+        failed = ToolCallFailed(
             ask_id=call.ask_id,
             call_id=call.call_id,
             tool_use_id=call.tool_use_id,
             kind="timeout",
             content=_text(f"{after}. The call has no result."),
             error=after,
+            latency_ms=latency_ms,
+            rank=call.rank,
         )
+        return unless_more(failed, tool, "timeout_after_sending")
     # The function may still do what it was called for.
+    is_open = source.effect == "once"
     return ToolCallInDoubt(
         ask_id=call.ask_id,
         call_id=call.call_id,
         tool_use_id=call.tool_use_id,
         kind="timeout",
-        content=_text(f"{after}. The outcome is unknown: it may or may not have happened."),
+        content=NULL if is_open else _text(f"{after}. The outcome is unknown: {MAYBE}."),
+        open=is_open,
+        error=after,
+        error_class="timeout_after_sending",
+        latency_ms=latency_ms,
     )
 
 

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 import msgspec
+from msgspec.structs import replace
 
 from outlast.events import ControlGiven, Event, Verb
 from outlast.journal import Record
@@ -28,6 +29,8 @@ class Control(msgspec.Struct, frozen=True):
     reason: str = ""
     at: int = 0
     """When it was told, in nanoseconds since the epoch."""
+    undo: bool = False
+    """What its tools did is to be taken back before it ends."""
 
     @property
     def paused(self) -> bool:
@@ -57,12 +60,13 @@ def evolve(control: Control, record: Record) -> Control:
 
 def _given(control: Control, event: ControlGiven, record: Record) -> Control:
     if control.cancelled:
-        return control  # nothing takes that back
+        # Nothing takes that back; but it may be told to undo what it did.
+        return replace(control, undo=control.undo or (event.verb == "cancel" and event.undo))
     if event.verb == "resume":
         return Control()
     if event.verb == control.verb:
         return control  # told again, it is told once
-    return Control(event.verb, event.by, event.reason, record.at)
+    return Control(event.verb, event.by, event.reason, record.at, event.undo)
 
 
 _RULES: Final[dict[type[Event], Callable[[Control, Any, Record], Control]]] = {

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from hashlib import sha256
-from typing import Any, Final, overload
+from typing import Any, Final, Literal, TypeAlias, overload
 
 import msgspec
 from msgspec import Raw
@@ -31,7 +31,9 @@ from outlast.events import (
     BoundExceeded,
     CacheMissed,
     CompactionRequested,
+    Degradation,
     Effect,
+    ErrorClass,
     Event,
     FailureKind,
     FeedbackGiven,
@@ -47,9 +49,12 @@ from outlast.events import (
     Spec,
     TokensCounted,
     ToolCallFailed,
+    ToolCallGivenUp,
     ToolCallInDoubt,
+    ToolCallReconciled,
     ToolCallStarted,
     ToolCallSucceeded,
+    ToolFailureKind,
     tag,
 )
 from outlast.history import misfit
@@ -169,6 +174,45 @@ class Failure(msgspec.Struct, frozen=True, gc=False):
     at: int
 
 
+class Try(msgspec.Struct, frozen=True, gc=False):
+    """An attempt at a tool use that came to nothing, after which something else may be tried."""
+
+    rank: int
+    """Which of the tool's sources was asked."""
+    kind: ToolFailureKind
+    error_class: ErrorClass | Literal[""]
+    at: int
+    """When it was over, in nanoseconds since the epoch."""
+    retry_after_s: float = 0.0
+    hint: str = ""
+    """What the model may be told of it, in the tool's own words."""
+
+
+class Tally(msgspec.Struct, frozen=True, gc=False):
+    """How often a source of tools was asked."""
+
+    calls: int = 0
+    retries: int = 0
+
+
+NO_CALLS: Final = Tally()
+
+
+class Done(msgspec.Struct, frozen=True):
+    """A call that did something which can be taken back."""
+
+    call_id: str
+    ask_id: str
+    tool: str
+    rank: int
+    arguments: Raw
+    """As they were given: by Claude, or by a person instead."""
+    content: Raw
+    """What came of it, as the model gets it."""
+    seq: int
+    """Where that is written."""
+
+
 class Pending(msgspec.Struct, frozen=True):
     """A tool use of the last reply, until all of them have a result."""
 
@@ -186,6 +230,18 @@ class Pending(msgspec.Struct, frozen=True):
     """What a person made of the arguments; null where they are Claude's."""
     tries: str = ""
     """The source of the tool, where it is tried by the attempt in flight whether it answers."""
+    rank: int = 0
+    """Which of its sources the last attempt asked."""
+    tried: tuple[Try, ...] = ()
+    """What came to nothing so far."""
+    crashes: int = 0
+    """How often the process ended under an attempt at the source that was asked last."""
+    doubt: str = ""
+    """The attempt of which somebody has to say what became of it; empty where none is."""
+    unsure: bool = False
+    """The tool's own function could not say it."""
+    undoable: bool = False
+    """There is a function that takes back what the last attempt does."""
 
 
 class Cached(msgspec.Struct, frozen=True, gc=False):
@@ -326,6 +382,14 @@ class Conversation(msgspec.Struct, frozen=True):
     """Model calls of this ask that were billed, may have been, or are in flight."""
     tool_calls: int = 0
     """Calls of tools that were begun for it."""
+    tallies: dict[str, Tally] = {}
+    """How often each source of tools was asked."""
+    done: tuple[Done, ...] = ()
+    """The calls that can be taken back."""
+    lost: tuple[str, ...] = ()
+    """The calls that could be, if it were known whether they happened."""
+    degraded: tuple[tuple[str, Degradation], ...] = ()
+    """The tools whose answers are less than what was asked for, and in what, the last one last."""
     failed: str = ""
     """Why there will be no answer; empty while there may be one."""
     answer: Raw | None = None
@@ -993,40 +1057,118 @@ def _tool_started(conversation: Conversation, event: ToolCallStarted, _: Record)
         "effect": event.effect,
         "edited": event.arguments,
         "tries": event.source if event.probe else "",
+        "rank": event.rank,
+        "undoable": event.undoable,
     }
+    if event.rank:
+        before = _of(conversation, event.tool_use_id)
+        changes["crashes"] = before.crashes if before.rank == event.rank else 0
     return replace(
         conversation,
         pending=_changed(conversation, event.tool_use_id, changes),
         tool_calls=conversation.tool_calls + 1,
+        tallies=_tallied(conversation, event),
     )
 
 
+def _tallied(conversation: Conversation, event: ToolCallStarted) -> dict[str, Tally]:
+    name = event.source or event.fallback or event.tool
+    known = conversation.tallies.get(name, NO_CALLS)
+    tried = _of(conversation, event.tool_use_id).tried
+    again = any(one.rank == event.rank and one.kind != "crash" for one in tried)
+    tally = Tally(known.calls + (not again), known.retries + again)
+    return {**conversation.tallies, name: tally}
+
+
 def _tool_succeeded(
-    conversation: Conversation, event: ToolCallSucceeded, _: Record
+    conversation: Conversation, event: ToolCallSucceeded, record: Record
 ) -> Conversation:
+    one = _of(conversation, event.tool_use_id)
+    if event.degraded is not None:
+        degraded = (*conversation.degraded, (one.name, event.degraded))
+        conversation = replace(conversation, degraded=degraded[-MOST_DEGRADED:])
+    if one.undoable:
+        conversation = _remembered(conversation, one, event, record.seq)
     return _tool_answered(conversation, event, b"")
 
 
-def _tool_failed(conversation: Conversation, event: ToolCallFailed, _: Record) -> Conversation:
+MOST_DEGRADED: Final = 100
+"""So many of the answers that are degraded are kept at hand; all of them are in the journal."""
+
+
+def _remembered(
+    conversation: Conversation,
+    one: Pending,
+    event: ToolCallSucceeded | ToolCallReconciled,
+    seq: int,
+) -> Conversation:
+    """Remember a call that can be taken back."""
+    arguments = one.arguments if one.edited == NULL else one.edited
+    done = Done(event.call_id, event.ask_id, one.name, one.rank, arguments, event.content, seq)
+    return replace(conversation, done=(*conversation.done, done))
+
+
+def _tool_failed(conversation: Conversation, event: ToolCallFailed, record: Record) -> Conversation:
+    if event.content != NULL:
+        return _tool_answered(conversation, event, _IS_ERROR)
+    wait_s = event.retry_after_s or 0.0
+    failed = Try(event.rank, event.kind, event.error_class, record.at, wait_s, event.hint)
+    tried = (*_of(conversation, event.tool_use_id).tried, failed)
+    changes = {"call_id": "", "tried": tried, "crashes": 0}
+    return replace(conversation, pending=_changed(conversation, event.tool_use_id, changes))
+
+
+def _tool_in_doubt(
+    conversation: Conversation, event: ToolCallInDoubt, record: Record
+) -> Conversation:
+    before = _of(conversation, event.tool_use_id)
+    if event.content != NULL:
+        if before.undoable:
+            conversation = replace(conversation, lost=(*conversation.lost, event.call_id))
+        return _tool_answered(conversation, event, _IS_ERROR)
+    lost = Try(before.rank, event.kind, event.error_class, record.at)
+    changes = {
+        "call_id": "",
+        "crashes": before.crashes + 1,
+        "tried": (*before.tried, lost),
+        "doubt": event.call_id if event.open else "",
+    }
+    return replace(conversation, pending=_changed(conversation, event.tool_use_id, changes))
+
+
+def _tool_given_up(conversation: Conversation, event: ToolCallGivenUp, _: Record) -> Conversation:
     return _tool_answered(conversation, event, _IS_ERROR)
 
 
-def _tool_in_doubt(conversation: Conversation, event: ToolCallInDoubt, _: Record) -> Conversation:
-    if event.content != NULL:
-        return _tool_answered(conversation, event, _IS_ERROR)
-    pending = _changed(conversation, event.tool_use_id, {"call_id": ""})
-    return replace(conversation, pending=pending)
+def _tool_reconciled(
+    conversation: Conversation, event: ToolCallReconciled, record: Record
+) -> Conversation:
+    one = next((one for one in conversation.pending if one.doubt == event.call_id), None)
+    if one is None:
+        return conversation  # somebody was faster, and the first answer counts
+    if event.outcome == "happened" and one.undoable:
+        conversation = _remembered(conversation, one, event, record.seq)
+    if event.outcome == "unknown":
+        changes = {"call_id": "", "unsure": True}
+        return replace(conversation, pending=_changed(conversation, event.tool_use_id, changes))
+    has_result = event.outcome == "happened" and event.content != NULL
+    return _tool_answered(conversation, event, b"" if has_result else _IS_ERROR)
+
+
+def _of(conversation: Conversation, tool_use_id: str) -> Pending:
+    """Return a tool use of the last reply."""
+    return next(one for one in conversation.pending if one.tool_use_id == tool_use_id)
 
 
 def _tool_answered(
     conversation: Conversation,
-    event: ToolCallSucceeded | ToolCallFailed | ToolCallInDoubt,
+    event: ToolOver,
     error: bytes,
 ) -> Conversation:
     edited = next(
         (one.edited for one in conversation.pending if one.tool_use_id == event.tool_use_id), NULL
     )
-    changes = {"call_id": "", "result": _result(event, error, edited)}
+    changes = {"call_id": "", "doubt": "", "result": _result(event, error, edited)}
     pending = _changed(conversation, event.tool_use_id, changes)
     results = [one.result for one in pending]
     if not all(results):
@@ -1074,6 +1216,11 @@ def _changed(
     )
 
 
+ToolOver: TypeAlias = (
+    ToolCallSucceeded | ToolCallFailed | ToolCallInDoubt | ToolCallReconciled | ToolCallGivenUp
+)
+"""What a call of a tool ends with."""
+
 _RULES: Final[dict[type[Event], Callable[[Conversation, Any, Record], Conversation]]] = {
     MessageReceived: _received,
     FeedbackGiven: _told,
@@ -1092,6 +1239,8 @@ _RULES: Final[dict[type[Event], Callable[[Conversation, Any, Record], Conversati
     ToolCallSucceeded: _tool_succeeded,
     ToolCallFailed: _tool_failed,
     ToolCallInDoubt: _tool_in_doubt,
+    ToolCallReconciled: _tool_reconciled,
+    ToolCallGivenUp: _tool_given_up,
     AskAnswered: _answered,
     AskFailed: _ask_lost,
     LoopDetected: _looped,
@@ -1101,19 +1250,31 @@ _RULES: Final[dict[type[Event], Callable[[Conversation, Any, Record], Conversati
 _IS_ERROR: Final = b',"is_error":true'
 
 
-def _result(
-    event: ToolCallSucceeded | ToolCallFailed | ToolCallInDoubt, error: bytes, edited: Raw
-) -> bytes:
+def _result(event: ToolOver, error: bytes, edited: Raw) -> bytes:
+    content = _said_of(event)
     return b"".join(
         (
             b'{"type":"tool_result","tool_use_id":',
             _json(event.tool_use_id),
             b',"content":',
-            event.content if edited == NULL else _told_of(edited, bytes(event.content)),
+            content if edited == NULL else _told_of(edited, content),
             error,
             b"}",
         )
     )
+
+
+def _said_of(event: ToolOver) -> bytes:
+    """Return what the model gets: of a call that was in doubt, what was found out."""
+    if not isinstance(event, ToolCallReconciled):
+        return bytes(event.content)
+    if event.outcome == "did_not":
+        said = "This call was interrupted. It was found out that it did not happen."
+    elif event.content == NULL:
+        said = "This call was interrupted. It was found out that it happened; its result is lost."
+    else:
+        return bytes(event.content)
+    return _json(f"{said} {event.note}".strip())
 
 
 def _told_of(edited: Raw, content: bytes) -> bytes:

@@ -10,9 +10,12 @@ that follows from it share one commit.
 | a prompt that the cache did not answer, as it should | written down, with why and what it cost |
 | a model call in a batch that was accepted | its reply is fetched, whoever sent the batch |
 | a model call in flight that nobody waits for | in doubt, charged in full; asked again |
-| a tool call in flight that nobody waits for | by its effect: repeated, or told as unknown |
+| a tool call in flight that nobody waits for | by its effect: repeated, told as unknown, or open |
+| a tool call that is open: nobody knows whether it happened | a function finds out, or a person |
+| a tool use that failed, and may be tried again or elsewhere | see `recovery` |
+| a tool use that failed, with nothing left to try | told, with what was tried |
 | a tool use that was not started | check its arguments, then call it |
-| a tool use whose source answers nobody: its circuit breaker is open | wait, as for a model |
+| a tool use whose source answers nobody: its breaker is open | the next source, or wait |
 | a tool use without a result | wait |
 | a tool use that is a run of its own, which was stopped | stopped with it |
 | a failed attempt worth repeating | wait for its time, then ask again |
@@ -60,6 +63,7 @@ from outlast.actions import (
     CallTool,
     CountTokens,
     FetchReply,
+    FindOut,
     Short,
     Sleep,
     Step,
@@ -80,6 +84,7 @@ from outlast.conversation import (
     Failure,
     Missed,
     Pending,
+    Tally,
     blocks,
     breakpoints,
     flaw,
@@ -116,6 +121,7 @@ from outlast.events import (
     RunWoken,
     SwitchCause,
     ToolCallFailed,
+    ToolCallGivenUp,
     ToolCallInDoubt,
     ToolCallStarted,
     ToolFailureKind,
@@ -132,7 +138,9 @@ from outlast.prices import (
     worst_case,
     worst_tokens,
 )
+from outlast.recovery import REPEATS, following, given_up
 from outlast.redaction import redacted
+from outlast.sources import LastGood
 from outlast.state import RunState
 from outlast.tools import InvalidArguments, Tool
 
@@ -174,9 +182,6 @@ Any other is carried through a conversation as it came, but is never part of an 
 
 CUTS: Final = 3
 """How many replies in a row may be cut off at `max_tokens` and are gone on with."""
-
-REPEATS: Final = 2
-"""How often a `read` whose process died under it is repeated before the model is told."""
 
 RETRY_NS: Final = NS // 4
 """How soon it is tried again whether calls of others were settled."""
@@ -986,6 +991,10 @@ def _tools_step(  # noqa: PLR0913, PLR0917  (everything a call depends on)
         if pending.result or pending.call_id in world.in_flight:
             continue
         declared = agent.tool(pending.name)
+        if pending.doubt:
+            if pending.doubt not in world.in_flight:
+                actions += (_find_out(state, ask, pending, declared, world),)
+            continue
         if pending.call_id and declared is not None and declared.agent is not None:
             # Its own journal says how far it came, so to drive it twice is to drive it once.
             arguments = bytes(pending.arguments if pending.edited == NULL else pending.edited)
@@ -1025,8 +1034,12 @@ def _no_more_tools(
 
 def _lost_tool(ask: Conversation, pending: Pending, declared: Tool[..., object] | None) -> Step:
     # By what it was declared when it started, or by what it is now, whichever risks less.
-    effect = max(pending.effect, declared.effect if declared else "once", key=CAUTION.index)
-    again = effect == "idempotent" or (effect == "read" and pending.attempts <= REPEATS)
+    source = source_at(declared, pending.rank)
+    effect = max(pending.effect, source.effect if source else "once", key=CAUTION.index)
+    again = effect == "idempotent" or (effect == "read" and pending.crashes < REPEATS)
+    # What is to be done instead is decided once it is known to be lost.
+    more = effect == "read" and declared is not None and pending.rank + 1 < len(declared.sources)
+    is_open = effect == "once"
     unknown = (
         f"The outcome of this call of {pending.name} is unknown: it was interrupted, and it may or "
         "may not have happened. It was not repeated."
@@ -1038,13 +1051,51 @@ def _lost_tool(ask: Conversation, pending: Pending, declared: Tool[..., object] 
                 call_id=pending.call_id,
                 tool_use_id=pending.tool_use_id,
                 kind="crash",
-                content=NULL if again else _text(unknown),
+                content=NULL if again or more or is_open else _text(unknown),
+                open=is_open,
             ),
         )
     )
 
 
-def _start_tool(  # noqa: PLR0911, PLR0913, PLR0917  (what a call is made of)
+def source_at(declared: Tool[..., object] | None, rank: int) -> Tool[..., object] | LastGood | None:
+    """Return a source of a tool; `None` where the tool, or that source, is no more."""
+    sources = () if declared is None else declared.sources
+    return sources[rank] if rank < len(sources) else None
+
+
+def _find_out(
+    state: RunState,
+    ask: Conversation,
+    pending: Pending,
+    declared: Tool[..., object] | None,
+    world: World,
+) -> FindOut | Sleep:
+    """Return how it is found out what became of a call in doubt: by a function, or by a person."""
+    source = source_at(declared, pending.rank)
+    if not pending.unsure and isinstance(source, Tool) and source.reconcile is not None:
+        try:
+            arguments = pending.arguments if pending.edited == NULL else pending.edited
+            given = source.arguments(bytes(arguments))
+        except InvalidArguments:  # it was changed since, so only a person can tell
+            given = None
+        if given is not None:
+            return FindOut(
+                ask_id=ask.ask_id,
+                call_id=pending.doubt,
+                tool_use_id=pending.tool_use_id,
+                tool=pending.name,
+                rank=pending.rank,
+                given=given,
+                place=_place(state, ask, pending),
+                most_tokens=_share(ask),
+            )
+    told = f"waiting for a person: did {pending.name} ({pending.doubt}) happen?"
+    run = f" `outlast reconcile {world.run_id}` says so" if world.run_id else ""
+    return Sleep(until=0, why=told + run, person=True)
+
+
+def _start_tool(  # noqa: PLR0913, PLR0917  (what a call is made of)
     state: RunState,
     ask: Conversation,
     pending: Pending,
@@ -1071,12 +1122,37 @@ def _start_tool(  # noqa: PLR0911, PLR0913, PLR0917  (what a call is made of)
         return _request(ask, pending, declared, call_id, now)
     if asked is not None and (step := _unapproved(ask, pending, call_id, asked, now)) is not None:
         return step
-    breaker = world.breaker_of(declared.source)
+    return _try_tool(state, ask, pending, declared, call_id, given, edited, now, world)
+
+
+def _try_tool(  # noqa: PLR0911, PLR0913, PLR0917  (what a call is made of)
+    state: RunState,
+    ask: Conversation,
+    pending: Pending,
+    declared: Tool[..., object],
+    call_id: str,
+    given: dict[str, Any],
+    edited: Raw,
+    now: int,
+    world: World,
+) -> Step:
+    """Return the next attempt at a tool use that may be made, or that there is none."""
+    tally = _tally(state, declared, pending)
+    next_ = following(pending, declared.sources, tally, f"{_nonce(state)}:{call_id}")
+    if next_ is None:
+        return _given_up(ask, pending, declared)
+    if next_.at > now:
+        why = f"{pending.name} failed, and is tried again at {moment(next_.at)}"
+        return Step(actions=(Sleep(until=next_.at, why=why),))
+    source = declared.sources[next_.rank]
+    breaker = world.breaker_of(source.source)
     probe = breaker is not None and breaker.is_tried(now)
     if breaker is not None and (until := _tripped(state, call_id, breaker, now, world)) > now:
-        return _closed_off(declared.source, until)
+        if len(declared.sources) > 1:
+            return _skipped(ask, pending, next_.rank, call_id, source.source)
+        return _closed_off(source.source, until)
     in_flight = [one for one in ask.pending if one.call_id in world.in_flight]
-    if probe and any(one.tries == declared.source for one in in_flight):
+    if probe and any(one.tries == source.source for one in in_flight):
         return WAIT  # one by one: together they may be more than may try it
     if probe and world.uncommitted:
         return Step(actions=(Sleep(until=now),))  # what is not written yet may close the breaker
@@ -1086,14 +1162,19 @@ def _start_tool(  # noqa: PLR0911, PLR0913, PLR0917  (what a call is made of)
         call_id=call_id if attempt == 1 else f"{call_id}.{attempt}",
         tool_use_id=pending.tool_use_id,
         tool=pending.name,
-        effect=declared.effect,
+        effect=source.effect,
         attempt=attempt,
         arguments=edited,
-        source=declared.source,
+        source=source.source,
         probe=probe,
+        rank=next_.rank,
+        fallback=source.name if next_.rank else "",
+        undoable=isinstance(source, Tool) and source.undo is not None,
     )
     is_child = declared.agent is not None
     call = _tool_call(state, ask, pending, intent.call_id, given, world if is_child else None)
+    if next_.rank:
+        call = _fallen_back(call, source, next_.rank)
     if is_child:
         born = ChildStarted(name=call_id, child=call.child, call_id=intent.call_id)
         return Step((intent, born), (call,))
@@ -1123,6 +1204,57 @@ def _tool_call(  # noqa: PLR0913, PLR0917  (what a call is made of)
         child="" if world is None else child_id(world.run_id, named),
         most_tokens=_share(ask),
     )
+
+
+def _fallen_back(call: CallTool, source: Tool[..., object] | LastGood, rank: int) -> CallTool:
+    """Return a call of a fallback, with what it takes of the tool's arguments."""
+    if isinstance(source, LastGood):
+        return replace(call, rank=rank, asked=call.given)
+    given, dropped = source.takes(call.given)
+    return replace(call, rank=rank, given=given, dropped=dropped, asked=call.given)
+
+
+def _tally(state: RunState, declared: Tool[..., object], pending: Pending) -> Tally:
+    """Return how often the source that was asked last was asked, in the whole run."""
+    if not pending.tried or (source := source_at(declared, pending.tried[-1].rank)) is None:
+        return Tally()
+    name = source.source or source.name
+    known = [ask.tallies[name] for ask in state.asks.values() if name in ask.tallies]
+    return Tally(sum(one.calls for one in known), sum(one.retries for one in known))
+
+
+def _skipped(ask: Conversation, pending: Pending, rank: int, call_id: str, source: str) -> Step:
+    """Go on to the next source of a tool, since nobody asks this one at the moment."""
+    event = ToolCallFailed(
+        ask_id=ask.ask_id,
+        call_id=call_id,
+        tool_use_id=pending.tool_use_id,
+        kind="breaker",
+        content=NULL,
+        error=f"{source} answers nobody, and its circuit breaker is open",
+        error_class="unavailable",
+        rank=rank,
+    )
+    return Step((event,))
+
+
+def _given_up(ask: Conversation, pending: Pending, declared: Tool[..., object]) -> Step:
+    """Tell Claude of a call that came to nothing, whatever was tried."""
+    last = pending.tried[-1]
+    names = [source.name for source in declared.sources]
+    event = ToolCallGivenUp(
+        ask_id=ask.ask_id,
+        call_id=tool_call_id(ask, ask.pending.index(pending) + 1),
+        tool_use_id=pending.tool_use_id,
+        content=_text(given_up(pending.name, names, pending, declared.effect)),
+        error_class=last.error_class,
+        attempts=pending.attempts,
+    )
+    return Step((event,))
+
+
+def _nonce(state: RunState) -> str:
+    return state.started.nonce if state.started else ""
 
 
 def _share(ask: Conversation) -> int:
@@ -1194,7 +1326,7 @@ def _not_called(
 
 
 def _place(state: RunState, ask: Conversation, pending: Pending) -> str:
-    nonce = state.started.nonce if state.started else ""
+    nonce = _nonce(state)
     # The number of messages tells two turns apart even if Claude should repeat an id.
     return f"{nonce}:{ask.ask_id}:{len(ask.messages)}:{pending.tool_use_id}"
 

@@ -7,6 +7,7 @@
 | | nothing in flight | rest |
 | to end | an answer of Claude's in flight | given up: in doubt, charged in full |
 | | a tool or a step in flight | given up when its time is over |
+| | calls of tools that are to be taken back | one by one, the newest first |
 | | nothing of all that | the run is cancelled |
 """
 
@@ -14,10 +15,11 @@ from __future__ import annotations
 
 from typing import Final
 
-from outlast.actions import NS, REST, WAIT, Interrupt, Sleep, Step, World
+from outlast.actions import NS, REST, WAIT, CallUndo, Interrupt, Sleep, Step, World
 from outlast.decide import lost_call
-from outlast.events import RunFinished, RunParked
+from outlast.events import RunFinished, RunParked, UndoStarted
 from outlast.state import ENDED, RunState
+from outlast.undoing import left, told
 
 GRACE_NS: Final = 30 * NS
 """How long what is in flight may go on in a run that is cancelled, answers of Claude's aside."""
@@ -25,29 +27,61 @@ GRACE_NS: Final = 30 * NS
 
 def decide_control(state: RunState, now: int, world: World) -> Step | None:
     """Return the next step of a run that was told something, `None` where it was told nothing."""
-    told = state.control
-    if told.verb is None or state.status in ENDED:
+    control = state.control
+    if control.verb is None or state.status in ENDED:
         return None
     for call_id in state.spend.held:
         ask = state.asks[call_id.rpartition(".m")[0]]
-        if call_id in world.in_flight or (told.paused and ask.batched is not None):
+        if call_id in world.in_flight or (control.paused and ask.batched is not None):
             continue  # the result of a batch is fetched when the run goes on
         assert ask.call is not None, f"{call_id} is held, and in flight nowhere"  # noqa: S101
         return lost_call(ask.call)
-    if told.paused:
+    if control.paused:
         return WAIT if world.at_work else REST
     return _cancel(state, now, world)
 
 
 def _cancel(state: RunState, now: int, world: World) -> Step:
     if not world.in_flight:
-        return Step((RunFinished(status="cancelled", why=state.control.why),))
+        if state.control.undo and (step := _undo(state, now)) is not None:
+            return step
+        undone = told(state.undoing, state.asks.values()) if state.control.undo else ""
+        why = f"{state.control.why}; {undone}" if undone else state.control.why
+        return Step((RunFinished(status="cancelled", why=why),))
+    if any(one.startswith("undo ") for one in world.in_flight):
+        return WAIT  # it has a time limit of its own
     late = now >= state.control.at + GRACE_NS
     paid = frozenset(state.spend.held)
     given_up = world.in_flight if late else world.in_flight & paid
     if given_up - world.interrupted:
         return Step(actions=(Interrupt(given_up - world.interrupted),))
     return WAIT if late else Step(actions=(Sleep(until=state.control.at + GRACE_NS),))
+
+
+def _undo(state: RunState, now: int) -> Step | None:
+    """Take back the last thing that a tool did and that is not taken back; `None` is nothing."""
+    done = next(iter(left(state.undoing, state.asks.values())), None)
+    if done is None:
+        return None
+    known = state.undoing.of(done.call_id)
+    until = known.at + PAUSE_NS * known.attempts if known.attempts and known.at else 0
+    if until > now:
+        return Step(actions=(Sleep(until=until, why=f"undoing {done.tool} failed, so far"),))
+    call = CallUndo(
+        undone=done.call_id,
+        ask_id=done.ask_id,
+        tool=done.tool,
+        rank=done.rank,
+        arguments=done.arguments,
+        content=done.content,
+        attempt=known.attempts + 1,
+        place=state.started.nonce if state.started else "",
+    )
+    return Step((UndoStarted(call_id=done.call_id, attempt=call.attempt),), (call,))
+
+
+PAUSE_NS: Final = NS
+"""How long is waited before a call is taken back again, times the attempts, in nanoseconds."""
 
 
 def decide_drain(state: RunState, now: int, world: World) -> Step | None:

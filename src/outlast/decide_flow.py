@@ -29,7 +29,6 @@ from outlast.approvals import Given
 from outlast.conversation import Conversation
 from outlast.decide import (
     CAUTION,
-    REPEATS,
     ask_step,
     awaited,
     exceeded_step,
@@ -53,6 +52,7 @@ from outlast.events import (
     StepStarted,
 )
 from outlast.flows import Flow
+from outlast.recovery import REPEATS
 from outlast.state import RunState
 from outlast.steps import Begun
 

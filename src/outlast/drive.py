@@ -32,6 +32,7 @@ from outlast.events import (
     StepFinished,
     ToolCallStarted,
     Turn,
+    UndoFinished,
 )
 from outlast.flows import Flow
 from outlast.journal import Record
@@ -241,7 +242,9 @@ def _calls(plan: _Plan, short: Short) -> int:
 
 
 def _call_id(outcome: Outcome | Work) -> str:
-    return f"step {outcome.name}" if isinstance(outcome, StepFinished) else outcome.call_id
+    if isinstance(outcome, StepFinished):
+        return f"step {outcome.name}"
+    return f"undo {outcome.call_id}" if isinstance(outcome, UndoFinished) else outcome.call_id
 
 
 class _Place(msgspec.Struct, frozen=True):

@@ -495,4 +495,21 @@ class BatchNotFetched(OutlastError):
 
 
 class ToolError(OutlastError):
-    """Raise this in a tool to tell the model what went wrong, in your own words."""
+    """Raise this in a tool to tell the model what went wrong, in your own words.
+
+    Args:
+        message: what Claude is told.
+        error_class: what kind of failure it is, one of `outlast.events.ErrorClass`: by it is
+            decided whether it is worth trying again.  By default what it was raised `from` says
+            that, where that is a connection or a source that did not answer; else it is `refused`,
+            which goes back to Claude at once.
+        retry_after_s: for how long the source wants to be left alone, in seconds.
+
+    """
+
+    def __init__(
+        self, message: str = "", *, error_class: str = "", retry_after_s: float | None = None
+    ) -> None:
+        super().__init__(message)
+        self.error_class = error_class
+        self.retry_after_s = retry_after_s

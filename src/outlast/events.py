@@ -90,9 +90,31 @@ ToolFailureKind: TypeAlias = Literal[
     "unknown_tool",  # Claude asked for a tool that this agent does not have
     "invalid_arguments",  # Claude's arguments do not fit the tool's schema
     "denied",  # a person did not allow it, or nobody did in time
-    "bad_result",  # what the function returned cannot be written as JSON, or shown to Claude
+    "bad_result",  # what it returned is not what it promised, or cannot be shown to Claude
+    "breaker",  # nobody asks its source at the moment: the circuit breaker is open
 ]
-"""Why a tool call came to nothing."""
+"""How a tool call came to nothing."""
+
+ErrorClass: TypeAlias = Literal[
+    "timeout_before_sending",  # no connection was made, in time or at all: nothing was sent
+    "timeout_after_sending",  # it was sent, and no reply came in time: perhaps it happened
+    "rate_limited",  # 429, 425: turned away, and worth asking again later
+    "unavailable",  # 5xx, and connections that broke: perhaps it happened
+    "auth",  # 401, 407: whoever asks is not known
+    "forbidden",  # 403: whoever asks may not
+    "not_found",  # 404, 410
+    "invalid_arguments",  # 400, 422 and other 4xx: asked again it is refused again
+    "conflict",  # 409, 412, 423: something else was done meanwhile
+    "too_large",  # 413, 414, 431: less has to be asked for
+    "bad_output",  # there was a reply, and it is not what was promised
+    "stale",  # what is there is older than it may be
+    "refused",  # the tool itself, a person or a rule said no
+    "bug",  # any other exception
+]
+"""What kind of failure it was: the one closed set, for retries, breakers, lessons and alerts."""
+
+Happened: TypeAlias = Literal["happened", "did_not", "unknown"]
+"""What became of a call that was in doubt; `unknown` where a function could not say."""
 
 CacheMissReason: TypeAlias = Literal[
     "expired",  # the run was idle for longer than the cache keeps anything
@@ -243,6 +265,8 @@ class StepFinished(
     """Why there is no result."""
     blob: str = ""
     """Hex SHA-256 of the result in `blobs`, when it is too long to stand here."""
+    degraded: bool = False
+    """It is less than what was asked for, as the result itself says, or the child run."""
 
 
 class ChildStarted(
@@ -359,6 +383,8 @@ class ControlGiven(
     verb: Verb
     reason: str = ""
     by: str = ""
+    undo: bool = False
+    """What its tools did is to be taken back first, as far as it can be."""
 
 
 class BudgetRefused(
@@ -942,6 +968,24 @@ class ToolCallStarted(
     """What the tool depends on, as it was declared; empty where that was nothing."""
     probe: bool = False
     """By it is tried whether that answers again, where a circuit breaker is open otherwise."""
+    rank: int = 0
+    """Which of the tool's sources is asked: 0 is the tool itself, 1 its first fallback."""
+    fallback: str = ""
+    """The name of that fallback; empty for the tool itself."""
+    undoable: bool = False
+    """There is a function that takes back what the call does."""
+
+
+class Degradation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
+    """In what an answer is less than what was asked for."""
+
+    source: str
+    """Where it is from."""
+    as_of: int = 0
+    """When it was true, in nanoseconds since the epoch; 0 is not known."""
+    note: str = ""
+    dropped: tuple[str, ...] = ()
+    """The arguments that were given and not heeded."""
 
 
 class ToolCallSucceeded(
@@ -965,6 +1009,10 @@ class ToolCallSucceeded(
     """Hex SHA-256 of the whole result in `blobs`, when `content` is only its beginning: a text, or
     the JSON of the blocks where it holds images or documents."""
     latency_ms: int = 0
+    empty: bool = False
+    """The source answered, and nothing matched."""
+    degraded: Degradation | None = None
+    """In what it is less than what was asked for; `None` where it is not."""
 
 
 class ToolCallFailed(
@@ -975,7 +1023,10 @@ class ToolCallFailed(
     gc=False,
     tag="tool_call_failed",
 ):
-    """The tool did not answer, and the model is told so with `is_error`."""
+    """The tool did not answer.
+
+    Where `content` is null something else may be tried; else the model is told with `is_error`.
+    """
 
     kept: ClassVar[tuple[str, ...]] = ("call_id", "kind")
 
@@ -984,12 +1035,20 @@ class ToolCallFailed(
     tool_use_id: str
     kind: ToolFailureKind
     content: Raw
-    """What the model gets: a JSON string, free of the exception's own text."""
+    """What the model gets: a JSON string, free of the exception's own text; or null."""
     error: str = ""
     """What was raised, for people: never sent to the model."""
     latency_ms: int = 0
     unanswered: bool = False
     """What was raised says that the source of the tool did not answer; see `unanswered`."""
+    error_class: ErrorClass | Literal[""] = ""
+    """What kind of failure it was; empty in journals from before that was told."""
+    retry_after_s: float | None = None
+    """For how long the source wants to be left alone, in seconds, where it says so."""
+    hint: str = ""
+    """What the model may be told of it, in the tool's own words, where something else is tried."""
+    rank: int = 0
+    """Which of the tool's sources it was; see `ToolCallStarted`."""
 
 
 class ToolCallInDoubt(
@@ -1002,8 +1061,8 @@ class ToolCallInDoubt(
 ):
     """A tool call was started and nobody knows whether it happened.
 
-    Where `content` is null the call is repeated; else it tells the model that the outcome is
-    unknown.
+    Where `content` is null the call is repeated, or, where it is `open`, somebody has to say what
+    became of it; else it tells the model that the outcome is unknown.
     """
 
     kept: ClassVar[tuple[str, ...]] = ("call_id", "kind")
@@ -1014,6 +1073,102 @@ class ToolCallInDoubt(
     kind: ToolFailureKind
     content: Raw = NULL
     """What the model gets: a JSON string, or null while nothing is to be told."""
+    open: bool = False
+    """It is never repeated: what became of it is found out first; see `ToolCallReconciled`."""
+    error: str = ""
+    """What was raised, for people: never sent to the model."""
+    error_class: ErrorClass | Literal[""] = ""
+    latency_ms: int = 0
+
+
+class ToolCallReconciled(
+    Event,
+    frozen=True,
+    kw_only=True,
+    omit_defaults=True,
+    gc=False,
+    tag="tool_call_reconciled",
+):
+    """Somebody said what became of a call of a tool that was in doubt.
+
+    A function of the tool's may do so first; where that cannot tell, a person is asked.
+    """
+
+    kept: ClassVar[tuple[str, ...]] = ("call_id", "outcome")
+
+    ask_id: str
+    call_id: str
+    tool_use_id: str
+    outcome: Happened
+    content: Raw = NULL
+    """What the call gave, as the model gets it: a JSON string, an array of content blocks, or null
+    where nobody knows."""
+    by: str = ""
+    """Who said so."""
+    note: str = ""
+    function: bool = False
+    """The tool's own function said so, not a person."""
+
+
+class ToolCallGivenUp(
+    Event,
+    frozen=True,
+    kw_only=True,
+    omit_defaults=True,
+    gc=False,
+    tag="tool_call_given_up",
+):
+    """Every source of a tool was tried, or is not worth trying: the model is told, `is_error`."""
+
+    kept: ClassVar[tuple[str, ...]] = ("call_id", "error_class")
+
+    ask_id: str
+    call_id: str
+    """Of the last attempt."""
+    tool_use_id: str
+    content: Raw
+    """What the model gets: what was tried, what came of it, and what it may do instead."""
+    error_class: ErrorClass | Literal[""] = ""
+    """Of the last failure."""
+    attempts: int = 0
+    """How many were made, of all sources together."""
+
+
+class UndoStarted(
+    Event,
+    frozen=True,
+    kw_only=True,
+    omit_defaults=True,
+    gc=False,
+    tag="undo_started",
+):
+    """The intent to take back what a call of a tool did, in a run that is cancelled."""
+
+    kept: ClassVar[tuple[str, ...]] = ("call_id",)
+
+    call_id: str
+    """Of the call that is taken back."""
+    attempt: int = 1
+
+
+class UndoFinished(
+    Event,
+    frozen=True,
+    kw_only=True,
+    omit_defaults=True,
+    gc=False,
+    tag="undo_finished",
+):
+    """What came of that: a failed one may be tried again."""
+
+    kept: ClassVar[tuple[str, ...]] = ("call_id", "status")
+
+    call_id: str
+    status: Literal["succeeded", "failed"] = "succeeded"
+    error: str = ""
+    """What was raised, for people."""
+    last: bool = False
+    """It failed, and is not tried again."""
 
 
 AnyEvent: TypeAlias = (
@@ -1060,6 +1215,10 @@ AnyEvent: TypeAlias = (
     | ToolCallSucceeded
     | ToolCallFailed
     | ToolCallInDoubt
+    | ToolCallReconciled
+    | ToolCallGivenUp
+    | UndoStarted
+    | UndoFinished
 )
 """The union; an event type enters it with the feature that first emits it."""
 
@@ -1073,6 +1232,8 @@ Outcome: TypeAlias = (
     | ToolCallSucceeded
     | ToolCallFailed
     | ToolCallInDoubt
+    | ToolCallReconciled
+    | UndoFinished
 )
 """What an action can come to."""
 
@@ -1081,6 +1242,7 @@ OUTSIDE: Final[tuple[type[Event], ...]] = (
     ModelCallReconciled,
     ControlGiven,
     ApprovalGiven,
+    ToolCallReconciled,
     RunLeft,
 )
 """Events that others than the run's driver may append, at any time."""

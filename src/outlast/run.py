@@ -76,6 +76,8 @@ class Run:
         version: the version of the agent or flow it was started with.
         tenant: for whom it is.
         parent: the run that started it; empty for one of its own.
+        degraded: whether an answer that it rests on was less than what was asked for, as one of a
+            fallback is; `outlast show` says which.
 
     """
 
@@ -94,6 +96,7 @@ class Run:
     version: str = ""
     tenant: str = ""
     parent: str = ""
+    degraded: bool = False
     # No field, so that a run can be copied and sent like any data.
     _awaited: ClassVar[Any] = None
 
@@ -291,6 +294,7 @@ def run_of(row: RunRow) -> Run:
         version=row.version,
         tenant=row.tenant,
         parent=row.parent,
+        degraded=row.degraded,
     )
 
 

@@ -18,16 +18,18 @@ import msgspec
 from msgspec import Raw
 from msgspec.structs import replace
 
-from outlast import decide_flow, logs
+from outlast import decide_flow, keeping, logs
 from outlast.actions import (
     NAP_NS,
     Action,
     CallModel,
     CallStep,
     CallTool,
+    CallUndo,
     CountTokens,
     DriveChild,
     FetchReply,
+    FindOut,
     Interrupt,
     Short,
     Sleep,
@@ -39,7 +41,7 @@ from outlast.blocks import encoded
 from outlast.breaker import DEFAULT, PROBES, Breaker, State, source_of
 from outlast.budget import BILLED, Limits, line, place, posting
 from outlast.caching import marked
-from outlast.calls import call_step, call_tool, finished_step, printable, words
+from outlast.calls import call_step, call_tool, finished_step, printable, tool_of, words
 from outlast.conversation import Conversation, blocks, evolve, opened
 from outlast.decide import BACKOFF_S, lost_calls, lost_probes
 from outlast.doubts import payer_of
@@ -91,9 +93,13 @@ from outlast.events import (
     StepFinished,
     TokensCounted,
     ToolCallInDoubt,
+    ToolCallReconciled,
     ToolCallStarted,
+    ToolCallSucceeded,
+    UndoFinished,
 )
 from outlast.flows import Flow
+from outlast.helping import call_undo, find_out
 from outlast.hosting import Host, Surroundings
 from outlast.journal import (
     Advance,
@@ -130,6 +136,7 @@ from outlast.prices import billed_as, context_window, exact
 from outlast.redaction import Redact, same
 from outlast.run import Run, run_of
 from outlast.signals import Live
+from outlast.sources import Degraded, LastGood
 from outlast.state import ENDED, RunState, fold, row
 from outlast.tripping import Breakers, Trial
 from outlast.workshop import Checked, Shop, Workshop
@@ -477,9 +484,9 @@ class _Leg:
         self._run_id = run_id
         self._stream = run_stream(run_id)
         self._who = who
-        self._host = self._hosted(who, state, check) if isinstance(who, Flow) else None
         self._agents: dict[str, Agent] = {}
         """Whom each ask of a flow is asked of."""
+        self._host = self._hosted(who, state, check) if isinstance(who, Flow) else None
         self._epoch = epoch
         self._watch = watch
         self._started = state.started
@@ -527,6 +534,8 @@ class _Leg:
         began, such as in a batch, nobody knows."""
         self._notifies = False
         """Whether somebody is to be told how much of those is spent."""
+        self._kept: dict[str, str] = {}
+        """Under which names it is remembered where answers stand, by `call_id`; see `keeping`."""
         self._intents: dict[str, int] = {}
         """Where the intents stand of the tool calls that were not begun yet, by `call_id`."""
         self._complaint: Exception | None = None
@@ -539,11 +548,16 @@ class _Leg:
     def _hosted(self, flow: Flow[..., Any], state: RunState, check: Check) -> Host:
         assert state.started is not None, "a run without its first event"  # noqa: S101
         journal = self._runner._journal  # noqa: SLF001
+
+        def checked(ask: Conversation, agent: Agent, version: str) -> None:
+            self._agents[ask.ask_id] = agent
+            check(ask, agent, version)
+
         around = Surroundings(
             put=journal.put_blob,
             blob=journal.blob,
             redact=self._runner._redact,  # noqa: SLF001
-            check=check,
+            check=checked,
             no_batches=self._runner.batches.flaw,
         )
         run = run_of(row(state, self._run_id))
@@ -667,6 +681,8 @@ class _Leg:
         self._durable_at = began
         self._seq += len(records)
         line.settle(commit.events)
+        if self._kept:
+            await self._keep(records)
         await trial.settle(commit.events, breakers)
         self._watched(logs.tell, records)  # a filter of the caller's may raise
         self._tell(records)
@@ -677,6 +693,14 @@ class _Leg:
         if self._host is not None:
             self._host.settle(wanted.state)
         return Appended()
+
+    async def _keep(self, records: Sequence[Record]) -> None:
+        """Remember where the good answers stand that tools may be asked for again."""
+        for record in records:
+            if isinstance(record.event, ToolCallSucceeded):
+                under = self._kept.pop(record.event.call_id, "")
+                if moves := keeping.kept(under, record):
+                    await self._runner.advance(moves)
 
     async def _notify(self, commit: Commit, state: RunState) -> None:
         """Say how much of the budgets of others is spent, where somebody is to be told of that."""
@@ -1010,6 +1034,10 @@ class _Leg:
                 return await self._fetch(action)
             case CallTool():
                 return await self._call_tool(action)
+            case FindOut():
+                return await self._find_out(action)
+            case CallUndo():
+                return await self._undo(action)
             case CountTokens():
                 return await self._count(action)
             case CallStep():
@@ -1039,7 +1067,8 @@ class _Leg:
         run = await self._spawned(call, born.who, born.input, batch=born.batch)
         if run.status == "completed":
             put = self._runner._journal.put_blob  # noqa: SLF001
-            return finished_step(call.name, "child", run.answer, put_blob=put)
+            over = finished_step(call.name, "child", run.answer, put_blob=put)
+            return replace(over, degraded=True) if run.degraded else over
         told = f"run {run.id} is {run.status}: {run.why}"
         if run.status == "stopped":
             self._host.halted[call.name] = _halted(run)
@@ -1069,8 +1098,49 @@ class _Leg:
             batch=batch,
         )
 
+    def _agent(self, ask_id: str) -> Agent | None:
+        """Return whom an ask is asked of; `None` where a flow did not ask it in this leg."""
+        return self._agents.get(ask_id) if isinstance(self._who, Flow) else self._who
+
+    async def _find_out(self, action: FindOut) -> ToolCallReconciled:
+        agent = self._agent(action.ask_id)
+        assert agent is not None, f"{action.ask_id} is asked of nobody"  # noqa: S101
+        return await find_out(
+            action,
+            agent,
+            run_id=self._run_id,
+            tenant=self._started.tenant,
+            deps=self._runner._deps,  # noqa: SLF001
+            put_blob=self._runner._journal.put_blob,  # noqa: SLF001
+            redact=self._runner._redact,  # noqa: SLF001
+            workshop=self._shop(),
+        )
+
+    async def _undo(self, action: CallUndo) -> UndoFinished:
+        return await call_undo(
+            action,
+            self._agent(action.ask_id),
+            run_id=self._run_id,
+            tenant=self._started.tenant,
+            deps=self._runner._deps,  # noqa: SLF001
+            redact=self._runner._redact,  # noqa: SLF001
+            workshop=self._shop(),
+        )
+
+    def _looked_up(self, action: CallTool, agent: Agent) -> Outcome:
+        """Return the last good answer to a call."""
+        journal, now = self._runner._journal, self._runner._clock()  # noqa: SLF001
+        record = keeping.found(journal, action, self._started.tenant)
+        return keeping.last_good(action, tool_of(agent, action.tool), record, now)
+
     async def _call_tool(self, action: CallTool) -> Outcome | None:
-        agent = self._agents[action.ask_id] if isinstance(self._who, Flow) else self._who
+        agent = self._agent(action.ask_id)
+        assert agent is not None, f"{action.ask_id} is asked of nobody"  # noqa: S101
+        tool = tool_of(agent, action.tool)
+        if isinstance(tool.sources[action.rank], LastGood):
+            return self._looked_up(action, agent)
+        if keeping.keeps(tool, action):
+            self._kept[action.call_id] = keeping.name(action, self._started.tenant)
         wrong: list[OutlastError] = []
         left: list[Run] = []
         call_id = action.call_id
@@ -1087,6 +1157,8 @@ class _Leg:
                 left.append(run)
             if run.status != "completed":
                 raise ToolError(f"{who.name} has no answer: it is {run.status}. {run.why}")
+            if run.degraded:
+                return Degraded(run.answer, source=f"run {run.id}", note="see that run")
             return run.answer
 
         outcome = await call_tool(
@@ -1252,10 +1324,13 @@ def _has_children(who: Agent | Flow[..., Any]) -> bool:
 
 
 def _sources(*agents: Agent) -> frozenset[str]:
-    return frozenset(tool.source for agent in agents for tool in agent.tools if tool.source)
+    tools = [tool for agent in agents for tool in agent.tools]
+    return frozenset(source.source for tool in tools for source in tool.sources if source.source)
 
 
-def given_up(action: Work) -> Outcome | None:
+def given_up(  # noqa: PLR0911  (a row per action)
+    action: Work,
+) -> Outcome | None:
     """Return the outcome of what was given up because the run was cancelled."""
     why = "the run was cancelled"
     match action:
@@ -1270,6 +1345,17 @@ def given_up(action: Work) -> Outcome | None:
                 kind="cancelled",
                 content=Raw(msgspec.json.encode(told)),
             )
+        case FindOut():
+            return ToolCallReconciled(
+                ask_id=action.ask_id,
+                call_id=action.call_id,
+                tool_use_id=action.tool_use_id,
+                outcome="unknown",
+                note=why,
+                function=True,
+            )
+        case CallUndo():
+            return UndoFinished(call_id=action.undone, status="failed", error="it was given up")
         case CallStep():
             return StepFinished(name=action.name, kind="step", status="in_doubt", error=why)
         case DriveChild():

@@ -9,7 +9,7 @@ import msgspec
 from msgspec import Raw
 from msgspec.structs import replace
 
-from outlast import approvals, budget, control, conversation, parking, phases, steps
+from outlast import approvals, budget, control, conversation, parking, phases, steps, undoing
 from outlast.approvals import Approvals
 from outlast.budget import Spend
 from outlast.control import Control
@@ -32,11 +32,15 @@ from outlast.events import (
     RunWoken,
     StepFinished,
     StepStarted,
+    ToolCallReconciled,
+    UndoFinished,
+    UndoStarted,
 )
 from outlast.journal import PARKED, Record, RunRow
 from outlast.parking import Parking
 from outlast.phases import Phases
 from outlast.steps import Steps
+from outlast.undoing import Undoing
 
 FINAL: Final = frozenset({"failed", "rejected", "cancelled"})
 """Statuses after which nothing of a run can go on."""
@@ -59,6 +63,7 @@ class RunState(msgspec.Struct, frozen=True):
     control: Control = Control()
     parking: Parking = Parking()
     approvals: Approvals = Approvals()
+    undoing: Undoing = Undoing()
     factors: dict[str, int] = {}
     """By how much bounds of prompts are multiplied, in whole percent, by the model that showed it.
 
@@ -80,6 +85,12 @@ class RunState(msgspec.Struct, frozen=True):
 def held_up(state: RunState) -> bool:
     """Return whether something in the run waits for somebody to mend it, and to resume the run."""
     return any(map(conversation.held_up, state.asks.values()))
+
+
+def owes(state: RunState) -> bool:
+    """Return whether a run that is to end has calls to take back first, which takes its code."""
+    is_told = state.control.cancelled and state.control.undo
+    return is_told and bool(undoing.left(state.undoing, state.asks.values()))
 
 
 def evolve(state: RunState, record: Record) -> RunState:
@@ -180,6 +191,18 @@ def _approved(state: RunState, _: ApprovalGiven, record: Record) -> RunState:
     return _called(replace(state, approvals=told))
 
 
+def _reconciled(state: RunState, event: ToolCallReconciled, record: Record) -> RunState:
+    before = state.asks[event.ask_id]
+    ask = conversation.evolve(before, record)
+    asks = {**state.asks, event.ask_id: ask}
+    told = _stretched(state, asks, state.spend, record.epoch, record)
+    return told if event.function or ask is before else _called(told)
+
+
+def _undone(state: RunState, _: Event, record: Record) -> RunState:
+    return replace(state, undoing=undoing.evolve(state.undoing, record))
+
+
 def _called(state: RunState) -> RunState:
     """Return a run that is to be driven at once, where nobody drives it."""
     if not state.parking.status:
@@ -267,6 +290,9 @@ _RULES: Final[dict[type[Event], Callable[[RunState, Any, Record], RunState]]] = 
     RunLeft: _left,
     ApprovalRequested: _requested,
     ApprovalGiven: _approved,
+    ToolCallReconciled: _reconciled,
+    UndoStarted: _undone,
+    UndoFinished: _undone,
     NoteAdded: _unchanged,
     ControlGiven: _told,
 }
@@ -292,6 +318,7 @@ def row(state: RunState, run_id: str) -> RunRow:
         created_at=state.created_at,
         updated_at=state.updated_at,
         why=state.why,
+        degraded=state.steps.degraded or any(ask.degraded for ask in state.asks.values()),
         tenant=started.tenant,
         parent=started.parent,
         root=started.root,

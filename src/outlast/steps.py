@@ -59,6 +59,8 @@ class Steps(msgspec.Struct, frozen=True):
 
     begun: dict[str, Begun] = {}
     finished: dict[str, Finished] = {}
+    degraded: bool = False
+    """Something that is over is less than what was asked for."""
 
 
 def evolve(steps: Steps, record: Record) -> Steps:
@@ -76,14 +78,14 @@ def _started(steps: Steps, event: StepStarted) -> Steps:
         event.until,
         function=event.function,
     )
-    return Steps({**steps.begun, event.name: begun}, steps.finished)
+    return Steps({**steps.begun, event.name: begun}, steps.finished, steps.degraded)
 
 
 def _child(steps: Steps, event: ChildStarted) -> Steps:
     if event.call_id:
         return steps  # the tool call says what becomes of it
     begun = Begun("child", event.given, child=event.child, function=event.agent)
-    return Steps({**steps.begun, event.name: begun}, steps.finished)
+    return Steps({**steps.begun, event.name: begun}, steps.finished, steps.degraded)
 
 
 def _finished(steps: Steps, event: StepFinished) -> Steps:
@@ -93,14 +95,15 @@ def _finished(steps: Steps, event: StepFinished) -> Steps:
         event.kind, given, event.status, event.result, event.error, event.blob, function
     )
     begun = {name: one for name, one in steps.begun.items() if name != event.name}
-    return Steps(begun, {**steps.finished, event.name: over})
+    degraded = steps.degraded or event.degraded
+    return Steps(begun, {**steps.finished, event.name: over}, degraded)
 
 
 def _requested(steps: Steps, event: ApprovalRequested) -> Steps:
     if event.call_id:
         return steps  # the conversation knows what becomes of a call
     begun = Begun("approval", event.given, until=event.expires_at)
-    return Steps({**steps.begun, event.name: begun}, steps.finished)
+    return Steps({**steps.begun, event.name: begun}, steps.finished, steps.degraded)
 
 
 _RULES: Final[dict[type[Event], Callable[[Steps, Any], Steps]]] = {

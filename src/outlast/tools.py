@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import cached_property, update_wrapper
+from types import UnionType
 from typing import (
     TYPE_CHECKING,
     Any,
@@ -22,7 +23,9 @@ from typing import (
     Literal,
     ParamSpec,
     TypeVar,
+    Union,
     get_args,
+    get_origin,
     get_type_hints,
     overload,
 )
@@ -31,7 +34,8 @@ import msgspec
 
 from outlast.durations import expiry
 from outlast.errors import InvalidTool, UsageError
-from outlast.events import Effect
+from outlast.events import Effect, ErrorClass
+from outlast.sources import Degraded, LastGood
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -96,6 +100,13 @@ class Tool(Generic[P, R]):
         approval: which calls a person has to allow.
         approval_ns: for how long a person may, in nanoseconds; 0 is for ever.
         source: what it depends on; empty where it has no circuit breaker.
+        attempts: how often it is called for one tool use, while its failures may pass.
+        sources: itself and its fallbacks, in the order in which they are asked.
+        retry_on: the classes of failures that are worth another attempt beside those that always
+            are.
+        empty_is_failure: whether an empty answer is none.
+        reconcile: finds out what became of a call in doubt; `None` where a person has to.
+        undo: takes back what a call did; `None` where nothing does.
         agent: the agent that a call of it asks, in a run of its own; see `Agent.as_tool`.
         function: the function itself.
 
@@ -112,6 +123,12 @@ class Tool(Generic[P, R]):
         approval: Literal["always"] | Callable[..., bool] | None = None,
         approval_expires: float | str | timedelta | None = EXPIRES,
         source: str = "",
+        attempts: int = 1,
+        fallbacks: Sequence[Callable[..., Any] | LastGood] = (),
+        retry_on: Iterable[ErrorClass] = (),
+        empty_is_failure: bool = False,
+        reconcile: Callable[..., Any] | None = None,
+        undo: Callable[..., Any] | None = None,
     ) -> None:
         # First, because it copies the function's own attributes, whatever their names.
         update_wrapper(self, function)
@@ -126,8 +143,16 @@ class Tool(Generic[P, R]):
             self.approval_ns = expiry(approval_expires)
         except UsageError as error:
             raise InvalidTool(f"tool {self.name!r}: approval_expires: {error}") from error
+        self.attempts = attempts
+        self.retry_on: frozenset[str] = frozenset(retry_on)
+        self.empty_is_failure = empty_is_failure
+        self.reconcile = None if reconcile is None else helper(self, "reconcile", reconcile)
+        self.undo = None if undo is None else helper(self, "undo", undo)
         self.agent: Any = None
         _check(self)
+        self.sources = _sources(self, fallbacks)
+        if len(self.sources) > 1 and not source:
+            self.source = f"tool.{self.name}"  # one that keeps failing is not asked at all
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call the function itself: no intent, no journal."""
@@ -173,6 +198,22 @@ class Tool(Generic[P, R]):
             return True
 
     @property
+    def recovers(self) -> bool:
+        """Whether something is tried after a failure, before Claude is told."""
+        return self.attempts > 1 or len(self.sources) > 1
+
+    @cached_property
+    def promised(self) -> Any:
+        """What its result has to be; `None` where it does not say."""
+        return _promised(self)
+
+    def takes(self, given: dict[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
+        """Return what of another tool's arguments it takes, and the names of those it does not."""
+        names = self._parameters.fields.values()
+        dropped = [name for name, value in given.items() if name not in names and value is not None]
+        return {name: given[name] for name in names if name in given}, tuple(dropped)
+
+    @property
     def context_parameter(self) -> str:
         """The parameter that takes the `ToolContext`; empty when there is none."""
         return self._parameters.context
@@ -194,6 +235,12 @@ def tool(
     approval: Literal["always"] | Callable[..., bool] | None = ...,
     approval_expires: float | str | timedelta | None = ...,
     source: str = ...,
+    attempts: int = ...,
+    fallbacks: Sequence[Callable[..., Any] | LastGood] = ...,
+    retry_on: Iterable[ErrorClass] = ...,
+    empty_is_failure: bool = ...,
+    reconcile: Callable[..., Any] | None = ...,
+    undo: Callable[..., Any] | None = ...,
 ) -> Callable[[Callable[P, R]], Tool[P, R]]: ...
 def tool(  # noqa: PLR0913  (all but one are keywords)
     function: Callable[P, R] | None = None,
@@ -206,21 +253,28 @@ def tool(  # noqa: PLR0913  (all but one are keywords)
     approval: Literal["always"] | Callable[..., bool] | None = None,
     approval_expires: float | str | timedelta | None = EXPIRES,
     source: str = "",
+    attempts: int = 1,
+    fallbacks: Sequence[Callable[..., Any] | LastGood] = (),
+    retry_on: Iterable[ErrorClass] = (),
+    empty_is_failure: bool = False,
+    reconcile: Callable[..., Any] | None = None,
+    undo: Callable[..., Any] | None = None,
 ) -> Tool[P, R] | Callable[[Callable[P, R]], Tool[P, R]]:
     """Declare a function, sync or async, as a tool.
 
     Its parameters need type hints, its docstring tells Claude what it does (the part about a
     parameter goes to that parameter), and its result is given to Claude as text: a `str` as it is,
     anything else as JSON.  An `Image`, a `Document` or a `File`, alone or in lists and dicts, is
-    shown to Claude as what it is.  Raise `ToolError` to tell Claude what went wrong; of any other
-    exception Claude only learns the class.
+    shown to Claude as what it is.  What a `read` returns is checked against its type hint.  Raise
+    `ToolError` to tell Claude what went wrong; of any other exception Claude only learns the class.
 
     Args:
         function: the function, when used as a bare `@outlast.tool`.
         effect: what the call does to the world, which decides what happens when the process dies
             in the middle of it.  `read` changes nothing: repeated, twice at most.  `idempotent`:
             repeated with the same `ToolContext.idempotency_key`.  `once` (the default, since it is
-            the safe one): never repeated; Claude is told that the outcome is unknown.
+            the safe one): never repeated; where nobody knows whether it happened, `reconcile` finds
+            out, or a person says so, and Claude is told only then.
         name: what Claude calls it by; default the function's name.
         timeout_s: seconds after which the call is given up, default 60; `None` waits for ever.
         max_result_tokens: how much of the text of a result Claude gets, default 65,536 tokens.
@@ -239,10 +293,28 @@ def tool(  # noqa: PLR0913  (all but one are keywords)
             again; see `Breaker`.  That it does not answer say the timeout of the tool, and what
             HTTP clients and sockets raise where there is no connection, no reply in time, or a
             status of 500 or more; whatever else is raised is an answer.  Steps of flows do not
-            wait.  Default empty: nothing is counted, and nothing waits.
+            wait.  A tool with fallbacks does not wait either: the next of them is asked at once.
+            Default empty: nothing is counted, and nothing waits; with fallbacks it is the tool.
+        attempts: how often it is called for one tool use while it fails in a way that may pass,
+            default 1; Claude hears of the last one.  Between two there is a pause that doubles.
+        fallbacks: what is asked instead where it fails, in order: functions and tools that take
+            some of the same arguments, or `LastGood(max_age=…)`.  What they give is `Degraded`,
+            and told so; the arguments that one does not take are named.  A call that may have
+            happened goes no further, unless it is a `read`.
+        retry_on: further classes of failures worth another attempt, such as `"not_found"`; none of
+            a tool that is `once`.
+        empty_is_failure: whether an answer of `None`, or of an empty text, list or dict, is a
+            failure, as of a source that cannot be trusted to say that it is down; default false.
+        reconcile: a function that finds out what became of a call in doubt of a `once` tool.  It
+            takes any of the tool's arguments by name, and a `ToolContext`, and returns whether it
+            happened, `Reconciled(…)`, or `None` where it cannot tell; then a person is asked.
+        undo: a function that takes back what a call did, for `outlast cancel --undo`.  It takes
+            any of the tool's arguments by name, the text of its `result`, and a `ToolContext`;
+            it may be called again with the same key.
 
     Raises:
-        InvalidTool: a parameter has no type hint, or cannot be given by name.
+        InvalidTool: a parameter has no type hint, or cannot be given by name; or something else
+            that was declared cannot work.
 
     """
 
@@ -256,6 +328,12 @@ def tool(  # noqa: PLR0913  (all but one are keywords)
             approval=approval,
             approval_expires=approval_expires,
             source=source,
+            attempts=attempts,
+            fallbacks=fallbacks,
+            retry_on=retry_on,
+            empty_is_failure=empty_is_failure,
+            reconcile=reconcile,
+            undo=undo,
         )
 
     return declare(function) if function is not None else declare
@@ -310,6 +388,7 @@ def _check(declared: Tool[Any, Any]) -> None:
             f"tool {declared.name!r}: max_result_tokens is {declared.max_result_tokens}, "
             "but must be at least 1"
         )
+    _check_recovery(declared)
     if inspect.isgeneratorfunction(declared.function) or inspect.isasyncgenfunction(
         declared.function
     ):
@@ -319,6 +398,148 @@ def _check(declared: Tool[Any, Any]) -> None:
         )
     for parameter in inspect.signature(declared.function).parameters.values():
         _check_parameter(declared.name, parameter)
+
+
+MOST_ATTEMPTS: Final = 20
+
+
+def _check_recovery(declared: Tool[Any, Any]) -> None:
+    if (
+        not isinstance(declared.attempts, int)
+        or isinstance(declared.attempts, bool)
+        or not 1 <= declared.attempts <= MOST_ATTEMPTS
+    ):
+        raise InvalidTool(
+            f"tool {declared.name!r}: attempts is {declared.attempts!r}, but must be a whole "
+            f"number from 1 to {MOST_ATTEMPTS}"
+        )
+    if unknown := sorted(declared.retry_on.difference(get_args(ErrorClass))):
+        raise InvalidTool(
+            f"tool {declared.name!r}: retry_on names {unknown[0]!r}; the classes of failures are "
+            f"{', '.join(get_args(ErrorClass))}"
+        )
+    if declared.retry_on and declared.effect == "once":
+        raise InvalidTool(
+            f"tool {declared.name!r}: retry_on would repeat a call that may have happened; only "
+            "what surely did not is repeated of a tool that is 'once'"
+        )
+    if declared.reconcile is not None and declared.effect != "once":
+        raise InvalidTool(
+            f"tool {declared.name!r}: reconcile is for tools that are 'once'; one that is "
+            f"{declared.effect!r} is just repeated"
+        )
+
+
+def _sources(
+    declared: Tool[Any, Any], fallbacks: Sequence[Callable[..., Any] | LastGood]
+) -> tuple[Tool[Any, Any] | LastGood, ...]:
+    """Return the tool and what is asked instead, each of them as a tool."""
+    if callable(fallbacks) or isinstance(fallbacks, str | LastGood):
+        raise InvalidTool(f"tool {declared.name!r}: fallbacks is {fallbacks!r}; give a list")
+    found: list[Tool[Any, Any] | LastGood] = [declared]
+    for one in fallbacks:
+        if isinstance(one, LastGood):
+            if one.max_age_ns < 0:
+                raise InvalidTool(f"tool {declared.name!r}: max_age is below 0")
+            found.append(one)
+        elif isinstance(one, Tool):
+            if len(one.sources) > 1:
+                raise InvalidTool(
+                    f"tool {declared.name!r}: its fallback {one.name!r} has fallbacks of its own; "
+                    "name all of them here, in order"
+                )
+            found.append(one)
+        elif callable(one):
+            found.append(Tool(one, effect=declared.effect, timeout_s=declared.timeout_s))
+        else:
+            raise InvalidTool(
+                f"tool {declared.name!r}: {one!r} is no fallback; give a function, a tool, or "
+                "LastGood(max_age=…)"
+            )
+    for one in found[1:]:
+        if isinstance(one, Tool):
+            _check_fallback(declared, one)
+    return tuple(found)
+
+
+def _check_fallback(declared: Tool[Any, Any], fallback: Tool[Any, Any]) -> None:
+    """Refuse one that would be called without what it needs."""
+    names = inspect.signature(declared.function).parameters
+    for parameter in inspect.signature(fallback.function).parameters.values():
+        needed = parameter.default is parameter.empty and not _is_context(parameter)
+        if needed and parameter.name not in names:
+            raise InvalidTool(
+                f"tool {declared.name!r}: its fallback {fallback.name!r} needs "
+                f"{parameter.name!r}, which is no argument of the tool; give it a default"
+            )
+
+
+def _is_context(parameter: inspect.Parameter) -> bool:
+    hint = parameter.annotation
+    if isinstance(hint, str):
+        return "ToolContext" in hint
+    return ToolContext in (hint, *get_args(hint))
+
+
+def helper(declared: Tool[Any, Any], what: str, function: Callable[..., Any]) -> Tool[Any, Any]:
+    """Return a function that looks after the calls of a tool, as a tool itself.
+
+    Raises:
+        InvalidTool: it is none, or needs what nobody can give it.
+
+    """
+    if not callable(function):
+        raise InvalidTool(f"tool {declared.name!r}: {what}={function!r} is no function")
+    made = function if isinstance(function, Tool) else Tool(function, effect="idempotent")
+    names = {*inspect.signature(declared.function).parameters, "result"}
+    for parameter in inspect.signature(made.function).parameters.values():
+        needed = parameter.default is parameter.empty and not _is_context(parameter)
+        if needed and parameter.name not in names:
+            raise InvalidTool(
+                f"tool {declared.name!r}: {what} needs {parameter.name!r}, which is no argument "
+                "of the tool; give it a default"
+            )
+    return made
+
+
+def _promised(declared: Tool[Any, Any]) -> Any:
+    """Return what checks a result against the hint of the function; `None` where that says nothing.
+
+    Only of a `read`: what another tool did has happened, whatever it says of it.
+    """
+    if declared.effect != "read":
+        return None
+    try:
+        hint = get_type_hints(inspect.unwrap(declared.function), include_extras=True).get("return")
+    except Exception:  # noqa: BLE001  (a hint that cannot be resolved is none)
+        return None
+    kinds = _undegraded(hint)
+    if not kinds or Any in kinds or (type(None) in kinds and len(kinds) == 1):
+        return None
+    from pydantic import ConfigDict, PydanticUserError, TypeAdapter  # noqa: PLC0415  (heavy)
+
+    kind: Any = Union[tuple(kinds)]  # noqa: UP007  (made of a list)
+    try:
+        return TypeAdapter(kind, config=ConfigDict(arbitrary_types_allowed=True))
+    except PydanticUserError:
+        pass
+    try:
+        return TypeAdapter(kind)
+    except Exception:  # noqa: BLE001  (a type that pydantic has no schema for)
+        return None
+
+
+def _undegraded(hint: Any) -> list[Any]:
+    """Return the types that an answer may have, without what says that it may be degraded."""
+    if hint in (None, Any):
+        return []
+    if get_origin(hint) in (Union, UnionType):
+        return [kind for one in get_args(hint) for kind in (_undegraded(one) or [one])]
+    if hint is Degraded:
+        return [Any]
+    if get_origin(hint) is Degraded:
+        return [get_args(hint)[0]]
+    return [hint]
 
 
 def _check_parameter(name: str, parameter: inspect.Parameter) -> None:

@@ -87,10 +87,11 @@ def unanswered(error: BaseException) -> bool:
     So may what caused it, what it names as its `reason`, and those of a group.  The first that
     says anything decides: what was refused with a 404 was answered, whatever led to that.
     """
-    return next((said for one in _chain(error) if (said := _said(one)) is not None), False)
+    return next((said for one in chain(error) if (said := _said(one)) is not None), False)
 
 
-def _chain(error: BaseException) -> Iterator[BaseException]:
+def chain(error: BaseException) -> Iterator[BaseException]:
+    """Return an exception and those that led to it, the nearest first."""
     left, seen = [error], set[int]()
     while left and len(seen) < MOST:
         one = left.pop(0)
@@ -99,13 +100,13 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
         seen.add(id(one))
         yield one
         members = one.exceptions if isinstance(one, BaseExceptionGroup) else ()
-        more = (one.__cause__, _attribute(one, "reason"), *members)
+        more = (one.__cause__, attribute(one, "reason"), *members)
         left += [other for other in more if isinstance(other, BaseException)]
 
 
 def _said(error: BaseException) -> bool | None:
     """Return whether it says that nobody answered; `None` where it says nothing of that."""
-    if (status := _status(error)) is not None:
+    if (status := status_of(error)) is not None:
         return status >= 500
     if isinstance(error, BUILT_IN):
         return True
@@ -116,13 +117,13 @@ def _said(error: BaseException) -> bool | None:
     return not _is_refusal(error) if is_silent else None
 
 
-def _status(error: BaseException) -> int | None:
+def status_of(error: BaseException) -> int | None:
     """Return the HTTP status that an exception tells of, from 400 to 599."""
     if isinstance(error, SystemExit):
         return None  # its code is no status
-    response = _attribute(error, "response")
-    told = [_attribute(response, name) for name in ("status_code", "status")]
-    told += [_attribute(error, name) for name in ("status_code", "status", "code")]
+    response = attribute(error, "response")
+    told = [attribute(response, name) for name in ("status_code", "status")]
+    told += [attribute(error, name) for name in ("status_code", "status", "code")]
     for status in told:
         if isinstance(status, int) and not isinstance(status, bool) and 400 <= status < 600:
             return int(status)
@@ -137,7 +138,8 @@ def _is_refusal(error: BaseException) -> bool:
         return False
 
 
-def _attribute(of: object, name: str) -> Any:
+def attribute(of: object, name: str) -> Any:
+    """Return an attribute of something that may be broken; `None` where it cannot be had."""
     try:
         return getattr(of, name, None)
     except Exception:  # noqa: BLE001  (a property of somebody else's may raise)

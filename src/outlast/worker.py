@@ -46,7 +46,7 @@ from outlast.rota import Caps, chosen, is_full
 from outlast.run import Run
 from outlast.schedules import Schedule
 from outlast.starting import Who, code_location
-from outlast.state import ENDED, fold
+from outlast.state import ENDED, fold, owes
 from outlast.telling import leave, nobody
 
 NS: Final = 1_000_000_000
@@ -590,7 +590,8 @@ class Worker:
         if who is not None:
             self._unknown.pop(row.id, None)
             return who
-        if fold(self._journal.read(run_stream(row.id))).control.cancelled:
+        state = fold(self._journal.read(run_stream(row.id)))
+        if state.control.cancelled and not owes(state):
             return _NOBODY  # to end a run, its code is not needed
         since = self._unknown.setdefault(row.id, moment)
         if moment - since >= LEFT_S:

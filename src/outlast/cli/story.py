@@ -30,6 +30,7 @@ from outlast.events import (
     ChildStarted,
     CompactionRequested,
     ControlGiven,
+    Degradation,
     FeedbackGiven,
     LoopDetected,
     MessageReceived,
@@ -55,9 +56,13 @@ from outlast.events import (
     StepStarted,
     TokensCounted,
     ToolCallFailed,
+    ToolCallGivenUp,
     ToolCallInDoubt,
+    ToolCallReconciled,
     ToolCallStarted,
     ToolCallSucceeded,
+    UndoFinished,
+    UndoStarted,
 )
 from outlast.journal import Record
 
@@ -266,6 +271,17 @@ class Reader:
                 return self._tool_failed(event)
             case ToolCallInDoubt() as event:
                 return self._tool_in_doubt(event)
+            case ToolCallReconciled() as event:
+                return self._tool_reconciled(event)
+            case ToolCallGivenUp() as event:
+                what = f"{self.tool(event.tool_use_id)} is given up"
+                tries = f", after {words.count(event.attempts, 'attempt')}"
+                return [(f"{what}{tries}; Claude is told", "bad")]
+            case UndoStarted() as event:
+                again = f" (attempt {event.attempt})" if event.attempt > 1 else ""
+                return [(f"takes {words.line(event.call_id, 80)} back{again}", "")]
+            case UndoFinished() as event:
+                return _undo_finished(event)
             case FeedbackGiven() as event:
                 told = words.line(words.spoken(event.content), 400)
                 return [(f"Claude is told ({event.why}): ", "quiet"), (f"“{told}”", "")]
@@ -298,25 +314,43 @@ class Reader:
     def _tool_started(self, event: ToolCallStarted) -> list[Part]:
         again = f" (attempt {event.attempt})" if event.attempt > 1 else ""
         called = self.use(event.tool_use_id, event.arguments)
-        return [(called, ""), (f"  {event.effect}{again}", "quiet")]
+        instead = f"  asks {words.line(event.fallback, 80)} instead" if event.fallback else ""
+        return [(called, ""), (instead, "doubt"), (f"  {event.effect}{again}", "quiet")]
 
     def _tool_succeeded(self, event: ToolCallSucceeded) -> list[Part]:
         whole = f", whole in blob {event.blob[:12]}" if event.blob else ""
         took = f"  {words.duration(event.latency_ms * 1_000_000)}{whole}"
         return [
             (f"{self.tool(event.tool_use_id)} → {words.result(event.content)}", ""),
+            (_less(event.degraded), "doubt"),
             (took, "quiet"),
         ]
 
     def _tool_failed(self, event: ToolCallFailed) -> list[Part]:
         what = words.line(event.error or words.spoken(event.content), 200)
-        return [(f"{self.tool(event.tool_use_id)} failed ({event.kind}): {what}", "bad")]
+        name = self.tool(event.tool_use_id)
+        if event.kind == "breaker":
+            return [(f"{name} is not asked: {what}", "doubt")]
+        kind = event.error_class or event.kind
+        return [(f"{name} failed ({kind}): {what}", "bad")]
 
     def _tool_in_doubt(self, event: ToolCallInDoubt) -> list[Part]:
         told = "Claude is told that the outcome is unknown"
         then = "it is called again" if event.content == NULL else told
+        then = "it is found out first whether it did" if event.open else then
         what = f" {self.tool(event.tool_use_id)} ({event.kind}): it may have happened; {then}"
         return [("IN DOUBT", "doubt"), (what, "")]
+
+    def _tool_reconciled(self, event: ToolCallReconciled) -> list[Part]:
+        said = {
+            "happened": ("happened", "good"),
+            "did_not": ("did not happen", "doubt"),
+            "unknown": ("cannot be told", "doubt"),
+        }[event.outcome]
+        note = f": {words.line(event.note, 200)}" if event.note else ""
+        by = f"  {words.line(event.by, 80)}" if event.by else ""
+        name = self.tool(event.tool_use_id)
+        return [(f"{name} {said[0]}{note}", said[1]), (by, "quiet")]
 
     def _child_started(self, event: ChildStarted) -> list[Part]:
         what = f"for tool call {event.call_id}" if event.call_id else f"as {event.name}"
@@ -333,6 +367,23 @@ class Reader:
         told = words.line(event.why.removeprefix(f"{event.status}: "), 400)
         why = f": {told}" if told else ""
         return [(event.status, STATUS_TONES.get(event.status, "")), (why, ""), (spent, "quiet")]
+
+
+def _less(degraded: Degradation | None) -> str:
+    """Return in what an answer is less than what was asked for; empty where it is not."""
+    if degraded is None:
+        return ""
+    as_of = f" as of {words.day(degraded.as_of)}" if degraded.as_of else ""
+    dropped = f", without {', '.join(degraded.dropped)}" if degraded.dropped else ""
+    return f"  degraded: {words.line(degraded.source, 80)}{as_of}{words.line(dropped, 200)}"
+
+
+def _undo_finished(event: UndoFinished) -> list[Part]:
+    called = words.line(event.call_id, 80)
+    if event.status == "succeeded":
+        return [(f"{called} is undone", "good")]
+    then = "" if event.last else "; it is tried again"
+    return [(f"{called} could not be undone: {words.line(event.error, 200)}{then}", "bad")]
 
 
 def _budget_passed(event: BudgetPassed) -> list[Part]:

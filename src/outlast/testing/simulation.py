@@ -21,20 +21,24 @@ from outlast.actions import (
     CallModel,
     CallStep,
     CallTool,
+    CallUndo,
     CountTokens,
     DriveChild,
     FetchReply,
+    FindOut,
     Interrupt,
     Sleep,
 )
 from outlast.agent import Agent
 from outlast.batching import Place
-from outlast.calls import failed_call, succeeded_call
+from outlast.calls import Came, failed_call, succeeded_call, tool_of
 from outlast.content import Input
 from outlast.drive import Append, Appended, Behind, Outcomes, Perform, Sent, drive
 from outlast.errors import Conflict, Fenced, ModelFailure
-from outlast.events import OUTSIDE, Outcome, tag
+from outlast.events import OUTSIDE, Outcome, UndoFinished, tag
+from outlast.helping import bound, finder, found_out, taken_back, taking_back
 from outlast.journal import Journal, run_stream
+from outlast.keeping import found, last_good
 from outlast.models.batches import custom_id
 from outlast.models.script import Script
 from outlast.models.scripted import ScriptedModel
@@ -47,13 +51,14 @@ from outlast.runner import (
     not_answered,
     request_of,
 )
+from outlast.sources import LastGood
 from outlast.starting import begin
 from outlast.state import RunState, fold
 from outlast.tools import ToolContext
 
 T = TypeVar("T")
 
-_Effect: TypeAlias = CallModel | FetchReply | CountTokens | CallTool
+_Effect: TypeAlias = CallModel | FetchReply | CountTokens | CallTool | FindOut | CallUndo
 
 NS: Final = 1_000_000_000
 
@@ -240,7 +245,9 @@ class Driver:
                 if not isinstance(action, Sleep):
                     self.flying.append((action, None))
 
-    def _outcome(self, action: _Effect) -> Outcome:
+    def _outcome(  # noqa: PLR0911  (a row per action)
+        self, action: _Effect
+    ) -> Outcome:
         match action:
             case CallModel(batch=True):
                 return self._batch(action)
@@ -252,6 +259,10 @@ class Driver:
                 return self._count(action)
             case CallTool():
                 return self._tool(action)
+            case FindOut():
+                return self._found_out(action)
+            case CallUndo():
+                return self._undo(action)
 
     # ── effects ─────────────────────────────────────────────────────────────────────────────────
 
@@ -286,8 +297,10 @@ class Driver:
         return counted(count, _at_once(self.world.model.count_tokens(request)))
 
     def _tool(self, call: CallTool) -> Outcome:
-        declared = self.agent.tool(call.tool)
-        assert declared is not None, f"{call.tool} was there when the call was decided"  # noqa: S101
+        tool = tool_of(self.agent, call.tool)
+        declared = tool.sources[call.rank]
+        if isinstance(declared, LastGood):
+            return last_good(call, tool, found(self.journal, call, ""), self.world.now)
         arguments = dict(call.given)
         if declared.context_parameter:
             arguments[declared.context_parameter] = ToolContext(
@@ -299,8 +312,37 @@ class Driver:
         try:
             value = declared.function(**arguments)
         except Exception as error:  # noqa: BLE001  (contained, as the runner does)
-            return failed_call(call, error, latency_ms=0)
-        return succeeded_call(call, declared, value, latency_ms=0, put_blob=self.journal.put_blob)
+            return failed_call(call, error, tool=tool, latency_ms=0)
+        return succeeded_call(call, tool, value, latency_ms=0, put_blob=self.journal.put_blob)
+
+    def _found_out(self, action: FindOut) -> Outcome:
+        helper = finder(action, self.agent)
+        context = ToolContext(
+            run_id=self.run_id,
+            call_id=action.call_id,
+            idempotency_key=action.idempotency_key,
+        )
+        came = _came(helper.function, bound(helper, action.given, context))
+        return found_out(action, self.agent, came, put_blob=self.journal.put_blob)
+
+    def _undo(self, action: CallUndo) -> Outcome:
+        taking = taking_back(action, self.agent)
+        if isinstance(taking, str):
+            return UndoFinished(call_id=action.undone, status="failed", error=taking, last=True)
+        context = ToolContext(
+            run_id=self.run_id,
+            call_id=action.undone,
+            idempotency_key=action.idempotency_key,
+        )
+        came = _came(taking.helper.function, bound(taking.helper, taking.given, context))
+        return taken_back(action, came[1])
+
+
+def _came(function: Callable[..., Any], arguments: dict[str, Any]) -> Came:
+    try:
+        return function(**arguments), None
+    except Exception as error:  # noqa: BLE001  (contained, as the runner does)
+        return None, error
 
 
 def run(  # noqa: PLR0913  (a simulation is told everything)

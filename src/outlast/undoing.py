@@ -1,0 +1,94 @@
+"""What was taken back of what a run's tools did, once it was told to end so.
+
+Calls are taken back one by one, the newest first.  A function that takes one back may have to do so
+again: after a crash, and where it raised, a few times, with the same key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, Final
+
+import msgspec
+from msgspec.structs import replace
+
+from outlast.conversation import Conversation, Done
+from outlast.events import Event, UndoFinished, UndoStarted
+from outlast.journal import Record
+
+ATTEMPTS: Final = 3
+"""How often it is tried to take a call back."""
+
+
+class Undone(msgspec.Struct, frozen=True, gc=False):
+    """How far it is with one call."""
+
+    attempts: int = 0
+    over: bool = False
+    """It is taken back, or will not be."""
+    error: str = ""
+    """Why it could not be."""
+    at: int = 0
+    """When the last attempt was over, in nanoseconds since the epoch."""
+
+
+class Undoing(msgspec.Struct, frozen=True):
+    """How far it is with every call."""
+
+    calls: dict[str, Undone] = {}
+
+    def of(self, call_id: str) -> Undone:
+        """Return how far it is with one call."""
+        return self.calls.get(call_id, _NOT_BEGUN)
+
+
+_NOT_BEGUN: Final = Undone()
+
+
+def left(undoing: Undoing, asks: Iterable[Conversation]) -> list[Done]:
+    """Return the calls that are still to be taken back, the newest first."""
+    done = [one for ask in asks for one in ask.done]
+    found = [one for one in done if not undoing.of(one.call_id).over]
+    return sorted(found, key=lambda one: -one.seq)
+
+
+def told(undoing: Undoing, asks: Iterable[Conversation]) -> str:
+    """Return what became of it in a sentence; empty where there was nothing to take back."""
+    asks = list(asks)
+    done = [one for ask in asks for one in ask.done]
+    unknown = [call_id for ask in asks for call_id in ask.lost]
+    failed = [one for one in done if undoing.of(one.call_id).error]
+    if not done and not unknown:
+        return ""
+    parts = [f"{len(done) - len(failed)} of {len(done)} calls were undone"]
+    parts += [
+        f"{one.tool} ({one.call_id}) was not: {undoing.of(one.call_id).error}" for one in failed
+    ]
+    if unknown:
+        parts.append(f"of {', '.join(unknown)} nobody knows whether it happened")
+    return "; ".join(parts)
+
+
+def evolve(undoing: Undoing, record: Record) -> Undoing:
+    """Return what `record` makes of it."""
+    rule = _RULES.get(type(record.event))
+    return undoing if rule is None else rule(undoing, record.event, record)
+
+
+def _started(undoing: Undoing, event: UndoStarted, _: Record) -> Undoing:
+    known = replace(undoing.of(event.call_id), attempts=event.attempt)
+    return Undoing({**undoing.calls, event.call_id: known})
+
+
+def _finished(undoing: Undoing, event: UndoFinished, record: Record) -> Undoing:
+    over = event.status == "succeeded" or event.last
+    error = event.error if event.status == "failed" else ""
+    known = replace(undoing.of(event.call_id), over=over, error=error, at=record.at)
+    return Undoing({**undoing.calls, event.call_id: known})
+
+
+_RULES: Final[dict[type[Event], Callable[[Undoing, Any, Record], Undoing]]] = {
+    UndoStarted: _started,
+    UndoFinished: _finished,
+}
+"""What each event makes of it; every other one leaves it as it is."""
