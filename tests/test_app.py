@@ -365,7 +365,7 @@ def test_an_interrupt_lets_the_run_go(url: str, kind: str) -> None:
             app.run(agent(tool), "Go.", run_id="r")
         ended.set()
         assert app.get("r").status == "running"
-        assert app.resume("r", agent(tool)).status == "completed"
+        assert app.resume("r", agent(tool)).status == "waiting", "for a person"
         lost = [r.event for r in app.log("r") if isinstance(r.event, ToolCallInDoubt)]
     assert len(lost) == 1, "the interrupted call is in doubt, and was not repeated"
 

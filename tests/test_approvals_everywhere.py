@@ -33,7 +33,15 @@ class Scene:
         self.looked: list[str] = []
         self.journal = open_store("memory://")
 
-        @outlast.tool(effect=effect, approval="always", approval_expires=expires)
+        def was_sent(to: str) -> outlast.Reconciled:
+            return outlast.Reconciled(happened=to in self.sent, result=f"sent to {to}")
+
+        @outlast.tool(
+            effect=effect,
+            approval="always",
+            approval_expires=expires,
+            reconcile=was_sent if effect == "once" else None,
+        )
         def send(to: str) -> str:
             """Send it."""
             self.sent.append(to)

@@ -94,7 +94,6 @@ class Mute(Exception):
     "error",
     [
         ValueError(TEXT),
-        TimeoutError(TEXT),
         SystemExit(TEXT),
         KeyboardInterrupt(TEXT),
         asyncio.CancelledError(TEXT),
@@ -112,7 +111,8 @@ def test_of_an_exception_claude_learns_the_class(error: BaseException, kind: str
     thread, coroutine = sync_and_async(throwing(error), effect="once")
     played = Played(thread if kind == "thread" else coroutine)
     assert played.result["content"] == (
-        f"work failed with {type(error).__name__}. The call has no result."
+        f"work failed with {type(error).__name__}. The call has no result. "
+        "Nobody knows what it did before that."
     )
     assert played.result["is_error"] is True
     assert not any(TEXT.encode() in body for body in played.model.calls)
@@ -187,7 +187,7 @@ def test_what_claude_asks_wrongly_is_answered() -> None:
     [
         ("read", ToolCallFailed, "The call has no result."),
         ("idempotent", ToolCallInDoubt, "The outcome is unknown: it may or may not have happened."),
-        ("once", ToolCallInDoubt, "The outcome is unknown: it may or may not have happened."),
+        ("once", ToolCallInDoubt, ""),
     ],
 )
 @pytest.mark.parametrize("kind", ["thread", "coroutine"])
@@ -209,10 +209,13 @@ def test_a_tool_that_hangs_is_given_up(effect: Any, event: type, told: str, kind
         played = Played(outlast.tool(name="work", effect=effect, timeout_s=0.05)(function))
     finally:
         end.set()
-    assert played.result["content"] == f"work did not return within 0.05 s. {told}"
-    assert played.result["is_error"] is True
     (outcome,) = played.of(ToolCallFailed, ToolCallInDoubt)
     assert type(outcome) is event
+    if not told:  # a person has to say what became of it first
+        assert (played.run.status, len(played.model.calls)) == ("waiting", 1)
+        return
+    assert played.result["content"] == f"work did not return within 0.05 s. {told}"
+    assert played.result["is_error"] is True
     assert outcome.kind == "timeout"
     assert len(played.of(ToolCallStarted)) == 1, "it is not called again"
     assert cleaned == ([True] if kind == "coroutine" else [])
@@ -356,6 +359,7 @@ def test_a_function_that_hands_out_a_coroutine_is_awaited() -> None:
         return fail()
 
     told = "plain_fail failed with ValueError. The call has no result."
+    told += " Nobody knows what it did before that."
     assert Played(outlast.tool(plain_fail)).result["content"] == told
 
 

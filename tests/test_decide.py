@@ -34,6 +34,7 @@ from outlast.events import (
     ModelCallSucceeded,
     NoteAdded,
     RunFinished,
+    RunParked,
     RunStarted,
     ToolCallFailed,
     ToolCallInDoubt,
@@ -361,20 +362,26 @@ def test_a_tool_call_in_doubt_follows_its_effect(name: str, attempt: int, repeat
         assert isinstance(doubt, ToolCallInDoubt)
         state = after(state, doubt)
     assert len(keys) == 1, "every attempt has the key of the first"
-    assert (doubt.content == NULL) == repeated
+    assert (doubt.content == NULL) == (repeated or name == "send")
     step = decide(state, AGENT, AT, NOBODY)
     if repeated:
         (again,) = step.events
         assert isinstance(again, ToolCallStarted)
         assert again.attempt == attempt + 1
         assert again.call_id == f"a.m1.t1.{attempt + 1}"
+    elif name == "send":
+        assert doubt.open
+        (parked,) = step.events
+        assert isinstance(parked, RunParked)
+        assert (parked.until, parked.person) == (0, True)
+        assert "waiting for a person: did send (a.m1.t1) happen?" in parked.why
     else:
         assert "outcome of this call of " + name in msgspec.json.decode(doubt.content)
         assert isinstance(step.events[0], ModelCallStarted), "the run goes on"
 
 
 def test_a_tool_that_is_gone_is_not_called_again() -> None:
-    """A call in doubt of a tool that the agent no longer has counts as `once`."""
+    """A call in doubt of a tool that the agent no longer has is not repeated."""
     state = replied(known(), use("look", word="a"))
     state = after(state, *decide(state, AGENT, AT, NOBODY).events)
     (doubt,) = decide(state, agent(), AT, NOBODY).events

@@ -39,7 +39,7 @@ from outlast.events import (
 )
 from outlast.flows import hint, validated
 from outlast.logs import Place, placed
-from outlast.recovery import doubtful
+from outlast.recovery import UNDONE, doubtful
 from outlast.redaction import Redact, redacted, same, within
 from outlast.results import Unshowable, cut, json_text, shown
 from outlast.sources import Degraded, degradation, told
@@ -214,6 +214,8 @@ def failed_call(
     if doubtful(error_class, tool.sources[call.rank].effect) and not _is_repeated(call, tool):
         return _doubted(call, tool, error_class, error, latency_ms, redact)
     told = f"{call.tool} failed with {type(error).__name__}. The call has no result."
+    if tool.sources[call.rank].effect != "read" and error_class not in UNDONE:
+        told += " Nobody knows what it did before that."
     hint = ""
     if isinstance(error, ToolError):
         # Claude's API refuses an error without a word, and with it the whole conversation.

@@ -1039,7 +1039,8 @@ def _lost_tool(ask: Conversation, pending: Pending, declared: Tool[..., object] 
     again = effect == "idempotent" or (effect == "read" and pending.crashes < REPEATS)
     # What is to be done instead is decided once it is known to be lost.
     more = effect == "read" and declared is not None and pending.rank + 1 < len(declared.sources)
-    is_open = effect == "once"
+    # Of one that changes nothing nobody has to say what became of it.
+    is_open = "once" in (pending.effect, source and source.effect)
     unknown = (
         f"The outcome of this call of {pending.name} is unknown: it was interrupted, and it may or "
         "may not have happened. It was not repeated."

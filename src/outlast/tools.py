@@ -18,6 +18,7 @@ from types import UnionType
 from typing import (
     TYPE_CHECKING,
     Any,
+    ClassVar,
     Final,
     Generic,
     Literal,
@@ -109,8 +110,11 @@ class Tool(Generic[P, R]):
         undo: takes back what a call did; `None` where nothing does.
         agent: the agent that a call of it asks, in a run of its own; see `Agent.as_tool`.
         function: the function itself.
+        is_hinted: whether its parameters need type hints.
 
     """
+
+    is_hinted: ClassVar[bool] = True
 
     def __init__(  # noqa: PLR0913  (all but one are keywords)
         self,
@@ -397,7 +401,7 @@ def _check(declared: Tool[Any, Any]) -> None:
             "return a list"
         )
     for parameter in inspect.signature(declared.function).parameters.values():
-        _check_parameter(declared.name, parameter)
+        _check_parameter(declared, parameter)
 
 
 MOST_ATTEMPTS: Final = 20
@@ -450,7 +454,9 @@ def _sources(
                 )
             found.append(one)
         elif callable(one):
-            found.append(Tool(one, effect=declared.effect, timeout_s=declared.timeout_s))
+            name = _named(one, f"{declared.name[:100]}_fallback_{len(found)}")
+            helped = _Helper(one, effect=declared.effect, name=name, timeout_s=declared.timeout_s)
+            found.append(helped)
         else:
             raise InvalidTool(
                 f"tool {declared.name!r}: {one!r} is no fallback; give a function, a tool, or "
@@ -481,6 +487,17 @@ def _is_context(parameter: inspect.Parameter) -> bool:
     return ToolContext in (hint, *get_args(hint))
 
 
+class _Helper(Tool[P, R]):
+    """A function that is called with what a tool was given, so it needs no type hints."""
+
+    is_hinted = False
+
+
+def _named(function: Callable[..., Any], otherwise: str) -> str:
+    name = str(getattr(function, "__name__", ""))
+    return name if _NAME.fullmatch(name) else otherwise
+
+
 def helper(declared: Tool[Any, Any], what: str, function: Callable[..., Any]) -> Tool[Any, Any]:
     """Return a function that looks after the calls of a tool, as a tool itself.
 
@@ -490,7 +507,9 @@ def helper(declared: Tool[Any, Any], what: str, function: Callable[..., Any]) ->
     """
     if not callable(function):
         raise InvalidTool(f"tool {declared.name!r}: {what}={function!r} is no function")
-    made = function if isinstance(function, Tool) else Tool(function, effect="idempotent")
+    made = function
+    if not isinstance(made, Tool):
+        made = _Helper(function, effect="idempotent", name=_named(function, what))
     names = {*inspect.signature(declared.function).parameters, "result"}
     for parameter in inspect.signature(made.function).parameters.values():
         needed = parameter.default is parameter.empty and not _is_context(parameter)
@@ -542,13 +561,14 @@ def _undegraded(hint: Any) -> list[Any]:
     return [hint]
 
 
-def _check_parameter(name: str, parameter: inspect.Parameter) -> None:
+def _check_parameter(declared: Tool[Any, Any], parameter: inspect.Parameter) -> None:
+    name = declared.name
     if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
         raise InvalidTool(
             f"tool {name!r}: parameter {parameter.name!r} cannot be given by name, which is how "
             "Claude gives arguments; declare each one, without *, ** or /"
         )
-    if parameter.annotation is parameter.empty:
+    if parameter.annotation is parameter.empty and declared.is_hinted:
         raise InvalidTool(
             f"tool {name!r}: parameter {parameter.name!r} has no type hint, so Claude cannot be "
             f"told what to give; write {parameter.name}: str, or whatever it takes"
@@ -598,7 +618,10 @@ def _hints(declared: Tool[Any, Any]) -> dict[str, Any]:
         """Carry the hints of the parameters only: what comes back may be of any type."""
 
     parameters = inspect.signature(declared.function).parameters.values()
-    bare.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    bare.__annotations__ = {
+        parameter.name: Any if parameter.annotation is parameter.empty else parameter.annotation
+        for parameter in parameters
+    }
     names = getattr(inspect.unwrap(declared.function), "__globals__", {})
     try:
         return get_type_hints(bare, globalns=names, include_extras=True)

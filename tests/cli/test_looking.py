@@ -104,7 +104,9 @@ def test_a_log_is_a_story(looked_at):
     told = "\n".join(f"{event[2]}: {event[3]}" for event in events)
     assert 'tool_call_started: look_up(keyword="deaf", limit=2)  read' in told
     assert "tool_call_succeeded: look_up → 2 items" in told
-    assert "tool_call_failed: ask_website failed (raised): ConnectionError: example.org" in told
+    assert (
+        "tool_call_failed: ask_website failed (unavailable): ConnectionError: example.org" in told
+    )
     assert "model_call_failed: not billed  overloaded (529): Overloaded" in told
     assert "model_call_started: turn 1, attempt 2" in told
     assert re.search(r"model_call_succeeded: \$0\.00\d\d  “Let me look.” → look_up, ask_web", told)

@@ -108,7 +108,7 @@ def test_a_full_store_is_not_told_as_a_bad_result(value: Any) -> None:
         with pytest.raises(StoreFull, match="no space is left"):
             app.run(agent(work), "Go.", run_id="r")
         store.full = False
-        assert app.run(agent(work), "Go.", run_id="r").status == "completed"
+        assert app.run(agent(work), "Go.", run_id="r").status == "waiting", "for a person"
         events = [record.event for record in app.log("r")]
     assert len(ran) == 1, "it is never repeated"
     assert [event.kind for event in events if isinstance(event, ToolCallInDoubt)] == ["crash"]

@@ -54,7 +54,12 @@ def save(text: str, context: outlast.ToolContext) -> str:
     return "saved"
 
 
-@outlast.tool(effect="once")
+def was_sent(text: str) -> outlast.Reconciled:
+    """Look whether a text was sent."""
+    return outlast.Reconciled(happened=text in Stage.effects.sent, result="sent")
+
+
+@outlast.tool(effect="once", reconcile=was_sent)
 def send(text: str) -> str:
     """Send a text."""
     Stage.effects.sent.append(text)

@@ -35,6 +35,9 @@ from outlast.events import (
     ScheduleSet,
     StepFinished,
     StepStarted,
+    ToolCallGivenUp,
+    UndoFinished,
+    UndoStarted,
     tag,
 )
 from outlast.journal import Journal, run_stream
@@ -55,7 +58,7 @@ DOUBTFUL = [
 ]
 """Where a death leaves the `once` call (ask-1.m4.t2) in doubt: from its intent to its outcome."""
 
-UNKNOWN = "unknown: it was interrupted, and it may or may not have happened. It was not repeated."
+DID_NOT = "This call was interrupted. It was found out that it did not happen."
 
 
 class Played:
@@ -78,8 +81,14 @@ class Played:
         return [body for body, _ in itertools.groupby(map(canonical, self.world.requests))]
 
     @property
+    def lost(self) -> bool:
+        """Whether a `once` call never happened, and Claude was told so."""
+        return DID_NOT in self.answer
+
+    @property
     def in_doubt(self) -> bool:
-        return UNKNOWN in self.answer
+        """Whether it had to be found out what became of a `once` call."""
+        return bool(self.world.emitted["tool_call_reconciled"])
 
 
 @pytest.fixture(scope="module")
@@ -91,10 +100,10 @@ def check(played: Played, uninterrupted: Played) -> None:
     """Compare a run that was killed with the one that was not, by what the world saw."""
     assert played.state.status == "completed"
     expected, requests = uninterrupted.answer, uninterrupted.requests
-    if played.in_doubt:
-        told = f"The outcome of this call of send is {UNKNOWN}"
-        expected = expected.replace('"sent"', msgspec.json.encode(told).decode())
-        requests = [body.replace('"sent"', f'"{told}","is_error":true') for body in requests]
+    assert played.effects.sent == ([] if played.lost else ["b"]), "what Claude knows is true"
+    if played.lost:
+        expected = expected.replace('"sent"', msgspec.json.encode(DID_NOT).decode())
+        requests = [body.replace('"sent"', f'"{DID_NOT}","is_error":true') for body in requests]
         requests = [canonical_again(body) for body in requests]
     assert played.answer == expected
     assert played.requests == requests
@@ -146,7 +155,10 @@ def test_every_point(uninterrupted: Played) -> None:
 
 
 def test_once_in_doubt(uninterrupted: Played) -> None:
-    """A `once` call is in doubt when the process dies between its intent and its outcome."""
+    """A `once` call is in doubt when the process dies between its intent and its outcome.
+
+    What became of it is found out, and what Claude is told is what the world saw.
+    """
     trace = uninterrupted.world.trace
     happened = trace.index("after ask-1.m4.t2") + 1
     doubtful = []
@@ -155,6 +167,7 @@ def test_once_in_doubt(uninterrupted: Played) -> None:
         if played.in_doubt:
             doubtful.append(name)
             assert played.effects.sent == (["b"] if point >= happened else [])
+            assert played.lost == (point < happened)
     assert doubtful == DOUBTFUL
 
 
@@ -283,6 +296,7 @@ def test_no_event_type_is_left_out(uninterrupted: Played) -> None:
     flows = (PhaseEntered, StepStarted, StepFinished, ChildStarted, AskFailed)
     people = (ApprovalRequested, ApprovalGiven, RunLeft)  # tests/test_approvals, tests/worker
     long = (CompactionRequested,)  # tests/context
+    undone = (ToolCallGivenUp, UndoStarted, UndoFinished)  # tests/recovery
     outside = (
         NoteAdded,
         ControlGiven,
@@ -297,4 +311,4 @@ def test_no_event_type_is_left_out(uninterrupted: Played) -> None:
         ModelCallReconciled,
         ModelCallBatched,
     )
-    assert known - emitted == set(map(tag, (*outside, *flows, *people, *long)))
+    assert known - emitted == set(map(tag, (*outside, *flows, *people, *long, *undone)))

@@ -122,10 +122,7 @@ def whole(request: pytest.FixtureRequest) -> Any:
 
 def unknown(body: str) -> str:
     """Return a request as it is after a `once` tool was killed."""
-    told = (
-        "The outcome of this call of send is unknown: it was interrupted, and it may or may not "
-        "have happened. It was not repeated."
-    )
+    told = "This call was interrupted. It was found out that it did not happen."
     return canonical(body.replace('"sent"', f'"{told}","is_error":true').encode())
 
 
@@ -138,7 +135,8 @@ def check(played: Played, whole: Played) -> None:
     assert played.requests == expected
     assert len(played.world.requests) <= len(whole.world.requests) + played.crashes
     assert len(played.switches) == 1
-    assert played.effects.sent in ([], ["b"])
+    lost = played.requests != whole.requests
+    assert played.effects.sent == ([] if lost else ["b"]), "what Claude knows is true"
     assert list(played.effects.saved.values()) == ["a"]
     assert played.state == fold(played.records)
     check_money(played)

@@ -101,7 +101,13 @@ def agent(leg: dict[str, Any], points: Points) -> outlast.Agent:
         effect("save", context.idempotency_key)
         return "saved"
 
-    @outlast.tool(effect="once")
+    def was_sent(text: str) -> outlast.Reconciled:
+        """Look into the world whether a text was sent."""
+        lines = map(json.loads, Path(leg["effects"]).read_bytes().splitlines())
+        happened = any((line["tool"], line["key"]) == ("send", text) for line in lines)
+        return outlast.Reconciled(happened=happened, result="sent")
+
+    @outlast.tool(effect="once", reconcile=was_sent)
     def send(text: str) -> str:
         """Send a text."""
         effect("send", text)

@@ -28,7 +28,13 @@ from outlast.stores import open_store
 effects = -1
 
 
-@outlast.tool(effect="once", approval="always", approval_expires=None)
+def was_mailed(to: str) -> outlast.Reconciled:
+    """Look whether it was mailed."""
+    done = os.pread(effects, 100_000, 0).decode().splitlines()
+    return outlast.Reconciled(happened=f"mail {to}" in done, result=f"mailed to {to}")
+
+
+@outlast.tool(effect="once", approval="always", approval_expires=None, reconcile=was_mailed)
 def mail(to: str) -> str:
     """Mail it."""
     os.write(effects, f"mail {to}\n".encode())
@@ -88,7 +94,7 @@ def forked(home: Path, kill_at: int, deed: Callable[[outlast.Outlast], None]) ->
         return os.WIFSIGNALED(status)
     signal.alarm(60)
     try:
-        effects = os.open(home / "effects", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        effects = os.open(home / "effects", os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
         store: Any = Deadly(f"sqlite:///{home}/s.db", kill_at)
         deed(outlast.Outlast(store, model=ScriptedModel(script)))
         os._exit(0)

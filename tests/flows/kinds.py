@@ -44,7 +44,12 @@ async def keep(word: str, context: outlast.ToolContext) -> str:
     return f"kept {word}"
 
 
-@outlast.tool(effect="once")
+def was_sent(word: str) -> outlast.Reconciled:
+    """Look whether a word was sent."""
+    return outlast.Reconciled(happened=f"send {word}" in World.now.ran, result=f"sent {word}")
+
+
+@outlast.tool(effect="once", reconcile=was_sent)
 async def send(word: str) -> str:
     """Send a word."""
     await asyncio.sleep(0.15)

@@ -15,14 +15,14 @@ from kinds import UNKNOWN, asks, blocking, children, hasty, script, steps
 from playing import Played, Point, check_world
 
 from conftest import SOAK
-from outlast.events import StepFinished, ToolCallInDoubt
+from outlast.events import StepFinished, ToolCallReconciled
 from outlast.journal import run_stream
 
 FLOWS = {"asks": asks, "steps": steps, "children": children, "hasty": hasty, "blocking": blocking}
 PAIRS = 60
 """Pairs of points of each flow in a run that is no soak."""
 
-DOUBT = rf"{UNKNOWN}|The outcome of this call of send is unknown[^\"\\\\]*"
+DOUBT = rf"{UNKNOWN}|This call was interrupted\. It was found out that it did not happen\."
 UNCERTAIN = re.compile(rf"{DOUBT}|sent (x|again|child \d|\d)")
 
 
@@ -58,15 +58,15 @@ def ended(played: Played) -> list[tuple[str, str]]:
 
 
 def doubted(played: Played) -> set[str]:
-    """Return what ended in doubt of what must never be repeated, as the journal has it."""
+    """Return what never happened, or perhaps not, and must never be repeated, as it is written."""
     return {
         event.name if isinstance(event, StepFinished) else event.call_id
         for run_id in played.world.states()
         for record in played.world.journal.read(run_stream(run_id))
-        if isinstance(event := record.event, StepFinished | ToolCallInDoubt)
+        if isinstance(event := record.event, StepFinished | ToolCallReconciled)
         and (
             (isinstance(event, StepFinished) and event.status == "in_doubt")
-            or (isinstance(event, ToolCallInDoubt) and bytes(event.content) != b"null")
+            or (isinstance(event, ToolCallReconciled) and event.outcome == "did_not")
         )
     }
 

@@ -12,6 +12,7 @@ import sys
 import tempfile
 from collections.abc import Iterable
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +86,7 @@ def save(text: str) -> dict[str, Any]:
     return {"saved": text, "at": None}
 
 
-@outlast.tool(effect="once")
+@outlast.tool(effect="once", reconcile=lambda: False)
 def send(text: str) -> str:
     """Send a text."""
     return "sent"
@@ -198,6 +199,8 @@ def make(journal: Journal) -> None:
     asked(journal)
     switched(journal)
     condensed(journal)
+    recovered(journal)
+    undone(journal)
     begin(journal, "queued", agent(None), "Later.", tenant="acme", tags={"a": "ä"}, at=1, nonce="n")
 
 
@@ -281,6 +284,79 @@ def condensed(journal: Journal) -> None:
     )
     journal.append(driven)
     journal.release(stream)
+
+
+def older(word: str) -> outlast.Degraded[str]:
+    """Look a word up in last year's book."""
+    at = datetime(2025, 10, 1, tzinfo=UTC)
+    return outlast.Degraded(f"{word}, once", source="the old book", as_of=at, note="ä")
+
+
+@outlast.tool(effect="read", fallbacks=[older])
+def newest(word: str, year: int = 2026) -> list[str]:
+    """Look a word up in the newest book."""
+    raise ConnectionError("the shelf is empty")
+
+
+@outlast.tool(effect="read", attempts=2, empty_is_failure=True)
+def hopeless() -> list[str]:
+    """Find nothing."""
+    return []
+
+
+def was_paid(text: str) -> outlast.Reconciled:
+    """Look whether it was paid."""
+    return outlast.Reconciled(happened=True, result="paid", note="it stood in the book")
+
+
+def give_back(text: str, result: str) -> None:
+    """Give it back, which fails."""
+    raise ValueError("the book is closed")
+
+
+@outlast.tool(effect="once", reconcile=was_paid, undo=give_back)
+def pay(text: str) -> str:
+    """Pay."""
+    return "paid"
+
+
+@outlast.tool(effect="idempotent", undo=lambda: None)
+def book() -> str:
+    """Book a seat."""
+    return "booked"
+
+
+def troubled(request: dict[str, Any], attempt: int) -> Turn:
+    """Ask for all of it, and then say so."""
+    uses = [("newest", {"word": "ä", "year": 2026}), ("hopeless", {}), ("pay", {"text": "b"})]
+    if turn_number(request) == 1:
+        uses.append(("book", {}))
+        return say(*({"type": "tool_use", "name": name, "input": given} for name, given in uses))
+    return say("All of it.")
+
+
+def helpless() -> outlast.Agent:
+    """Return an agent whose tools fail."""
+    return replace(agent(None), tools=[newest, hopeless, pay, book])
+
+
+def recovered(journal: Journal) -> None:
+    """Play a run whose tools fail, and which dies while one is called that is never repeated."""
+    trace = World(troubled)
+    run(trace, open_store("memory://"), helpless(), "Do it all.", run_id="recovered")
+    died = 1 + trace.trace.index("after ask-1.m1.t3")
+    run(World(troubled, crash_at=[died]), journal, helpless(), "Do it all.", run_id="recovered")
+
+
+def undone(journal: Journal) -> None:
+    """Play a run that is cancelled, and what it did taken back, as far as that can be."""
+    trace = World(troubled)
+    run(trace, open_store("memory://"), helpless(), "Do it all.", run_id="undone")
+    told = ControlGiven(verb="cancel", reason="not now", by="ann", undo=True)
+    world = World(troubled)
+    at = 1 + trace.trace.index("before ask-1.m2")
+    world.at = {at: lambda: journal.append(Commit(stream="run:undone", events=(told,), at=at))}
+    run(world, journal, helpless(), "Do it all.", run_id="undone")
 
 
 def scheduled(journal: Journal) -> None:

@@ -160,7 +160,12 @@ async def keep(
     return await _act("keep", n, does, after, context)
 
 
-@outlast.tool(effect="once", timeout_s=2, max_result_tokens=20)
+def was_sent(n: int = -1) -> outlast.Reconciled:
+    """Look whether something was sent."""
+    return outlast.Reconciled(happened=Stage.ran["send", n] > 0, result={"n": n})
+
+
+@outlast.tool(effect="once", timeout_s=2, max_result_tokens=20, reconcile=was_sent)
 async def send(
     context: outlast.ToolContext,
     n: int = -1,

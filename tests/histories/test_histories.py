@@ -35,6 +35,9 @@ from outlast.events import (
     ScheduleSet,
     StepFinished,
     StepStarted,
+    ToolCallGivenUp,
+    UndoFinished,
+    UndoStarted,
     tag,
 )
 
@@ -64,6 +67,9 @@ ELSEWHERE = frozenset(
         ApprovalRequested,
         ApprovalGiven,
         RunLeft,
+        ToolCallGivenUp,
+        UndoStarted,
+        UndoFinished,
     }
 )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Final
 
 import msgspec
 from msgspec import Raw
@@ -342,11 +343,7 @@ class Reader:
         return [("IN DOUBT", "doubt"), (what, "")]
 
     def _tool_reconciled(self, event: ToolCallReconciled) -> list[Part]:
-        said = {
-            "happened": ("happened", "good"),
-            "did_not": ("did not happen", "doubt"),
-            "unknown": ("cannot be told", "doubt"),
-        }[event.outcome]
+        said = _RECONCILED.get(event.outcome, ("cannot be told", "doubt"))
         note = f": {words.line(event.note, 200)}" if event.note else ""
         by = f"  {words.line(event.by, 80)}" if event.by else ""
         name = self.tool(event.tool_use_id)
@@ -367,6 +364,9 @@ class Reader:
         told = words.line(event.why.removeprefix(f"{event.status}: "), 400)
         why = f": {told}" if told else ""
         return [(event.status, STATUS_TONES.get(event.status, "")), (why, ""), (spent, "quiet")]
+
+
+_RECONCILED: Final = {"happened": ("happened", "good"), "did_not": ("did not happen", "doubt")}
 
 
 def _less(degraded: Degradation | None) -> str:
