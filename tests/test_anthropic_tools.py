@@ -76,7 +76,7 @@ def shell(command: str = "", *, restart: bool = False) -> str:
     return "restarted" if restart else f"$ {command}"
 
 
-def edit(  # noqa: PLR0913, PLR0917  (what Claude may give)
+def edit(  # noqa: PLR0917  (what Claude may give)
     command: str,
     path: str = "",
     file_text: str | None = None,
@@ -89,7 +89,7 @@ def edit(  # noqa: PLR0913, PLR0917  (what Claude may give)
     return f"{command} {path}"
 
 
-def remember(  # noqa: PLR0913, PLR0917  (what Claude may give)
+def remember(  # noqa: PLR0917  (what Claude may give)
     command: str,
     context: outlast.ToolContext,
     path: str = "",

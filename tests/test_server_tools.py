@@ -39,7 +39,16 @@ from outlast.models.script import (
     turn_number,
 )
 from outlast.models.scripted import ScriptedModel
-from outlast.prices import Terms, rates, terms_of, worst_case
+from outlast.prices import (
+    Terms,
+    affordable,
+    affordable_tokens,
+    bound_within,
+    rates,
+    terms_of,
+    worst_case,
+    worst_tokens,
+)
 from outlast.stores import open_store
 from outlast.testing.simulation import World
 from outlast.testing.simulation import run as simulate
@@ -299,9 +308,27 @@ def test_a_budget_holds_the_searches_before_a_call(given: str) -> None:
         tried(Budget(**{given: "0.1" if given == "usd" else 1}))
     smallest = raised.value.smallest_usd if given == "usd" else raised.value.smallest_tokens
     assert tried(Budget(**{given: smallest})).status == "completed"
+    less = f"{float(smallest) - 0.001:.4f}" if given == "usd" else int(smallest) - 1
     with pytest.raises(BudgetTooSmall):
-        less = f"{float(smallest) - 0.001:.4f}" if given == "usd" else int(smallest) - 1
         tried(Budget(**{given: less}))
+
+
+@pytest.mark.parametrize("tools", [(), (search(2),), (search(1), search(3))])
+@pytest.mark.parametrize("parameters", [b"{}", b'{"fallbacks":[{"model":"claude-opus-5-5"}]}'])
+def test_a_call_shrinks_to_what_fits_exactly(tools: Any, parameters: bytes) -> None:
+    """The output that a budget leaves room for is within it, and one token more is not."""
+    terms = terms_of(parameters, tools=rendered(*tools), model=HAIKU)
+    least = worst_case(HAIKU, 5_000, 1, terms)
+    for nano in (least, least + 1, least + 12_345_678, 2 * least):
+        fits = affordable(HAIKU, 5_000, nano, terms)
+        assert worst_case(HAIKU, 5_000, fits, terms) <= nano
+        assert worst_case(HAIKU, 5_000, fits + 1, terms) > nano
+        assert affordable(HAIKU, 5_000, least - 1, terms) < 1
+    least = worst_tokens(5_000, 1, terms)
+    for tokens in (least, least + 1, least + 12_345, 2 * least):
+        fits = affordable_tokens(5_000, tokens, terms)
+        assert worst_tokens(5_000, fits, terms) <= tokens < worst_tokens(5_000, fits + 1, terms)
+        assert bound_within(worst_tokens(5_000, fits, terms), fits, terms) == 5_000
 
 
 def tried(budget: Budget) -> outlast.Run:
@@ -340,6 +367,26 @@ def test_fees_that_were_held_are_no_excess() -> None:
             found = events(app.journal, BoundExceeded)
             assert len(found) == told
             assert all(event.percent == 100 for event in found)
+
+
+def test_what_cost_more_than_was_held_is_held_the_next_time() -> None:
+    """Fees that were held are no excuse for it, and sums of prompts are no prompt."""
+    usage = {
+        "input_tokens": 0,
+        "cache_creation_input_tokens": 400_000,
+        "output_tokens": 3 * MAX_TOKENS,
+        "inference_geo": "us",  # which nobody asked for
+    }
+    of = agent(search(2), parameters={"inference_geo": "global"})
+    model = ScriptedModel(lambda *_: say(*searched(), *searched(), "Two.", usage=usage))
+    with outlast.Outlast("memory://", model=model) as app:
+        for run_id in "rs":
+            app.run(of, "Go.", run_id=run_id)
+        (told,) = events(app.journal, BoundExceeded)
+        assert told.over_nano > 2 * FEE
+        assert told.percent < 1_500
+        (hold,) = events(app.journal, ModelCallStarted, "s")
+        assert hold.hold_nano >= model.bill[1].nano_usd
 
 
 # ── what comes after a search ───────────────────────────────────────────────────────────────────
