@@ -355,6 +355,21 @@ def test_a_budget_of_an_operator_holds_them_too() -> None:
         assert 2 * FEE < 500_000_000 < hold.hold_nano < 1_500_000_000
 
 
+def test_a_flow_holds_what_nothing_limits_as_the_api_does() -> None:
+    """Ten more prompts: an agent without dollars of its own pays from the budget of its flow."""
+    coder = agent(outlast.server_tool("code_execution"), budget=Budget(turns=5))
+    model = ScriptedModel(lambda request, attempt: say("Two."))
+    window = worst_case(HAIKU, 200_000, MAX_TOKENS, Terms(cache="5m"))
+    for usd, status in ((window * 9.5 / 1e9, "stopped"), (window * 11 / 1e9, "completed")):
+
+        @outlast.flow(budget=Budget(usd=round(usd, 4)))
+        async def flow(run: outlast.Run) -> str:
+            return str(await run.ask(coder, "Go."))
+
+        with outlast.Outlast("memory://", model=model) as app:
+            assert app.run(flow, run_id="f").status == status
+
+
 def test_fees_that_were_held_are_no_excess() -> None:
     """Up to `max_uses` nothing is told; a search more is, and says nothing of a prompt's length."""
     of = agent(search(2))

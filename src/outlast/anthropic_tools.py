@@ -307,7 +307,7 @@ def _bound(tool: _Rendered) -> int | None:
     return tool.max_uses if tool.allowed_callers == [DIRECT] else None
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=64)
 def uses(tools: bytes) -> Uses:
     """Return how often server tools may be used in a call, by the rendered tools of its request.
 
