@@ -10,8 +10,8 @@ SOURCE = Path(__file__).parents[1] / "src" / "outlast"
 
 CORE = frozenset(
     # from the ground up; of the package `models` its `__init__`, which declares the protocol
-    """errors redaction events journal prices caching context history media loops conversation
-    budget steps phases durations sources tools control parking approvals pacing turns
+    """errors redaction events journal anthropic_tools prices caching context history media loops
+    conversation budget steps phases durations sources tools control parking approvals pacing turns
     breaker undoing recovery
     agent flows wants models state actions decide decide_control decide_flow drive
     answering

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from outlast.agent import Agent, Budget, WorstCase
+    from outlast.anthropic_tools import ServerTool, server_tool
     from outlast.app import Outlast
     from outlast.breaker import Breaker
     from outlast.content import Document, File, Image
@@ -86,6 +87,7 @@ __all__ = [
     "RunStopped",
     "RunWithoutAnswer",
     "Schedule",
+    "ServerTool",
     "StepFailed",
     "StoreError",
     "Stream",
@@ -100,6 +102,7 @@ __all__ = [
     "__version__",
     "declare_price",
     "flow",
+    "server_tool",
     "tool",
 ]
 
@@ -122,10 +125,12 @@ _HOMES = {
     "flow": "flows",
     "Run": "run",
     "Schedule": "schedules",
+    "ServerTool": "anthropic_tools",
     "Stream": "streaming",
     "Tool": "tools",
     "ToolContext": "tools",
     "declare_price": "prices",
+    "server_tool": "anthropic_tools",
     "tool": "tools",
     "Worker": "worker",
     "WorstCase": "agent",

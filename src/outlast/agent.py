@@ -13,7 +13,9 @@ from typing import Any, Final, Literal
 
 import msgspec
 from msgspec import Raw
+from msgspec.structs import replace
 
+from outlast.anthropic_tools import COUNTED, ServerTool
 from outlast.budget import Limits, amount
 from outlast.errors import InvalidAgent, ToolError
 from outlast.events import Spec
@@ -144,7 +146,8 @@ class Agent:
         fallback_models: the models that are asked instead, in order, where `model` stays overloaded
             or refuses to answer; default none.
         instructions: the system prompt; may be empty.
-        tools: what Claude may call; no two of one name.
+        tools: what Claude may call, those that Anthropic runs (`server_tool`) among them; no two of
+            one name.
         budget: default `Budget(turns=50)`, so that nothing runs for ever.
         max_tokens: output tokens of one call at most, default 8192.
         min_tokens: output tokens below which a budget that runs out makes no call, default 1024;
@@ -167,7 +170,7 @@ class Agent:
     model: str = field(kw_only=True)
     fallback_models: Sequence[str] = field(default=(), kw_only=True)
     instructions: str = field(default="", kw_only=True)
-    tools: Sequence[Tool[..., Any]] = field(default=(), kw_only=True)
+    tools: Sequence[Tool[..., Any] | ServerTool] = field(default=(), kw_only=True)
     budget: Budget = field(default=Budget(turns=50), kw_only=True)
     max_tokens: int = field(default=8192, kw_only=True)
     min_tokens: int = field(default=1024, kw_only=True)
@@ -194,11 +197,16 @@ class Agent:
         _check(self)
 
     def tool(self, name: str) -> Tool[..., Any] | None:
-        """Return the tool of that name, `None` when the agent has none."""
-        for declared in self.tools:
+        """Return the tool of that name, `None` when the agent has none, or Anthropic runs it."""
+        for declared in self.functions:
             if declared.name == name:
                 return declared
         return None
+
+    @cached_property
+    def functions(self) -> tuple[Tool[..., Any], ...]:
+        """The tools that are called here: all but those that Anthropic runs."""
+        return tuple(tool for tool in self.tools if isinstance(tool, Tool))
 
     def as_tool(self, *, name: str | None = None, description: str | None = None) -> Tool[..., Any]:
         """Return a tool by which another agent asks this one.
@@ -229,8 +237,9 @@ class Agent:
         """Return the most that a run of this agent can cost, whatever Claude does.
 
         It is the least that its budget allows: its dollars; its tokens, each at the dearest price;
-        or its turns, each with a context window that is full.  Agents that it asks pay from its
-        dollars and its tokens, and have turns of their own.
+        or its turns, each with a context window that is full, once more for each use of a server
+        tool, and with its fees.  Agents that it asks pay from its dollars and its tokens, and have
+        turns of their own.
 
         Raises:
             UnknownModel: one of its models, or of an agent that it asks, has no price.
@@ -240,24 +249,30 @@ class Agent:
 
     def _worst_cases(self) -> Iterator[WorstCase]:
         limits = self.budget.limits
-        yield WorstCase(nano=None, why=f"the budget of {self.name} has no limit that does")
+        why = f"the budget of {self.name} has no limit that does"
+        if names := ", ".join(tool.name for tool in self._unbounded):
+            why = f"nobody knows how often Claude uses {names} in one call of {self.name}"
+        yield WorstCase(nano=None, why=why)
         if limits.nano is not None:
             yield WorstCase(nano=limits.nano, why=f"the budget of {self.name}")
-        if limits.tokens is not None:
+        # A token says nothing of fees, so no number of them limits what searches cost.
+        if limits.tokens is not None and not any(agent._has_fees for agent in self._asked()):  # noqa: SLF001
             dearest = max(agent._dearest_token() for agent in self._asked())  # noqa: SLF001
             told = f"{limits.tokens:,} tokens, each at the dearest price"
             yield WorstCase(nano=limits.tokens * dearest, why=told)
         below = self._worst_below()
-        if limits.turns is not None and below is not None:
+        if limits.turns is not None and below is not None and not self._unbounded:
             each, window = max(map(self._dearest_turn, self.models))
             told = f"{limits.turns:,} turns, each with {window:,} tokens, {self.max_tokens:,} back"
-            more = ", and the agents that it asks" if below else ""
+            loops = self._terms(self.model).loops
+            more = f", {loops:,} times more for what its server tools bring" if loops else ""
+            more += ", and the agents that it asks" if below else ""
             more += "; Budget(usd=…) makes it less"
             yield WorstCase(nano=limits.turns * each + below, why=told + more)
 
     def _worst_below(self) -> int | None:
         """Return the most that the agents cost which it asks; `None` where nothing limits that."""
-        asked = [tool.agent for tool in self.tools if isinstance(tool.agent, Agent)]
+        asked = [tool.agent for tool in self.functions if isinstance(tool.agent, Agent)]
         if not asked:
             return 0
         calls, worst = self.budget.tool_calls, [agent.worst_case().nano for agent in asked]
@@ -267,32 +282,51 @@ class Agent:
 
     def _asked(self) -> Iterator[Agent]:
         yield self
-        for tool in self.tools:
+        for tool in self.functions:
             if isinstance(tool.agent, Agent):
                 yield from tool.agent._asked()  # noqa: SLF001
 
     def _dearest_turn(self, model: str) -> tuple[int, int]:
         """Return the most that a turn with a full context window costs, and how wide that is."""
         window = context_window(model)
-        return worst_case(model, window, self.max_tokens, self._terms), window
+        return worst_case(model, window, self.max_tokens, self._terms(model)), window
 
     def _dearest_token(self) -> int:
         return max(map(self._dearest_token_of, self.models))
 
     def _dearest_token_of(self, model: str) -> int:
         window = context_window(model)
-        prompt = worst_case(model, window, 0, self._terms)
-        into = -(-prompt // (window * self._terms.passes))
-        return max(into, worst_case(model, window, 1, self._terms) - prompt)
+        terms = replace(self._terms(model), loops=0, fees_nano=0)
+        prompt = worst_case(model, window, 0, terms)
+        into = -(-prompt // (window * terms.passes))
+        return max(into, worst_case(model, window, 1, terms) - prompt)
 
     @property
     def models(self) -> tuple[str, ...]:
         """Every model that may be asked: `model`, and those that are asked instead."""
         return (self.model, *self.fallback_models)
 
-    @cached_property
-    def _terms(self) -> Terms:
-        return terms_of(msgspec.json.encode(self.parameters), cache=self.cache or "")
+    def _terms(self, model: str) -> Terms:
+        return terms_of(
+            msgspec.json.encode(self.parameters),
+            cache=self.cache or "",
+            tools=msgspec.json.encode([tool.schema for tool in self._served]),
+            model=model,
+        )
+
+    @property
+    def _served(self) -> tuple[ServerTool, ...]:
+        """The tools that Anthropic runs."""
+        return tuple(tool for tool in self.tools if isinstance(tool, ServerTool))
+
+    @property
+    def _unbounded(self) -> tuple[ServerTool, ...]:
+        """Those of them of which nobody knows how often they are used in a call."""
+        return tuple(tool for tool in self._served if not tool.is_bounded)
+
+    @property
+    def _has_fees(self) -> bool:
+        return any(self._terms(model).fees_nano for model in self.models)
 
     @cached_property
     def least_tokens(self) -> int:
@@ -476,9 +510,10 @@ def _check_sendable(agent: Agent) -> None:
 def _check_tools(agent: Agent) -> None:
     seen: set[str] = set()
     for declared in agent.tools:
-        if not isinstance(declared, Tool):
+        if not isinstance(declared, Tool | ServerTool):
             raise InvalidAgent(
-                f"agent {agent.name!r}: {declared!r} is not a tool; decorate it with @outlast.tool"
+                f"agent {agent.name!r}: {declared!r} is not a tool; decorate it with @outlast.tool "
+                "or make one that Anthropic runs with outlast.server_tool"
             )
         if declared.name in seen:
             raise InvalidAgent(
@@ -486,3 +521,22 @@ def _check_tools(agent: Agent) -> None:
                 "not tell them apart; give one another name with @outlast.tool(name=…)"
             )
         seen.add(declared.name)
+    _check_bounded(agent)
+
+
+def _check_bounded(agent: Agent) -> None:
+    """Refuse server tools that no budget of dollars or tokens could hold."""
+    limits = agent.budget.limits
+    if limits.nano is None and limits.tokens is None:
+        return
+    for tool in agent._unbounded:  # noqa: SLF001
+        way = (
+            f"give outlast.server_tool({tool.type!r}, max_uses=…), for Claude alone to call"
+            if tool.name in COUNTED
+            else "the API has no limit for it"
+        )
+        raise InvalidAgent(
+            f"agent {agent.name!r}: nobody knows how often {tool.name} is used in one call, so "
+            f"nothing that is held would keep its budget of dollars or tokens; {way}, or leave the "
+            "run to Budget(turns=…)"
+        )

@@ -210,7 +210,8 @@ class _Schema(msgspec.Struct, frozen=True):
 
 class _Told(msgspec.Struct, frozen=True):
     name: str = ""
-    input_schema: _Schema = _Schema()
+    input_schema: _Schema | None = None
+    """None for a tool that Anthropic defines."""
 
 
 def check_names(state: RunState, asked: Request, arguments: Raw) -> None:

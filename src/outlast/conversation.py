@@ -20,7 +20,7 @@ import msgspec
 from msgspec import Raw
 from msgspec.structs import replace
 
-from outlast import caching, context, loops, media
+from outlast import anthropic_tools, caching, context, loops, media
 from outlast.errors import JournalDamaged
 from outlast.events import (
     HELD_UP,
@@ -277,7 +277,7 @@ class Exceeded(msgspec.Struct, frozen=True, gc=False):
     actual: int
     over_nano: int
     fees_nano: int = 0
-    """Of what it cost: web searches, which are not held, and say nothing of a prompt's length."""
+    """Of what it cost: web searches beyond those held, which say nothing of a prompt's length."""
 
 
 class Unrefused(msgspec.Struct, frozen=True):
@@ -398,13 +398,14 @@ class Conversation(msgspec.Struct, frozen=True):
 def opened(ask_id: str, spec: Spec) -> Conversation:
     """Return the conversation of an ask in which nothing was said yet."""
     head = caching.head(spec, marked=False)
+    shown = anthropic_tools.uses(bytes(spec.tools)).typed * anthropic_tools.SHOWN_TOKENS
     return Conversation(
         ask_id=ask_id,
         spec=spec,
         head=caching.head(spec, marked=True),
         messages=Trail(),
         digest=sha256(head).digest(),
-        input_bound=input_bound(head),
+        input_bound=input_bound(head) + shown,
     )
 
 
@@ -444,7 +445,9 @@ def next_call_id(conversation: Conversation) -> str:
 def terms(conversation: Conversation, *, batch: bool = False) -> Terms:
     """Return what the next request of a conversation says of its price."""
     spec = conversation.spec
-    asked = terms_of(spec.parameters, cache=spec.cache, batch=batch)
+    asked = terms_of(
+        spec.parameters, cache=spec.cache, batch=batch, tools=spec.tools, model=spec.model
+    )
     return replace(asked, passes=2 * asked.passes) if conversation.compacts else asked
 
 
@@ -760,12 +763,34 @@ def _replied(conversation: Conversation, event: ModelCallSucceeded, _: Record) -
         results_of=conversation.results_of if stopped in GOES_ON else "",
         **_extras(event.extra),
     )
+    if _asks_servers(event) and not summarises:
+        return _searched(said_so_far, event, beyond=_is_beyond(conversation, event))
     metered = event.tokens < said_so_far.input_bound or _is_beyond(conversation, event)
     if metered and not summarises:
         # What was metered, the reply included, is all that the next prompt has before it, also
         # where it is more than the bytes said it could be.
         return replace(said_so_far, input_bound=event.tokens, measured=True, uncountable=False)
     return said_so_far
+
+
+def _searched(
+    conversation: Conversation, event: ModelCallSucceeded, *, beyond: bool
+) -> Conversation:
+    """Return the conversation after a reply that used server tools.
+
+    What was metered is the sum of all its prompts, the last one included, and of nothing that a
+    tool brought after it: a call of ours may stand beside, and the reply end there.
+    """
+    brought = [each for each in _EACH.decode(event.content) if _brings(each)]
+    shown, known = media.bound(b"[%b]" % b",".join(map(bytes, brought)))
+    bound = event.tokens + shown + sum(input_bound(bytes(each)) for each in brought)
+    plain = conversation.input_bound + shown
+    return replace(
+        conversation,
+        input_bound=bound if beyond else min(bound, plain),
+        uncounted=not known,
+        uncountable=False,
+    )
 
 
 def _before_refusal(conversation: Conversation) -> Unrefused:
@@ -786,7 +811,7 @@ def _overflowed(conversation: Conversation, event: ModelCallSucceeded) -> Conver
     """
     cached, missed = _cache(conversation, event)
     prompt, shown = _longest_prompt(event.usage), event.tokens
-    if _is_summed(event.usage):  # nobody knows which of the prompts met the end
+    if _is_summed(event):  # nobody knows which of the prompts met the end
         prompt, shown = conversation.input_bound, conversation.shown
     return replace(
         conversation,
@@ -832,7 +857,7 @@ def _cache(
     tokens = event.cache_read + event.cache_written
     # Sums over several prompts, maybe of several models, say neither how much of ours was read nor
     # how much is kept: nothing is expected then, rather than what never was.
-    summed = _is_summed(event.usage)
+    summed = _is_summed(event)
     kept = 0 if summed else tokens
     after = Cached(len(conversation.messages) - 1, kept, at) if tokens else None
     # When and where a batch is processed is not said, so nothing can be expected of its calls.
@@ -857,21 +882,24 @@ def _excess(conversation: Conversation, event: ModelCallSucceeded) -> Exceeded |
         return None
     held = terms(conversation)
     bound = bound_within(call.hold_tokens, call.max_tokens, held)
-    if event.tokens <= bound and event.cost_nano <= call.hold_nano:
+    most = call.hold_tokens if held.loops else bound
+    if event.tokens <= most and event.cost_nano <= call.hold_nano:
         return None  # nearly every reply, and without reading its usage
     # Of several prompts the longest counts, without what was written in the passes before it, and
-    # all of them count against all that was held.
-    longest = _longest_prompt(event.usage) - (held.passes - 1) * call.max_tokens
+    # all of them count against all that was held; those with what server tools brought only so.
+    longest = 0 if held.loops else _longest_prompt(event.usage)
+    longest -= (held.passes - 1) * call.max_tokens
     actual = max(longest, bound_within(event.tokens, call.max_tokens, held))
     if actual <= bound and event.cost_nano <= call.hold_nano:
         return None
+    fees = search_fees(event.usage) - held.passes * held.fees_nano
     return Exceeded(
         call_id=event.call_id,
         plain=conversation.input_bound + FRAMING_TOKENS,
         bound=bound,
         actual=actual,
         over_nano=max(0, event.cost_nano - call.hold_nano),
-        fees_nano=search_fees(event.usage),
+        fees_nano=max(0, fees),
     )
 
 
@@ -907,11 +935,18 @@ class _Iterated(msgspec.Struct, gc=False):
 _ITERATED: Final = msgspec.json.Decoder(_Iterated)
 
 
-def _is_summed(usage: Raw) -> bool:
+def _asks_servers(event: ModelCallSucceeded) -> bool:
+    """Return whether a reply uses server tools, after which Claude was asked again for the rest."""
+    return b'"server_tool_use"' in bytes(event.content)
+
+
+def _is_summed(event: ModelCallSucceeded) -> bool:
     """Return whether the counts of a reply are of more prompts than the one that was sent."""
-    if b'"iterations"' not in bytes(usage):
+    if _asks_servers(event):
+        return True
+    if b'"iterations"' not in bytes(event.usage):
         return False
-    kinds = [bytes(each.type) for each in _ITERATED.decode(usage).iterations or ()]
+    kinds = [bytes(each.type) for each in _ITERATED.decode(event.usage).iterations or ()]
     return len(kinds) > 1 or kinds == [b'"compaction"']
 
 
@@ -977,6 +1012,10 @@ def _extras(extra: Raw) -> dict[str, Any]:
 class _Opening(msgspec.Struct, gc=False):
     type: str
     content: Raw = NULL
+
+
+def _brings(block: Raw) -> bool:
+    return msgspec.json.decode(block, type=_Opening).type.endswith("_tool_result")
 
 
 def _summarises(content: Raw) -> bool:

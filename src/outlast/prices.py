@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias, cast
 
 import msgspec
 
+from outlast import anthropic_tools
 from outlast.errors import UnknownModel, UsageError
 
 if TYPE_CHECKING:  # importing it takes a quarter of a second, so it waits for the first price
@@ -71,6 +72,27 @@ class Terms(msgspec.Struct, frozen=True):
     """Models that may answer instead."""
     cache: str = "1h"
     """For how long the prompt is to be kept in the cache: `5m`, `1h`, or empty for not at all."""
+    loops: int = 0
+    """How often server tools may have Claude asked again, in each pass."""
+    window: int = 0
+    """Tokens of a prompt that it is asked again with: nobody knows what the tools brought."""
+    fees_nano: int = 0
+    """The most that server tools charge beside tokens, in each pass."""
+
+    @property
+    def again_tokens(self) -> int:
+        """Tokens of all the prompts that Claude may be asked again with."""
+        return self.passes * self.loops * self.window
+
+    @property
+    def replies(self) -> int:
+        """How often Claude may reply: once in each pass, and after each use of a server tool."""
+        return self.passes * (1 + self.loops)
+
+    @property
+    def outputs(self) -> int:
+        """How often `max_tokens` may be billed: written, and read in the passes after."""
+        return self.replies + self.passes - 1
 
 
 PLAIN: Final = Terms()
@@ -290,7 +312,8 @@ def worst_case(model: str, input_tokens_bound: int, max_tokens: int, terms: Term
     Every token of the prompt is taken at the dearest price it can have (fresh, or written to the
     cache for as long as `terms` say), beyond a cliff where the bound reaches it, and under US
     residency, which a workspace may have by default, unless `terms` say `global`.  Where the prompt
-    is read again, what the pass before wrote is part of it.  Fees of server tools are not in it.
+    is read again, what the pass before wrote is part of it.  After each use of a server tool it is
+    taken to fill the context window, and Claude to write as much again; the fees are in it.
 
     Raises:
         UnknownModel: the model, or that speed of it, or batches of it, have no price.
@@ -298,9 +321,9 @@ def worst_case(model: str, input_tokens_bound: int, max_tokens: int, terms: Term
     """
     per_input, per_output, tenths = _dearest(model, input_tokens_bound, terms)
     again = terms.passes - 1
-    nano = terms.passes * input_tokens_bound * per_input
-    nano += max_tokens * (terms.passes * per_output + again * per_input)
-    return -(-nano * tenths // 10)
+    nano = (terms.passes * input_tokens_bound + terms.again_tokens) * per_input
+    nano += max_tokens * (terms.replies * per_output + again * per_input)
+    return -(-nano * tenths // 10) + terms.passes * terms.fees_nano
 
 
 def affordable(model: str, input_tokens_bound: int, nano: int, terms: Terms = PLAIN) -> int:
@@ -313,23 +336,24 @@ def affordable(model: str, input_tokens_bound: int, nano: int, terms: Terms = PL
 
     """
     per_input, per_output, tenths = _dearest(model, input_tokens_bound, terms)
-    within = 10 * nano // tenths - terms.passes * input_tokens_bound * per_input
-    return within // (terms.passes * per_output + (terms.passes - 1) * per_input)
+    within = 10 * (nano - terms.passes * terms.fees_nano) // tenths
+    within -= (terms.passes * input_tokens_bound + terms.again_tokens) * per_input
+    return within // (terms.replies * per_output + (terms.passes - 1) * per_input)
 
 
 def worst_tokens(input_tokens_bound: int, max_tokens: int, terms: Terms = PLAIN) -> int:
     """Return the most tokens, of prompts and replies together, that one call can be billed."""
-    return terms.passes * input_tokens_bound + (2 * terms.passes - 1) * max_tokens
+    return terms.passes * input_tokens_bound + terms.again_tokens + terms.outputs * max_tokens
 
 
 def bound_within(tokens: int, max_tokens: int, terms: Terms = PLAIN) -> int:
     """Return the bound of a prompt of which `tokens` are the `worst_tokens`; rounded up."""
-    return -(-(tokens - (2 * terms.passes - 1) * max_tokens) // terms.passes)
+    return -(-(tokens - terms.again_tokens - terms.outputs * max_tokens) // terms.passes)
 
 
 def affordable_tokens(input_tokens_bound: int, tokens: int, terms: Terms = PLAIN) -> int:
     """Return the most output tokens of a call whose `worst_tokens` are within `tokens`."""
-    return (tokens - terms.passes * input_tokens_bound) // (2 * terms.passes - 1)
+    return (tokens - terms.passes * input_tokens_bound - terms.again_tokens) // terms.outputs
 
 
 @lru_cache(maxsize=256)
@@ -357,8 +381,9 @@ def _dearest(model: str, input_tokens_bound: int, terms: Terms) -> tuple[int, in
     And what residency makes of a price, in tenths.
     """
     steps, tenths = _steps(model, terms)
-    # What a pass before wrote comes on top of the bound, and may reach a cliff: so any may count.
-    found = steps[-1] if terms.passes > 1 else steps[0]
+    # What a pass before wrote, or a tool brought, comes on top of the bound, and may reach a cliff:
+    # so any may count.
+    found = steps[-1] if terms.replies > 1 else steps[0]
     for step in steps[1:]:
         if input_tokens_bound > step[0]:
             found = step
@@ -384,19 +409,44 @@ class _Parameters(msgspec.Struct):
     fallbacks: list[_Fallback] | None = None
 
 
-def terms_of(parameters: bytes | msgspec.Raw, *, cache: str = "1h", batch: bool = False) -> Terms:
+def terms_of(
+    parameters: bytes | msgspec.Raw,
+    *,
+    cache: str = "1h",
+    batch: bool = False,
+    tools: bytes | msgspec.Raw = b"[]",
+    model: str = "",
+) -> Terms:
     """Return what the members of a request, as JSON, say of its price.
 
     Args:
         parameters: the members.
         cache: for how long the prompt is to be kept in the cache.
         batch: whether it is one of a batch.
+        tools: the rendered tools.
+        model: who is asked, which says how wide a context window is that server tools may fill.
 
     Raises:
         msgspec.DecodeError: a member is not what the API takes.
 
     """
-    return _terms_of(bytes(parameters), cache, batch)
+    terms = _terms_of(bytes(parameters), cache, batch)
+    uses = anthropic_tools.uses(bytes(tools))
+    if not uses.loops:
+        return terms
+    return msgspec.structs.replace(
+        terms,
+        loops=uses.loops,
+        window=max(_window(one) for one in (model, *terms.others)),
+        fees_nano=uses.searches * WEB_SEARCH_NANO,
+    )
+
+
+def _window(model: str) -> int:
+    try:
+        return context_window(model)
+    except UnknownModel:  # no call of it is made, but a journal may have one
+        return _WIDEST
 
 
 @lru_cache(maxsize=256)

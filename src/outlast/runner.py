@@ -1320,11 +1320,11 @@ def _halted(run: Run) -> str:
 
 
 def _has_children(who: Agent | Flow[..., Any]) -> bool:
-    return isinstance(who, Flow) or any(tool.agent is not None for tool in who.tools)
+    return isinstance(who, Flow) or any(tool.agent is not None for tool in who.functions)
 
 
 def _sources(*agents: Agent) -> frozenset[str]:
-    tools = [tool for agent in agents for tool in agent.tools]
+    tools = [tool for agent in agents for tool in agent.functions]
     return frozenset(source.source for tool in tools for source in tool.sources if source.source)
 
 

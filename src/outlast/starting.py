@@ -16,9 +16,10 @@ from msgspec import Raw
 
 from outlast import logs
 from outlast.agent import Agent, check_prices
+from outlast.anthropic_tools import is_server
 from outlast.budget import Limits, amount
 from outlast.content import Input, rendered
-from outlast.conversation import Conversation, declared_spec, evolve, opened
+from outlast.conversation import Conversation, declared_spec, evolve, opened, terms
 from outlast.decide import moment
 from outlast.errors import (
     BudgetTooSmall,
@@ -42,7 +43,7 @@ from outlast.events import (
 from outlast.flows import Flow
 from outlast.journal import Commit, Journal, Record, run_stream
 from outlast.limits import Tree
-from outlast.prices import FRAMING_TOKENS, terms_of, worst_case, worst_tokens
+from outlast.prices import FRAMING_TOKENS, worst_case, worst_tokens
 from outlast.redaction import Redact, same, within
 from outlast.state import RunState, fold, row
 from outlast.versions import differences, version_of
@@ -102,16 +103,16 @@ def check_affordable(agent: Agent, content: Raw, *, batch: bool = False) -> None
     if ask.uncounted:
         return  # pages are counted when the run is driven
     bound = ask.input_bound + FRAMING_TOKENS
-    terms = terms_of(agent.spec().parameters, cache=agent.cache or "", batch=batch)
+    asked_for = terms(ask, batch=batch)
     given, usd, tokens = [], "", 0
     if limits.nano is not None:
-        needed = worst_case(agent.model, bound, agent.least_tokens, terms)
+        needed = worst_case(agent.model, bound, agent.least_tokens, asked_for)
         if needed > limits.nano:
             given.append(amount("nano", limits.nano))
             smallest = -(-needed // 100_000)  # in tenths of a thousandth of a dollar
             usd = f"{smallest / 10_000:.4f}"
     if limits.tokens is not None:
-        needed = worst_tokens(bound, agent.least_tokens, terms)
+        needed = worst_tokens(bound, agent.least_tokens, asked_for)
         if needed > limits.tokens:
             given.append(amount("tokens", limits.tokens))
             tokens = needed
@@ -355,7 +356,9 @@ def check_tools(run_id: str, recorded: Spec, agent: Agent) -> None:
 
     """
     known = msgspec.json.decode(recorded.tools, type=list[_Named])
-    if missing := [tool.name for tool in known if agent.tool(tool.name) is None]:
+    # What Anthropic runs needs nothing of ours, and the model is told of it as before.
+    ours = [tool.name for tool in known if not is_server(tool.type)]
+    if missing := [name for name in ours if agent.tool(name) is None]:
         raise UsageError(
             f"run {run_id!r} was started with tools that agent {agent.name!r} no longer has: "
             f"{', '.join(missing)}. Give them back, or start a new run."
@@ -364,6 +367,7 @@ def check_tools(run_id: str, recorded: Spec, agent: Agent) -> None:
 
 class _Named(msgspec.Struct):
     name: str
+    type: str = ""
 
 
 def code_location(who: Who) -> str:

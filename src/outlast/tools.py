@@ -33,6 +33,7 @@ from typing import (
 
 import msgspec
 
+from outlast.anthropic_tools import Client, check_client, client_tool
 from outlast.durations import expiry
 from outlast.errors import InvalidTool, UsageError
 from outlast.events import Effect, ErrorClass
@@ -108,6 +109,7 @@ class Tool(Generic[P, R]):
         empty_is_failure: whether an empty answer is none.
         reconcile: finds out what became of a call in doubt; `None` where a person has to.
         undo: takes back what a call did; `None` where nothing does.
+        client: which of Anthropic's client tools it is, `None` for one of your own.
         agent: the agent that a call of it asks, in a run of its own; see `Agent.as_tool`.
         function: the function itself.
         is_hinted: whether its parameters need type hints.
@@ -133,11 +135,14 @@ class Tool(Generic[P, R]):
         empty_is_failure: bool = False,
         reconcile: Callable[..., Any] | None = None,
         undo: Callable[..., Any] | None = None,
+        client: Client | None = None,
     ) -> None:
         # First, because it copies the function's own attributes, whatever their names.
         update_wrapper(self, function)
         self.function = function
-        self.name: str = name or str(getattr(function, "__name__", ""))
+        self.client = None if client is None else client_tool(client, name)
+        named = self.client.name if self.client else name
+        self.name: str = named or str(getattr(function, "__name__", ""))
         self.effect: Effect = effect
         self.timeout_s = timeout_s
         self.max_result_tokens = max_result_tokens
@@ -173,6 +178,8 @@ class Tool(Generic[P, R]):
     @cached_property
     def schema(self) -> dict[str, Any]:
         """The tool as the API takes it: `name`, `description`, `input_schema`.
+
+        One of Anthropic's client tools is a `type` and a `name`: Claude knows the rest.
 
         Raises:
             InvalidTool: a type hint cannot be resolved, or has no JSON schema.
@@ -245,6 +252,7 @@ def tool(
     empty_is_failure: bool = ...,
     reconcile: Callable[..., Any] | None = ...,
     undo: Callable[..., Any] | None = ...,
+    client: Client | None = ...,
 ) -> Callable[[Callable[P, R]], Tool[P, R]]: ...
 def tool(  # noqa: PLR0913  (all but one are keywords)
     function: Callable[P, R] | None = None,
@@ -263,6 +271,7 @@ def tool(  # noqa: PLR0913  (all but one are keywords)
     empty_is_failure: bool = False,
     reconcile: Callable[..., Any] | None = None,
     undo: Callable[..., Any] | None = None,
+    client: Client | None = None,
 ) -> Tool[P, R] | Callable[[Callable[P, R]], Tool[P, R]]:
     """Declare a function, sync or async, as a tool.
 
@@ -315,6 +324,11 @@ def tool(  # noqa: PLR0913  (all but one are keywords)
         undo: a function that takes back what a call did, for `outlast cancel --undo`.  It takes
             any of the tool's arguments by name, the text of its `result`, and a `ToolContext`;
             it may be called again with the same key.
+        client: which of Anthropic's own tools the function carries out: `"bash"`, `"text_editor"`
+            or `"memory"`, the newest type of each, or a type such as `"text_editor_20250728"`, or
+            that with options, as the API takes it: `{"type": "text_editor", "max_characters": 9}`.
+            Claude knows it, so nothing is said of the docstring or the parameters; its name is
+            Anthropic's.  Default none: a tool of your own.
 
     Raises:
         InvalidTool: a parameter has no type hint, or cannot be given by name; or something else
@@ -338,6 +352,7 @@ def tool(  # noqa: PLR0913  (all but one are keywords)
             empty_is_failure=empty_is_failure,
             reconcile=reconcile,
             undo=undo,
+            client=client,
         )
 
     return declare(function) if function is not None else declare
@@ -400,8 +415,11 @@ def _check(declared: Tool[Any, Any]) -> None:
             f"tool {declared.name!r}: its function is a generator, and a tool has one result; "
             "return a list"
         )
-    for parameter in inspect.signature(declared.function).parameters.values():
+    parameters = inspect.signature(declared.function).parameters.values()
+    for parameter in parameters:
         _check_parameter(declared, parameter)
+    if declared.client is not None:
+        check_client(declared.client, [one for one in parameters if not _is_context(one)])
 
 
 MOST_ATTEMPTS: Final = 20
@@ -634,6 +652,8 @@ def _hints(declared: Tool[Any, Any]) -> dict[str, Any]:
 
 def _schema(declared: Tool[Any, Any]) -> dict[str, Any]:
     schema = _untitled(declared._parameters.model.model_json_schema(by_alias=True))  # noqa: SLF001
+    if declared.client is not None:
+        return declared.client.schema
     schema.pop("description", None)
     summary = _documentation(declared)
     return {

@@ -25,7 +25,7 @@ def version_of(who: Agent | Flow[..., Any]) -> str:
         parts = [who.name, _code(who.function), msgspec.json.encode(who.phases).decode()]
     else:
         spec = msgspec.json.encode(who.spec()).decode()
-        parts = [spec, *(f"{tool.name} {_code(tool.function)}" for tool in who.tools)]
+        parts = [spec, *(f"{tool.name} {_code(tool.function)}" for tool in who.functions)]
     return sha256("\n".join(parts).encode()).hexdigest()[:12]
 
 

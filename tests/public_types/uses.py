@@ -28,6 +28,14 @@ def shout(text: str) -> str:
     return text.upper()
 
 
+@outlast.tool(client={"type": "bash"}, timeout_s=5)
+def shell(command: str = "", *, restart: bool = False) -> str:
+    """Run a command."""
+    return "" if restart else command
+
+
+assert_type(shell("ls"), str)
+assert_type(outlast.server_tool("web_search", max_uses=2), outlast.ServerTool)
 assert_type(search_grants("dementia", max_gbp=5), list[str])
 assert_type(shout("grants"), str)
 
@@ -35,7 +43,7 @@ researcher = outlast.Agent(
     "grant-researcher",
     model="claude-opus-5-5",
     instructions="You are a grant researcher.",
-    tools=[search_grants, send, shout],
+    tools=[search_grants, send, shout, shell, outlast.server_tool("web_search", max_uses=2)],
     budget=outlast.Budget(turns=25),
     max_tokens=4096,
 )

@@ -111,6 +111,8 @@ def _print(  # noqa: PLR0913  (what is shown)
         _chart(shown or [(cost.name, cost.nano, cost.wasted_nano) for cost in found])
     if told := _made_of(total(costs(lines, "month"))):
         on.line((told, "doubt"))
+    if fees := total(costs(lines, "month")).search_nano:
+        on.line((f"Of it, for web searches: {words.money(fees)}", "quiet"))
     expected = forecast(lines, now=time.time_ns())
     on.line((f"This month, if it goes on like this: {words.money(expected)}", "quiet"))
     on.line((f"Next: {_next(by, found, rows)}", "quiet"))

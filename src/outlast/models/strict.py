@@ -110,6 +110,52 @@ TOOL_FIELDS: Final = frozenset(
 )
 """Members of a tool of the client's own."""
 
+_ANY_TYPED: Final = frozenset(
+    {"type", "name", "cache_control", "strict", "defer_loading", "allowed_callers"}
+)
+_EXAMPLES: Final = frozenset({"input_examples"})
+_WEB: Final = frozenset({"max_uses", "allowed_domains", "blocked_domains"})
+_PAGES: Final = _WEB | {"citations", "max_content_tokens", "url_sources"}
+
+TYPED_TOOLS: Final[dict[str, tuple[str, frozenset[str]]]] = {
+    "bash_20250124": ("bash", _EXAMPLES),
+    "text_editor_20250124": ("str_replace_editor", _EXAMPLES),
+    "text_editor_20250429": ("str_replace_based_edit_tool", _EXAMPLES),
+    "text_editor_20250728": ("str_replace_based_edit_tool", _EXAMPLES | {"max_characters"}),
+    "memory_20250818": ("memory", _EXAMPLES),
+    "web_search_20250305": ("web_search", _WEB | {"user_location"}),
+    "web_search_20260209": ("web_search", _WEB | {"user_location"}),
+    "web_search_20260318": ("web_search", _WEB | {"user_location", "response_inclusion"}),
+    "web_fetch_20250910": ("web_fetch", _PAGES),
+    "web_fetch_20260209": ("web_fetch", _PAGES),
+    "web_fetch_20260309": ("web_fetch", _PAGES | {"use_cache"}),
+    "web_fetch_20260318": ("web_fetch", _PAGES | {"use_cache", "response_inclusion"}),
+    "code_execution_20250522": ("code_execution", frozenset()),
+    "code_execution_20250825": ("code_execution", frozenset()),
+    "code_execution_20260120": ("code_execution", frozenset()),
+    "code_execution_20260521": ("code_execution", frozenset()),
+}
+"""Anthropic's tools: the name that goes with a type, and what else it takes than the others."""
+
+CALLERS: Final = frozenset(
+    {
+        "direct",
+        "code_execution_20250825",
+        "code_execution_20260120",
+        "code_execution_20260521",
+    }
+)
+"""Who may call a tool."""
+
+UNCHECKED_TOOLS: Final = (
+    "advisor_",
+    "browser_toolset_",
+    "computer_",
+    "mcp_toolset",
+    "tool_search_tool_",
+)
+"""How types begin of tools that are taken as they are."""
+
 THINKING: Final = frozenset({"enabled", "adaptive", "disabled", "between_tools"})
 
 EFFORTS: Final = frozenset({"low", "medium", "high", "xhigh", "max"})
@@ -314,6 +360,8 @@ def _check_tools(tools: Any, choice: Any) -> None:
         _need(isinstance(tool, dict), f"{place}: Input should be a valid object")
         if tool.get("type") in (None, "custom"):
             _check_tool(tool, place)
+        else:
+            _check_typed(tool, place)
         name = str(tool.get("name") or tool.get("mcp_server_name") or tool.get("type"))
         _need(name not in names, f"tools: Tool names must be unique, {name!r} is there twice")
         names.add(name)
@@ -336,6 +384,36 @@ def _check_tool(tool: dict[str, Any], place: str) -> None:
     _need(
         _is_text(tool.get("description", "")),
         f"{place}.custom.description: Input should be a valid string",
+    )
+
+
+def _check_typed(tool: dict[str, Any], place: str) -> None:
+    kind = tool["type"]
+    if isinstance(kind, str) and kind.startswith(UNCHECKED_TOOLS):
+        return
+    if kind not in TYPED_TOOLS:
+        raise _Wrong(f"{place}: Input tag {kind!r} does not match any of the expected tags")
+    name, members = TYPED_TOOLS[kind]
+    _need(tool.get("name") == name, f"{place}.{kind}.name: Input should be {name!r}")
+    for member in tool:
+        _need(
+            member in _ANY_TYPED | members,
+            f"{place}.{kind}.{member}: Extra inputs are not permitted",
+        )
+    for member in ("max_uses", "max_content_tokens", "max_characters"):
+        count = tool.get(member)
+        _need(
+            count is None or (_is_count(count) and count > 0),
+            f"{place}.{kind}.{member}: Input should be greater than 0",
+        )
+    _need(
+        tool.get("allowed_domains") is None or tool.get("blocked_domains") is None,
+        f"{place}.{kind}: only one of allowed_domains and blocked_domains may be given",
+    )
+    callers = tool.get("allowed_callers", ["direct"])
+    _need(
+        isinstance(callers, list) and callers and CALLERS.issuperset(callers),
+        f"{place}.{kind}.allowed_callers: Input should be {' or '.join(sorted(CALLERS))}",
     )
 
 
