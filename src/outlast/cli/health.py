@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -259,8 +258,9 @@ def _print(on: Screen, found: Health, span: str, tool: str | None, agent: str | 
         on.line((f"No use of {what} in the last {span}.", "quiet"))
     for one in reading.doubts[:_MOST]:
         ago = words.duration(found.now - one.at)
-        told = f"did {words.line(one.tool, 60)} ({one.call_id}) happen? nobody knows since {ago}"
-        on.line((words.line(one.run, 60), "strong"), (f"  {told}", "doubt"))
+        why = f" ({one.error_class})" if one.error_class else ""
+        told = f"did {words.line(one.tool, 60)} ({one.call_id}) happen? in doubt for {ago}{why}"
+        on.line((one.run, "strong"), (f"  {told}", "doubt"))
     if (more := len(reading.doubts) - _MOST) > 0:
         on.line((f"and {words.count(more, 'more call')} in doubt", "doubt"))
     for why in found.unreadable:
@@ -270,11 +270,11 @@ def _print(on: Screen, found: Health, span: str, tool: str | None, agent: str | 
 
 def _next(found: Health) -> str:
     if doubts := found.reading.doubts:
-        return f"outlast reconcile {shlex.quote(doubts[0].run)}"
+        return f"outlast reconcile {doubts[0].run}"
     if found.statuses.get("waiting"):
         return "outlast runs --waiting"
     if failure := found.reading.failure:
-        return f"outlast show {shlex.quote(failure.run)}"
+        return f"outlast show {failure.run}"
     return "outlast runs"
 
 
