@@ -30,6 +30,7 @@ from outlast.events import (
     Degradation,
     ModelCallSucceeded,
     NoteAdded,
+    RateFrozen,
     RunFinished,
     ToolCallFailed,
     ToolCallGivenUp,
@@ -38,7 +39,7 @@ from outlast.events import (
     ToolCallStarted,
     ToolCallSucceeded,
 )
-from outlast.journal import Commit, Record, run_stream
+from outlast.journal import Commit, Posting, Record, run_stream
 from outlast.models.script import Block, say, tool_use, turn_number
 from outlast.models.scripted import ScriptedModel
 from outlast.stores import open_store
@@ -60,11 +61,13 @@ class Stage:
     calls: ClassVar[Counter[str]] = Counter()
     came: ClassVar[Counter[tuple[str, str]]] = Counter()
     does: ClassVar[dict[tuple[str, int], list[str]]] = {}
+    asked: ClassVar[set[tuple[str, int]]] = set()
 
 
 def act(source: str, n: int) -> list[int]:
     """Do what is next on the plan for this use at this source."""
     Stage.calls[source] += 1
+    Stage.asked.add((source, n))
     plan = Stage.does[source, n]
     does = plan.pop(0) if len(plan) > 1 else plan[0]
     Stage.came[source, does] += 1
@@ -126,7 +129,7 @@ def drawn(seed: int) -> list[tuple[str, int]]:
     random = Random(seed)  # noqa: S311  (no secret)
     uses = [(random.choice(["search", "plain", "pay"]), n) for n in range(USES)]
     likely = ["ok", "ok", "empty", *_RAISES]
-    Stage.calls, Stage.came = Counter(), Counter()
+    Stage.calls, Stage.came, Stage.asked = Counter(), Counter(), set()
     Stage.does = {
         (source, n): random.choices(likely, k=5)
         for source in ("search", "mirror", "archive", "plain", "pay")
@@ -216,11 +219,13 @@ def test_figures_are_what_the_tools_counted(seed: int) -> None:
             of_rank = tool.ranks.get(rank)
             assert (of_rank.attempts if of_rank else 0) == Stage.calls[source]
             if of_rank is not None:
+                assert of_rank.uses == sum(name == source for name, _ in Stage.asked)
                 assert of_rank.name == (source if rank else "")
                 check_came(source, of_rank.came, of_rank.errors)
     assert reading.tools["nothing"].errors == {"unknown_tool": 2}
     if asked["search"]:
         assert reading.sources["db"].attempts == Stage.calls["search"]
+        assert reading.sources["db"].uses == asked["search"]
     assert set(reading.sources) == ({"db"} if asked["search"] else set())
 
 
@@ -468,6 +473,44 @@ def test_an_id_that_claude_repeats_is_another_use() -> None:
     """What is over is over: the same tool use id in a later turn is a use of its own."""
     over = ToolCallSucceeded(**place(1), content=TEXT)
     assert read(started(1), over, started(1), over).uses == 2
+    settled = doubt(1), said_so(1, "happened")
+    assert read(started(1), *settled, started(1), over).ends == {"happened": 1, "ok": 1}
+
+
+def test_an_outcome_that_nobody_waits_for_is_no_use() -> None:
+    """What comes of a call after its use was over changes nothing."""
+    over = ToolCallSucceeded(**place(1), content=TEXT)
+    late = [over, failed(1), doubt(1), said_so(1, "happened")]
+    assert read(started(1), over, *late).ends == {"ok": 1}
+
+
+def test_the_degraded_share_is_of_the_answers() -> None:
+    """What failed is no answer; an empty one is; and a degraded one is degraded, empty or not."""
+    answers = [
+        ToolCallSucceeded(**place(1), content=TEXT),
+        ToolCallSucceeded(**place(1), content=TEXT, empty=True),
+        ToolCallSucceeded(**place(1), content=TEXT, empty=True, degraded=Degradation(source="x")),
+        ToolCallSucceeded(**place(1), content=TEXT),
+        *(failed(1),) * 3,
+    ]
+    tool = read(*(event for answer in answers for event in (started(1), answer)))
+    assert tool.ends == {"ok": 2, "empty": 1, "degraded": 1, "failed": 3}
+    assert (tool.answered, tool.trouble, tool.degraded_share) == (4, 3, 0.25)
+
+
+def test_the_oldest_doubt_and_the_newest_failure_come_first() -> None:
+    """In whatever order runs are read."""
+    reading = Reading()
+    for run_id, at in [("b", 20), ("a", 10), ("c", 30), ("b2", 20)]:
+        said = started(1), doubt(1), started(2), failed(2, error_class="bug")
+        reading.take(run_id, journal_of(*said, at=(at, at + 1, at + 2, at + 3)))
+    assert [(one.run, one.at) for one in reading.doubts] == [
+        *(("a", 11), ("b", 21)),
+        *(("b2", 21), ("c", 31)),
+    ]
+    failure = reading.failure
+    assert failure is not None
+    assert (failure.run, failure.at, failure.error_class) == ("c", 33, "bug")
 
 
 def test_of_a_time_only_what_was_written_in_it_counts() -> None:
@@ -568,8 +611,20 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> str:
         changed = BreakerChanged(
             key="tool:db", status="open", until=time.time_ns() + HOUR, rounds=1
         )
-        commit = Commit(stream="~breaker:tool:db", events=[changed], at=time.time_ns())
-        app.journal.append(commit)
+        now = time.time_ns()
+        frozen = [
+            RateFrozen(group=name, until=now + hours * HOUR, key="k", run_id="over")
+            for name, hours in [("thawed", -1), ("frozen", 1)]
+        ]
+        before = Posting(hour=now // HOUR * HOUR - 72 * HOUR, agent="finder", settled_nano=10**12)
+        for commit in (
+            Commit(stream="~breaker:tool:db", events=[changed], at=now),
+            Commit(stream="~limits", events=frozen, at=now - 2 * HOUR),
+            Commit(
+                stream=run_stream("over"), events=[NoteAdded(text="x")], at=now, postings=[before]
+            ),
+        ):
+            app.journal.append(commit)
     return url
 
 
@@ -582,6 +637,8 @@ def test_people_see_one_screen(store: str) -> None:
     assert "1 run waits for a person" in shown.stdout
     assert "Spent today: $0.0" in shown.stdout
     assert "tool:db: circuit breaker open until " in shown.stdout
+    assert "frozen: nobody asks until " in shown.stdout
+    assert "thawed" not in shown.stdout
     assert ["search", "2", "3", "1.50×", "1", "1", "(50%)"] in [line[:7] for line in lines]
     assert ["mirror", "1", "1", "1.00×", "1"] in [line[:5] for line in lines]
     assert any(line[:4] == ["db", "2", "2", "1.00×"] and "open" in line for line in lines)
@@ -604,7 +661,8 @@ def test_programs_get_one_document(store: str) -> None:
         "waiting": 1,
         "statuses": {"completed": 1, "waiting": 1},
     }
-    assert found["today_nano"] > 0
+    assert found["today_nano"] < 10**9
+    assert [(one["group"], one["key"]) for one in found["freezes"]] == [("frozen", "k")]
     assert [(one["key"], one["status"]) for one in found["breakers"]] == [("tool:db", "open")]
     tools = {tool["tool"]: tool for tool in found["tools"]}
     tool = tools["search"]
@@ -703,6 +761,25 @@ def test_only_what_was_written_to_is_read(monkeypatch: pytest.MonkeyPatch) -> No
     assert {name for name in opened if name.startswith("run:")} == {f"run:{one}" for one in recent}
     assert max(pages) <= 1_000
     assert max(opened.values()) == 4
+
+
+def test_today_begins_at_midnight_utc() -> None:
+    """What was spent is that of the present day and agent, in the hours of the roll-up."""
+    journal, midnight = MemoryJournal(), 20_000 * 24 * HOUR
+    stream = begin(journal, "r")
+    spent = [(-1, "a", 1), (0, "a", 10), (5, "a", 100), (5, "b", 1_000)]
+    lines = [
+        Posting(hour=midnight + hour * HOUR, agent=agent, settled_nano=nano)
+        for hour, agent, nano in spent
+    ]
+    journal.append(Commit(stream=stream, events=[NoteAdded(text="x")], at=1, postings=lines))
+
+    def today(now: int, agent: str | None = None) -> int:
+        return health._read(journal, Reading(), now, 60.0, agent, None).today_nano
+
+    assert today(midnight + 6 * HOUR) == 1_110
+    assert today(midnight + 6 * HOUR, "a") == 110
+    assert today(midnight - 1) == 1
 
 
 class Shown:
