@@ -22,6 +22,7 @@ from cli.console import typed
 from conftest import SOAK
 from outlast import breaker
 from outlast.cli import exits, health
+from outlast.errors import JournalTooNew
 from outlast.events import (
     NULL,
     AnyEvent,
@@ -763,6 +764,18 @@ def test_only_what_was_written_to_is_read(monkeypatch: pytest.MonkeyPatch) -> No
     assert max(opened.values()) == 4
 
 
+def test_an_open_breaker_may_be_tried_once_its_time_is_over(store: str) -> None:
+    """A breaker stays open until somebody tries what it is for, and that is said."""
+    url = f"{store}.tried"
+    with outlast.Outlast(url, model=ScriptedModel(lambda *_: say("done"))) as app:
+        app.run(AGENT, "Go.", run_id="r")
+        now = time.time_ns()
+        over = BreakerChanged(key="tool:db", status="open", until=now - 1, rounds=1)
+        app.journal.append(Commit(stream="~breaker:tool:db", events=[over], at=now - HOUR))
+    shown = typed("health", "--store", url).stdout
+    assert "tool:db: circuit breaker open, and may be tried" in shown
+
+
 def test_today_begins_at_midnight_utc() -> None:
     """What was spent is that of the present day and agent, in the hours of the roll-up."""
     journal, midnight = MemoryJournal(), 20_000 * 24 * HOUR
@@ -827,3 +840,24 @@ def test_a_run_that_cannot_be_read_hides_no_other(tmp_path: Path) -> None:
     assert ["plain", "1", "1"] in [line.split()[:3] for line in shown.stdout.splitlines()]
     found = json.loads(typed("health", "--json", "--store", f"sqlite:///{path}").stdout)
     assert len(found["runs"]["unreadable"]) == 1
+
+
+def test_a_run_of_a_newer_version_is_not_damaged(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It cannot be read either, and the exit code says that something broke, not integrity."""
+    journal = MemoryJournal()
+    begin(journal, "r")
+
+    def read(stream: str, **_: Any) -> list[Record]:
+        if stream == "run:r":
+            raise JournalTooNew(stream, version=2, ours=1)
+        return []
+
+    @contextmanager
+    def lent(url: str) -> Iterator[MemoryJournal]:
+        yield journal
+
+    monkeypatch.setattr(journal, "read", read)
+    monkeypatch.setattr(health, "opened", lent)
+    shown = typed("health", "--since", "5000w")
+    assert "upgrade this worker" in shown.stdout
+    assert shown.exit_code == exits.FAILED

@@ -49,7 +49,7 @@ class Health(msgspec.Struct, kw_only=True):
     since: int
     statuses: Mapping[str, int]
     runs_read: int
-    unreadable: Sequence[str]
+    unreadable: Sequence[JournalDamaged | JournalTooNew]
     today_nano: int
     breakers: Sequence[breaker.State]
     freezes: Mapping[tuple[str, str], pacing.Freeze]
@@ -69,7 +69,7 @@ def show_health(
         sys.stdout.write(shapes.encode(_shape(found)).decode() + "\n")
     else:
         _print(on, found, words.duration(int(since_s * 1e9)), tool, agent)
-    return exits.DAMAGED if found.unreadable else exits.DONE
+    return max(map(exits.of_error, found.unreadable), default=exits.DONE)
 
 
 # ── reading ─────────────────────────────────────────────────────────────────────────────────────
@@ -107,9 +107,10 @@ def _read(  # noqa: PLR0913, PLR0917  (what is read, and how)
 
 def _read_runs(
     journal: Journal, reading: Reading, runs: Sequence[str], on: Screen | None
-) -> list[str]:
+) -> list[JournalDamaged | JournalTooNew]:
     """Read runs, and return what is wrong with those that cannot be read."""
-    done, wrong = 0, []
+    wrong: list[JournalDamaged | JournalTooNew] = []
+    done = 0
 
     def now() -> list[Part]:
         cells = done * _BAR // len(runs)
@@ -125,7 +126,7 @@ def _read_runs(
             try:
                 reading.take(run_id, _records(journal, run_id))
             except (JournalDamaged, JournalTooNew) as error:
-                wrong.append(str(error))
+                wrong.append(error)
             done += 1
 
     if on is None or len(runs) < _MANY:
@@ -161,7 +162,7 @@ def _shape(found: Health) -> dict[str, Any]:
         "at": shapes.moment(found.now),
         "runs": {
             "read": found.runs_read,
-            "unreadable": list(found.unreadable),
+            "unreadable": [str(error) for error in found.unreadable],
             "waiting": found.statuses.get("waiting", 0),
             "statuses": found.statuses,
         },
@@ -263,8 +264,8 @@ def _print(on: Screen, found: Health, span: str, tool: str | None, agent: str | 
         on.line((one.run, "strong"), (f"  {told}", "doubt"))
     if (more := len(reading.doubts) - _MOST) > 0:
         on.line((f"and {words.count(more, 'more call')} in doubt", "doubt"))
-    for why in found.unreadable:
-        on.line((words.line(why, 400), "bad"))
+    for error in found.unreadable:
+        on.line((words.line(str(error), 400), "bad"))
     on.line((f"Next: {_next(found)}", "quiet"))
 
 
@@ -289,6 +290,8 @@ def _print_store(on: Screen, found: Health) -> None:
     on.line(("Spent today: ", "quiet"), (words.money(found.today_nano), "money"), (" (UTC)", ""))
     for state in troubled(found.breakers):
         until = f" until {words.clock(state.until)}" if state.status == "open" else ""
+        if state.is_due(found.now):
+            until = ", and may be tried"
         told = f"{words.line(state.key, 120)}: circuit breaker {_spelled(state.status)}{until}"
         on.line((told, "bad" if state.status == "open" else "doubt"))
     for (_, group), freeze in sorted(found.freezes.items()):
