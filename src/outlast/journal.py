@@ -336,6 +336,24 @@ class Journal(Protocol):
         """Return the rows of the runs, newest first."""
         ...
 
+    def statuses(self, *, agent: str | None = None) -> dict[str, int]:
+        """Return how many runs are in each status, of an agent or in all; no row is read."""
+        ...
+
+    def updated(self, since: int, *, agent: str | None = None) -> list[str]:
+        """Return the ids of the runs that were written to since a moment, newest run first.
+
+        Args:
+            since: the moment, nanoseconds since the epoch, UTC; it counts, too.
+            agent: only runs of this agent.
+
+        """
+        ...
+
+    def streams(self, prefix: str) -> list[str]:
+        """Return the names of the streams that begin with `prefix`, in order of their bytes."""
+        ...
+
     def below(self, run_id: str) -> list[RunRow]:
         """Return the rows of all runs below a run, parents before their children."""
         ...

@@ -559,6 +559,27 @@ def limits(
     return show_limits(store, fetch=fetch, as_json=as_json)
 
 
+@app.command()
+def health(
+    since: Annotated[
+        float,
+        typer.Option("--since", metavar="TIME", parser=seconds, help="How far back: 24h, 7d."),
+    ] = 86_400.0,
+    tool: Annotated[
+        str | None, typer.Option("--tool", metavar="NAME", help="Only this tool.")
+    ] = None,
+    agent: Annotated[
+        str | None, typer.Option("--agent", metavar="NAME", help="Only runs of this agent.")
+    ] = None,
+    store: Store = DEFAULT_STORE,
+    as_json: AsJson = False,
+) -> int:
+    """Show how runs and tools do: failures, doubts, fallbacks, retries, latency."""
+    from outlast.cli.health import show_health
+
+    return show_health(store, since_s=since, tool=tool, agent=agent, as_json=as_json)
+
+
 schedule = typer.Typer(help="Say what is run at which times.", no_args_is_help=True)
 app.add_typer(schedule, name="schedule")
 

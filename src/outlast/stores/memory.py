@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from hashlib import sha256
 from typing import Any
@@ -204,6 +204,21 @@ class MemoryJournal:
                 if status in {None, row.status} and agent in {None, row.agent}
             ]
         return rows[:limit]
+
+    def statuses(self, *, agent: str | None = None) -> dict[str, int]:
+        """Return how many runs are in each status."""
+        with self._open():
+            rows = self._rows.values()
+            return dict(Counter(row.status for row in rows if agent in {None, row.agent}))
+
+    def updated(self, since: int, *, agent: str | None = None) -> list[str]:
+        """Return the ids of the runs that were written to since a moment, newest run first."""
+        return [row.id for row in self.runs(agent=agent) if row.updated_at >= since]
+
+    def streams(self, prefix: str) -> list[str]:
+        """Return the names of the streams that begin with `prefix`, in order of their bytes."""
+        with self._open():
+            return sorted((one for one in self._heads if one.startswith(prefix)), key=str.encode)
 
     def below(self, run_id: str) -> list[RunRow]:
         """Return the rows of all runs below a run, parents before their children."""

@@ -290,6 +290,23 @@ class SqliteJournal:
             rows = self._all(connection, query, *(*values, -1 if limit is None else limit))
         return [_run_row(row) for row in rows]
 
+    def statuses(self, *, agent: str | None = None) -> dict[str, int]:
+        """Return how many runs are in each status."""
+        query, given = ("statuses", ()) if agent is None else ("statuses_of_agent", (agent,))
+        with self._reading() as connection:
+            return dict(self._all(connection, query, *given))
+
+    def updated(self, since: int, *, agent: str | None = None) -> list[str]:
+        """Return the ids of the runs that were written to since a moment, newest run first."""
+        query, given = ("updated", ()) if agent is None else ("updated_of_agent", (agent,))
+        with self._reading() as connection:
+            return [run_id for (run_id,) in self._all(connection, query, since, *given)]
+
+    def streams(self, prefix: str) -> list[str]:
+        """Return the names of the streams that begin with `prefix`, in order of their bytes."""
+        with self._reading() as connection:
+            return [name for (name,) in self._all(connection, "streams_named", prefix)]
+
     def below(self, run_id: str) -> list[RunRow]:
         """Return the rows of all runs below a run, parents before their children."""
         with self._reading() as connection:

@@ -457,6 +457,44 @@ class JournalContract:
         assert ids(agent="x", status="running", limit=1) == ["d"]
         assert ids(status="failed") == []
 
+    def test_how_many_runs_are_in_each_status(self, journal: Journal) -> None:
+        """Each run counts once, under its latest status; of one agent or in all."""
+        assert journal.statuses() == {}
+        for name, agent, status in [("a", "x", "running"), ("b", "y", "running"), ("c", "x", "x")]:
+            stream = begin(journal, name, agent=agent, status="queued")
+            epoch = journal.claim(stream)
+            journal.append(driven(stream, epoch, 2, row=row(name, agent=agent, status=status)))
+        assert journal.statuses() == {"running": 2, "x": 1}
+        assert journal.statuses(agent="x") == {"running": 1, "x": 1}
+        assert journal.statuses(agent="nobody") == {}
+
+    def test_runs_that_were_written_to_since(self, journal: Journal) -> None:
+        """What was appended at a moment or later counts, whoever appended it; newest run first."""
+        for name, agent in [("a", "x"), ("b", "y"), ("c", "x")]:
+            begin(journal, name, agent=agent)
+        assert journal.updated(AT) == ["c", "b", "a"]
+        assert journal.updated(AT, agent="x") == ["c", "a"]
+        assert journal.updated(AT + 1) == []
+        for name in ("a", "b"):
+            journal.append(note(run_stream(name), at=AT + 5))
+        assert journal.updated(AT + 5) == ["b", "a"]
+        assert journal.updated(AT + 5, agent="x") == ["a"]
+        assert journal.updated(AT + 6) == []
+
+    def test_streams_by_the_beginning_of_their_names(self, journal: Journal) -> None:
+        """Exactly those that begin so, whatever is in the name, in order of their bytes."""
+        assert journal.streams("") == []
+        for name in ("a", "b%", "bé", "b", "B"):
+            begin(journal, name)
+        journal.append(note("~b:1"))
+        journal.append(note("~c"))
+        assert journal.streams("run:b") == ["run:b", "run:b%", "run:bé"]
+        assert journal.streams("run:b%") == ["run:b%"]
+        assert journal.streams("~b:") == ["~b:1"]
+        assert journal.streams("~") == ["~b:1", "~c"]
+        assert journal.streams("z") == []
+        assert journal.streams("\U0010ffff") == []
+
     def test_runs_below_a_run(self, journal: Journal) -> None:
         """All of them, parents before their children, and nobody else's."""
         for name, parent in [("r", ""), ("s", ""), ("b", "r"), ("c", "s"), ("a", "r"), ("d", "b")]:

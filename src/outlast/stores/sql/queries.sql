@@ -14,6 +14,10 @@ SELECT holder FROM streams WHERE name = ?;
 -- The highest number a stream has.
 SELECT coalesce(max(number), 0) FROM streams;
 
+-- streams_named --
+-- The streams whose names begin with a text; those before it in the index are not read.
+SELECT name FROM streams WHERE name >= ?1 AND substr(name, 1, length(?1)) = ?1 ORDER BY name;
+
 -- insert_stream --
 -- A new stream, claimed by nobody.
 INSERT INTO streams (number, name) VALUES (?, ?);
@@ -130,6 +134,22 @@ FROM runs WHERE agent = ? ORDER BY number DESC LIMIT ?;
 SELECT id, agent, version, status, phase, answer, cost_nano, in_doubt_nano, tokens, turns,
        created_at, updated_at, wake_at, why, degraded, tenant, parent, root, next_seq, fence
 FROM runs WHERE status = ? AND agent = ? ORDER BY number DESC LIMIT ?;
+
+-- statuses --
+-- How many runs are in each status, counted in their index.
+SELECT status, count(*) FROM runs GROUP BY status;
+
+-- statuses_of_agent --
+-- How many of an agent's runs are in each status.
+SELECT status, count(*) FROM runs WHERE agent = ? GROUP BY status;
+
+-- updated --
+-- The runs that were written to since a moment; an index of it would be written to as often.
+SELECT id FROM runs WHERE updated_at >= ? ORDER BY number DESC;
+
+-- updated_of_agent --
+-- The same of one agent.
+SELECT id FROM runs WHERE updated_at >= ? AND agent = ? ORDER BY number DESC;
 
 -- runs_below --
 -- The rows of all runs below a run, parents before their children.
