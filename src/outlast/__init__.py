@@ -19,6 +19,9 @@ if TYPE_CHECKING:
         InvalidFlow,
         InvalidInput,
         InvalidTool,
+        MCPServerLost,
+        MCPServerRefused,
+        MCPServerUnreachable,
         ModelFailure,
         NameRequired,
         OutlastError,
@@ -38,6 +41,7 @@ if TYPE_CHECKING:
     )
     from outlast.flows import Flow, flow
     from outlast.logs import LogContext
+    from outlast.mcp_servers import MCPServer
     from outlast.models import Part
     from outlast.prices import declare_price
     from outlast.run import Approval, Run
@@ -71,6 +75,10 @@ __all__ = [
     "InvalidTool",
     "LastGood",
     "LogContext",
+    "MCPServer",
+    "MCPServerLost",
+    "MCPServerRefused",
+    "MCPServerUnreachable",
     "ModelFailure",
     "NameRequired",
     "Outlast",
@@ -115,6 +123,7 @@ _HOMES = {
     "Image": "content",
     "LastGood": "sources",
     "LogContext": "logs",
+    "MCPServer": "mcp_servers",
     "Outlast": "app",
     "Part": "models",
     "Reconciled": "sources",
