@@ -170,7 +170,9 @@ class Session:
             ToolError: an error of the protocol was the answer, or what cannot be read.
 
         """
-        params = types.CallToolRequestParams(name=name, arguments=arguments, _meta=meta or None)
+        params = types.CallToolRequestParams.model_validate(
+            {"name": name, "arguments": arguments} | ({"_meta": meta} if meta else {})
+        )
         try:
             return await self._asked(params)
         except _Mismatch:
@@ -200,7 +202,7 @@ class Session:
             ) from error
         finally:
             self._calls -= 1
-            if not self.is_open:
+            if self._is_told:
                 self.retire()
         if isinstance(result, types.InputRequiredResult):
             raise ToolError("The MCP server asks a person for more, and there is nobody to ask.")
