@@ -12,6 +12,7 @@ import os
 import re
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextvars import Context
 from functools import cached_property
 from inspect import Signature
 from itertools import takewhile
@@ -248,7 +249,8 @@ class _Line:
         if self._session is not None and self._session.is_open:
             return self._session
         if self._opening is None:
-            self._opening = asyncio.create_task(self._open())
+            # Nothing of the call that happens to be the first is to stick to the session.
+            self._opening = asyncio.create_task(self._open(), context=Context())
             self._opening.add_done_callback(self._opened)
         # Shielded: others wait for it, too, and a session half begun is of use to nobody.
         return await asyncio.shield(self._opening)

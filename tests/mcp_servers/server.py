@@ -149,12 +149,16 @@ class Serving:
 
 
 def asgi(serving: Serving, app: Any) -> Any:
-    """Return the app with statuses instead of answers where `down` says so."""
+    """Return the app with a status, or half an answer, where `down` says so."""
 
     async def answering(scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "http":
             headers = {name.decode(): value.decode() for name, value in scope["headers"]}
             serving.put("headers", headers.get("authorization", ""))
+            if serving.down() == "break":  # which ends the connection in the middle of an answer
+                length = [(b"content-type", b"application/json"), (b"content-length", b"99")]
+                await send({"type": "http.response.start", "status": 200, "headers": length})
+                return
             status = serving.down().partition("status ")[2]
             if status:
                 await PlainTextResponse("no", int(status))(scope, receive, send)

@@ -130,12 +130,15 @@ def test_a_server_behind_an_address_that_is_killed(port, home):
     assert sorted(home.done) == ["a", "b", "c"]
 
 
-def test_a_status_is_no_answer(port, home):
-    """A status of 500 or more is no answer, one from 400 on a refusal; others are not disturbed."""
+def test_what_is_no_answer(port, home):
+    """Half an answer and a status of 500 are none, one of 400 refuses; others are not disturbed."""
     with outlast.MCPServer(url=port.url) as server:
         tools = named(server)
         other = begun(tools["hang"], text="other")
         until(lambda: home.done)
+        home.down("break")
+        with pytest.raises(outlast.MCPServerLost):
+            called(tools["note"], text="broken")
         home.down("status 503")
         with pytest.raises(outlast.MCPServerLost) as lost:
             called(tools["note"], text="lost")
