@@ -258,7 +258,7 @@ class _Line:
     async def _open(self) -> Session:
         from outlast.mcp_session import Session  # noqa: PLC0415  (imports mcp)
 
-        await asyncio.sleep(self._not_before - asyncio.get_running_loop().time())
+        await _until(self._not_before)
         session = Session(self._server, self._failed)
         await session.open()
         self._session = session
@@ -280,6 +280,11 @@ class _Line:
             await asyncio.wait({self._opening})
         if self._session is not None:
             await self._session.close()
+
+
+async def _until(moment: float) -> None:
+    """Wait until a moment of the loop's clock."""
+    await asyncio.sleep(moment - asyncio.get_running_loop().time())
 
 
 class _MCPTool(Tool[..., Any]):

@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import Future
 from pathlib import Path
@@ -68,6 +67,13 @@ def begun(tool: outlast.Tool[..., Any], **arguments: Any) -> Future[Any]:
 
     threading.Thread(target=work, daemon=True).start()
     return future
+
+
+def kill(server: outlast.MCPServer, home: Home) -> None:
+    """Kill the process of a server, and wait until that is known."""
+    session = server._line._session
+    os.kill(home.pids[-1], signal.SIGKILL)
+    until(lambda: not session.is_open)
 
 
 # ── in the middle of a call ───────────────────────────────────────────────────────────────────
@@ -139,6 +145,8 @@ def test_what_is_no_answer(port, home):
         home.down("break")
         with pytest.raises(outlast.MCPServerLost):
             called(tools["note"], text="broken")
+        home.down("")
+        assert called(tools["add"], a=1) == "1"
         home.down("status 503")
         with pytest.raises(outlast.MCPServerLost) as lost:
             called(tools["note"], text="lost")
@@ -163,8 +171,7 @@ def test_a_server_that_dies_between_calls(server, home):
     """A call that finds a dead server was not sent to it: a new one is begun, and asked."""
     tools = named(server)
     for number in range(2):
-        os.kill(home.pids[-1], signal.SIGKILL)
-        until(lambda: is_gone(home.pids[-1]))
+        kill(server, home)
         assert called(tools["note"], text=str(number)) == f"noted {number}"
     assert home.done == ["0", "1"]
     assert len(home.pids) == 3
@@ -204,8 +211,7 @@ def test_a_server_that_cannot_be_begun(server, home):
     """Where there is no server, nothing was sent: that is a refused connection."""
     tools = named(server)
     home.down("start")
-    os.kill(home.pids[-1], signal.SIGKILL)
-    until(lambda: is_gone(home.pids[-1]))
+    kill(server, home)
     with pytest.raises(outlast.MCPServerUnreachable) as refused:
         called(tools["note"], text="unheard")
     assert isinstance(refused.value, ConnectionRefusedError)
@@ -229,19 +235,37 @@ def test_how_long_it_waits():
     assert asyncio.run(waits()) == [0.5, 1, 2, 4, 8, 16, 30, 30]
 
 
+def test_it_really_waits():
+    """Until a moment of the loop's clock, and not at all for one that is over."""
+
+    async def waited() -> float:
+        loop = asyncio.get_running_loop()
+        await mcp_servers._until(loop.time() - 60)
+        began = loop.time()
+        await mcp_servers._until(began + 0.05)
+        return loop.time() - began
+
+    assert asyncio.run(waited()) >= 0.049
+
+
 def test_a_server_that_keeps_dying_is_begun_later_and_later(server, home, monkeypatch):
     """It waits before each new beginning, twice as long each time, until a call is answered."""
-    monkeypatch.setattr(mcp_servers, "FIRST_WAIT_S", 0.1)
+    waited = []
+
+    async def until_then(moment: float) -> None:
+        waited.append(moment)
+
     tools = named(server)
-    waits = []
+    monkeypatch.setattr(mcp_servers, "_until", until_then)
+    waits, moments = [], []
     for _ in range(2):
         with pytest.raises(outlast.MCPServerLost):
             called(tools["die"], text="x")
         waits.append(server._line._wait_s)
-    began = time.monotonic()
+        moments.append(server._line._not_before)
     assert called(tools["add"], a=1) == "1"
-    assert time.monotonic() - began >= 0.15
-    assert waits == [0.1, 0.2]
+    assert waits == [0.01, 0.02]
+    assert waited == moments
     assert server._line._wait_s == 0
 
 

@@ -177,11 +177,14 @@ def test_arguments_are_handed_on_as_they_are(tools):
     assert told(tools["add"], {"a": "x"})["is_error"]
 
 
-def test_a_reference_that_leads_nowhere_is_refused():
+def test_a_reference_that_leads_nowhere_is_refused(monkeypatch):
     """A schema that refers to somewhere else is not followed there, and nothing escapes."""
+    followed = []
+    monkeypatch.setattr("urllib.request.urlopen", followed.append)
     validator = mcp_servers._validator("odd", {"$ref": "http://127.0.0.1:1/schema.json"})
     (line,) = mcp_servers._wrong(validator, {})
     assert line.startswith("- checking them failed with ")
+    assert not followed
 
 
 def test_the_server_finds_the_key_of_a_call(tools, home):
