@@ -177,6 +177,32 @@ def test_a_server_that_dies_between_calls(server, home):
     assert len(home.pids) == 3
 
 
+def test_one_beginning_serves_all(server, home, monkeypatch):
+    """Calls that meet a dead server wait for one new process, also when the first gives up."""
+    held, asked = threading.Event(), []
+
+    async def until_released(moment: float) -> None:
+        asked.append(moment)
+        while not held.is_set():  # noqa: ASYNC110  (of another thread)
+            await asyncio.sleep(0.01)
+
+    async def both() -> str:
+        first, second = (asyncio.create_task(tools["note"](text=text)) for text in "ab")
+        while not asked:  # noqa: ASYNC110  (of another thread)
+            await asyncio.sleep(0.01)
+        first.cancel()
+        await asyncio.wait({first})
+        await asyncio.sleep(0.05)
+        held.set()
+        return await second
+
+    tools = named(server)
+    monkeypatch.setattr(mcp_servers, "_until", until_released)
+    kill(server, home)
+    assert asyncio.run(both()) == "noted b"
+    assert (home.done, len(home.pids), len(asked)) == (["b"], 2, 1)
+
+
 def test_a_server_that_has_forgotten_the_session(home, monkeypatch):
     """A server that knows a session no more has not looked at the call; it gets it in a new one."""
     monkeypatch.setattr(mcp_servers, "FIRST_WAIT_S", 0.01)
