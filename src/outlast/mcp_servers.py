@@ -14,8 +14,9 @@ import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextvars import Context
 from functools import cached_property
-from inspect import Signature
+from inspect import Parameter, Signature
 from itertools import takewhile
+from keyword import iskeyword
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 from urllib.parse import urlsplit
@@ -293,6 +294,9 @@ class _MCPTool(Tool[..., Any]):
     def __init__(
         self, line: Callable[[], _Line], listed: Any, *, name: str, effect: Effect, **options: Any
     ) -> None:
+        self._listed = listed
+        self._checked = _validator(name, listed.input_schema)
+
         async def call(**arguments: Any) -> Any:
             context: ToolContext | None = arguments.pop(_CONTEXT, None)
             meta = {KEY: context.idempotency_key} if context and effect != "read" else {}
@@ -300,11 +304,8 @@ class _MCPTool(Tool[..., Any]):
 
         call.__name__ = call.__qualname__ = name
         call.__doc__ = listed.description or listed.title
-        # What it takes says the schema of the server.
-        call.__signature__ = Signature()  # type: ignore[attr-defined]
-        self._listed = listed
+        call.__signature__ = _signature(listed.input_schema)  # type: ignore[attr-defined]
         super().__init__(call, name=name, effect=effect, **options)
-        self._checked = _validator(name, listed.input_schema)
 
     @cached_property
     def schema(self) -> dict[str, Any]:
@@ -324,10 +325,33 @@ class _MCPTool(Tool[..., Any]):
             raise InvalidArguments(complaint(self.name, wrong))
         return found
 
+    def takes(self, given: dict[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
+        """Return what of another tool's arguments it takes, and the names of those it does not."""
+        names = self._listed.input_schema.get("properties", {})
+        dropped = [name for name, value in given.items() if name not in names and value is not None]
+        return {name: given[name] for name in names if name in given}, tuple(dropped)
+
     @property
     def context_parameter(self) -> str:
         """The parameter that takes the `ToolContext`."""
         return _CONTEXT
+
+
+def _signature(schema: dict[str, Any]) -> Signature:
+    """Return the arguments that a schema has as those of a function, as far as they can be."""
+    needed = schema.get("required", ())
+    return Signature(
+        [
+            Parameter(
+                name,
+                Parameter.KEYWORD_ONLY,
+                default=Parameter.empty if name in needed else None,
+                annotation=Any,
+            )
+            for name in schema.get("properties", {})
+            if name.isidentifier() and not iskeyword(name)
+        ]
+    )
 
 
 def _installed() -> Any:

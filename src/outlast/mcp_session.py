@@ -198,7 +198,8 @@ class Session:
         except ValidationError as error:
             raise ToolError(
                 "The MCP server answered with what is no result of a tool, so it is not known "
-                "what came of the call."
+                "what came of the call.",
+                error_class="bad_output",
             ) from error
         finally:
             self._calls -= 1

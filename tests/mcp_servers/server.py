@@ -128,6 +128,8 @@ class Serving:
             case "die":
                 self.put("done", given["text"])
                 if "dying" not in self.down():
+                    if given["text"] == "and then live":
+                        (self.home / "down").write_text("dying")
                     os._exit(1)
                 return Result(content=[said("still here")])
             case "hang":

@@ -18,7 +18,7 @@ import outlast
 from outlast import mcp_servers, mcp_session
 from outlast.models.script import say, tool_use, turn_number
 from outlast.models.scripted import ScriptedModel
-from stubs import agent
+from stubs import agent, asking, results
 
 Tools = dict[str, outlast.Tool[..., Any]]
 
@@ -114,8 +114,41 @@ def test_a_run_never_does_it_twice(server, home):
         return say("done")
 
     with outlast.Outlast("memory://", model=ScriptedModel(script)) as app:
-        app.run(agent(*tools.values()), "Go.", run_id="r")
+        run = app.run(agent(*tools.values()), "Go.", run_id="r")
+        assert run.status == "waiting", run.why
+        app.resume("r", agent(*tools.values()))
     assert home.done == ["once"]
+
+
+@pytest.mark.parametrize("effect", ["read", "idempotent"])
+def test_a_run_tries_again_what_may_be_repeated(effect, server, home):
+    """A `read` and an `idempotent` call are made again in a new process, as `attempts` says."""
+    (die,) = server.tools(effects={"die": effect}, only=["die"], attempts=2)
+    model = ScriptedModel(asking(tool_use("die", {"text": "and then live"})))
+    with outlast.Outlast("memory://", model=model) as app:
+        assert app.run(agent(die), "Go.").status == "completed"
+    assert results(model)[0]["content"] == "still here"
+    assert home.done == ["and then live"] * 2
+
+
+def test_another_tool_answers_for_one_of_a_dead_server(server, home):
+    """A tool of a server can have fallbacks, which take its arguments, and can be one."""
+
+    @outlast.tool(effect="read")
+    def least(a: int) -> str:
+        return f"at least {a}"
+
+    (plain,) = server.tools(effect="read", only=["add"])
+    (add,) = server.tools(effect="read", only=["add"], fallbacks=[least])
+    assert add.takes({"a": 1, "c": 2}) == ({"a": 1}, ("c",))
+    home.down("start")
+    kill(server, home)
+    model = ScriptedModel(asking(tool_use("add", {"a": 1, "b": 2})))
+    with outlast.Outlast("memory://", model=model) as app:
+        assert app.run(agent(add), "Go.").status == "completed"
+    assert "at least 1" in str(results(model)[0]["content"])
+    with pytest.raises(outlast.InvalidTool, match="needs 'a', which is no argument"):
+        outlast.tool(name="x", effect="read", fallbacks=[plain])(lambda: "")
 
 
 def test_a_server_behind_an_address_that_is_killed(port, home):
