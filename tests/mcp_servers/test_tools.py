@@ -132,6 +132,15 @@ def test_a_schema_that_is_none_is_an_error(server, monkeypatch):
         server.tools()
 
 
+def test_arguments_may_have_any_name(server, monkeypatch):
+    """A tool takes of another's arguments those in its schema, whatever they are called."""
+    schema = {"type": "object", "properties": {"a-b": {}, "class": {}}, "required": ["a-b"]}
+    listed = [types.Tool(name="odd", input_schema=schema)]
+    monkeypatch.setattr(mcp_servers._Line, "tools", lambda _: listed)
+    (odd,) = server.tools()
+    assert odd.takes({"a-b": 1, "class": 2, "c": 3}) == ({"a-b": 1, "class": 2}, ("c",))
+
+
 def test_the_schema_is_the_servers_own(tools):
     """Claude is told the name, the description and the very schema that the server gave."""
     assert tools["add"].schema == {
