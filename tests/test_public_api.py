@@ -34,6 +34,8 @@ HEAVY = [
     "httpx",
     "httpx2",
     "jinja2",
+    "jsonschema",
+    "mcp",
     "pydantic",
     "pydantic_core",
     "rich",
@@ -165,6 +167,7 @@ EXAMPLES: dict[str, Any] = {
     "JournalTooNew": (("run:r",), {"version": 2, "ours": 1}),
     "JournalDamaged": (("run:r",), {"seq": 3, "why": "a record is missing"}),
     "BatchNotFetched": (("msgbatch_1", outlast.ModelFailure("auth", "no key")), {}),
+    "MCPServerRefused": (("the server refused",), {"status_code": 401}),
     "ModelFailure": ((KIND, "the stream ended"), {"status": 200, "retry_after_s": 1.5}),
 }
 """How to make each error that takes more than a sentence."""

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
         InvalidFlow,
         InvalidInput,
         InvalidTool,
+        MCPServerLost,
+        MCPServerRefused,
+        MCPServerUnreachable,
         ModelFailure,
         NameRequired,
         OutlastError,
@@ -39,6 +42,7 @@ if TYPE_CHECKING:
     )
     from outlast.flows import Flow, flow
     from outlast.logs import LogContext
+    from outlast.mcp_servers import MCPServer
     from outlast.models import Part
     from outlast.prices import declare_price
     from outlast.run import Approval, Run
@@ -72,6 +76,10 @@ __all__ = [
     "InvalidTool",
     "LastGood",
     "LogContext",
+    "MCPServer",
+    "MCPServerLost",
+    "MCPServerRefused",
+    "MCPServerUnreachable",
     "ModelFailure",
     "NameRequired",
     "Outlast",
@@ -118,6 +126,7 @@ _HOMES = {
     "Image": "content",
     "LastGood": "sources",
     "LogContext": "logs",
+    "MCPServer": "mcp_servers",
     "Outlast": "app",
     "Part": "models",
     "Reconciled": "sources",

@@ -30,6 +30,9 @@
     │   └── StoreFull           no space is left
     ├── AskFailed, StepFailed   raised inside a flow: there is no answer, or no result
     ├── ModelFailure            one attempt of a model call came to nothing
+    ├── MCPServerLost           an MCP server was asked, and there is no answer
+    ├── MCPServerUnreachable    an MCP server could not be asked
+    ├── MCPServerRefused        an MCP server refused with an HTTP status
     ├── BatchNotFetched         nobody can tell what came of a batch; the run stays where it is
     └── ToolError               raised by a tool: its text is for the model
 
@@ -513,3 +516,35 @@ class ToolError(OutlastError):
         super().__init__(message)
         self.error_class = error_class
         self.retry_after_s = retry_after_s
+
+
+class MCPServerLost(OutlastError, ConnectionError):
+    """An MCP server was asked, and there is no answer: what was asked for may have happened.
+
+    Attributes:
+        status_code: the HTTP status that came instead, 500 or more; `None` where none came.
+
+    """
+
+    def __init__(self, message: str, *, status_code: int | None = None) -> None:
+        """See the class."""
+        super().__init__(message)
+        self.status_code = status_code
+
+
+class MCPServerUnreachable(OutlastError, ConnectionRefusedError):
+    """An MCP server could not be asked, so nothing has happened."""
+
+
+class MCPServerRefused(OutlastError):
+    """An MCP server refused with an HTTP status from 400 to 499, and did nothing.
+
+    Attributes:
+        status_code: the status.
+
+    """
+
+    def __init__(self, message: str, *, status_code: int) -> None:
+        """See the class."""
+        super().__init__(message)
+        self.status_code = status_code

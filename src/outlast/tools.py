@@ -703,23 +703,29 @@ def _arguments(declared: Tool[Any, Any], raw: bytes) -> dict[str, Any]:
     # Whatever goes wrong here must become an answer for Claude: `decide` checks the arguments, so
     # any other exception would meet every driver of the run anew.
     parameters = declared._parameters  # noqa: SLF001
-    given = _decoded(declared.name, raw)
+    given = decoded(declared.name, raw)
     try:
         checked = parameters.model.model_validate(given)
     except Exception as error:
-        raise InvalidArguments(_complaint(declared.name, _wrong(error))) from error
+        raise InvalidArguments(complaint(declared.name, _wrong(error))) from error
     return {name: getattr(checked, key) for key, name in parameters.fields.items()}
 
 
-def _decoded(name: str, raw: bytes) -> dict[str, Any]:
+def decoded(name: str, raw: bytes) -> dict[str, Any]:
+    """Return Claude's arguments of a tool as the JSON object that they have to be.
+
+    Raises:
+        InvalidArguments: they are none.
+
+    """
     try:
         given = msgspec.json.decode(raw)
     except (ValueError, RecursionError) as error:
         lines = [f"- they cannot be read as JSON: {error}"]
-        raise InvalidArguments(_complaint(name, lines)) from None
+        raise InvalidArguments(complaint(name, lines)) from None
     if not isinstance(given, dict):
         lines = ["- they must be a JSON object, with a member for each argument"]
-        raise InvalidArguments(_complaint(name, lines))
+        raise InvalidArguments(complaint(name, lines))
     return given
 
 
@@ -736,7 +742,8 @@ def _line(wrong: Any) -> str:
     return f"- {place}: {wrong['msg']}"
 
 
-def _complaint(name: str, lines: list[str]) -> str:
+def complaint(name: str, lines: list[str]) -> str:
+    """Return what Claude is told of arguments that do not fit, with a line for each fault."""
     # The first few say it; a list of thousands with a wrong type would only cost tokens.
     said = lines[:20] if len(lines) <= 20 else [*lines[:20], f"- and {len(lines) - 20} more"]
     return f"The arguments do not fit {name}, so it was not called:\n" + "\n".join(said)

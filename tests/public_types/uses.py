@@ -5,7 +5,7 @@ function keeps its own.
 """
 
 from decimal import Decimal
-from typing import assert_type
+from typing import Any, assert_type
 
 import outlast
 
@@ -20,6 +20,10 @@ def search_grants(keyword: str, max_gbp: float = 20_000) -> list[str]:
 async def send(to: str, context: outlast.ToolContext) -> None:
     """Send a letter."""
     raise outlast.ToolError(f"{to} has moved: {context.idempotency_key}")
+
+
+files = outlast.MCPServer(command=["python", "files.py"], env={"ROOT": "."})
+assert_type(files.tools(effects={"read_file": "read"}), list[outlast.Tool[..., Any]])
 
 
 @outlast.tool
