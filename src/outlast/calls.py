@@ -28,6 +28,7 @@ from outlast.content import Put
 from outlast.errors import StoreError, ToolError, UsageError
 from outlast.events import (
     NULL,
+    UNDONE,
     Degradation,
     ErrorClass,
     StepFinished,
@@ -39,7 +40,7 @@ from outlast.events import (
 )
 from outlast.flows import hint, validated
 from outlast.logs import Place, placed
-from outlast.recovery import UNDONE, doubtful
+from outlast.recovery import doubtful
 from outlast.redaction import Redact, redacted, same, within
 from outlast.results import Unshowable, cut, json_text, shown
 from outlast.sources import Degraded, degradation, told
@@ -92,7 +93,7 @@ async def call_tool(  # noqa: PLR0913  (what a call needs from outside)
         with placed(Place(run_id, call.ask_id, call.call_id, seq)):
             value, error = await contained(declared, arguments, None if spawn else workshop)
     except TimeoutError:
-        return _timed_out(call, tool, declared, latency_ms=_ms(began))
+        return timed_out(call, tool, declared, latency_ms=_ms(began))
     if error is not None:
         return failed_call(call, error, tool=tool, latency_ms=_ms(began), redact=redact)
     return succeeded_call(
@@ -226,15 +227,25 @@ def failed_call(
         failed = failure(call, "raised", told, error, latency_ms, redact)
     wait_s = retry_after(error)
     failed = replace(failed, unanswered=unanswered(error), retry_after_s=wait_s)
-    return unless_more(failed, tool, error_class, hint)
+    return unless_more(failed, call, tool, error_class, hint)
 
 
 def unless_more(
-    failed: ToolCallFailed, tool: Tool[..., Any], error_class: ErrorClass, hint: str = ""
+    failed: ToolCallFailed,
+    call: CallTool,
+    tool: Tool[..., Any],
+    error_class: ErrorClass,
+    hint: str = "",
 ) -> ToolCallFailed:
-    """Return a failure as it is written: where something else may be tried, nothing is told yet."""
+    """Return a failure as it is written.
+
+    Where something else may be tried, or an attempt before may have done it, nothing is told yet.
+    """
     failed = replace(failed, error_class=error_class)
-    return replace(failed, content=NULL, hint=printable(hint)) if tool.recovers else failed
+    is_again = call.attempt > 1 and tool.sources[call.rank].effect != "read"
+    if tool.recovers or is_again:
+        return replace(failed, content=NULL, hint=printable(hint))
+    return failed
 
 
 def _is_repeated(call: CallTool, tool: Tool[..., Any]) -> bool:
@@ -378,7 +389,7 @@ def succeeded_call(  # noqa: PLR0913  (all but three are keywords)
         bad = failure(
             call, "bad_result", f"{begin} {wrong}.", Unpromised(wrong), latency_ms, redact
         )
-        return unless_more(bad, tool, "bad_output")
+        return unless_more(bad, call, tool, "bad_output")
     try:
         limit = _limit(call, tool.max_result_tokens)
         result = shown(answer.value, limit=limit, put=put_blob, redact=redact)
@@ -388,11 +399,11 @@ def succeeded_call(  # noqa: PLR0913  (all but three are keywords)
         told = redacted(f"{begin} cannot be shown: {error}.", redact)
         why = error.__cause__ or error
         failed = failure(call, "bad_result", told, why, latency_ms, redact)
-        return unless_more(failed, tool, "bad_output")
+        return unless_more(failed, call, tool, "bad_output")
     except Exception as error:  # noqa: BLE001  (the effect happened; only its result is unreadable)
         told = f"{begin} cannot be written as JSON, so it is not known what it said."
         failed = failure(call, "bad_result", told, error, latency_ms, redact)
-        return unless_more(failed, tool, "bad_output")
+        return unless_more(failed, call, tool, "bad_output")
     done = success(call, result.content, result.blob, latency_ms)
     done = replace(done, empty=_is_empty(answer.value))
     if not isinstance(value, Degraded) and not call.rank:
@@ -486,9 +497,18 @@ def failure(  # noqa: PLR0913, PLR0917  (the fields of the event)
     )
 
 
-def _timed_out(
+def timed_out(
     call: CallTool, tool: Tool[..., Any], source: Tool[..., Any], *, latency_ms: int
 ) -> ToolCallFailed | ToolCallInDoubt:
+    """Return the outcome of a function that did not return within its time.
+
+    Args:
+        call: the call.
+        tool: the tool that was asked for.
+        source: which of its sources was called.
+        latency_ms: how long it took.
+
+    """
     after = f"{call.tool} did not return within {source.timeout_s:g} s"
     if source.effect == "read" or _is_repeated(call, tool):
         failed = ToolCallFailed(
@@ -501,7 +521,7 @@ def _timed_out(
             latency_ms=latency_ms,
             rank=call.rank,
         )
-        return unless_more(failed, tool, "timeout_after_sending")
+        return unless_more(failed, call, tool, "timeout_after_sending")
     # The function may still do what it was called for.
     is_open = source.effect == "once"
     return ToolCallInDoubt(

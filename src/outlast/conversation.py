@@ -25,6 +25,7 @@ from outlast.errors import JournalDamaged
 from outlast.events import (
     HELD_UP,
     NULL,
+    UNDONE,
     AskAnswered,
     AskFailed,
     AskStarted,
@@ -242,6 +243,12 @@ class Pending(msgspec.Struct, frozen=True):
     """The tool's own function could not say it."""
     undoable: bool = False
     """There is a function that takes back what the last attempt does."""
+
+
+def surely_not(pending: Pending, rank: int) -> bool:
+    """Return whether nothing happened at a source, in all that it was tried so far."""
+    tried = [one for one in pending.tried if one.rank == rank]
+    return all(one.kind == "breaker" or one.error_class in UNDONE for one in tried)
 
 
 class Cached(msgspec.Struct, frozen=True, gc=False):
@@ -1149,6 +1156,7 @@ def _remembered(
 
 def _tool_failed(conversation: Conversation, event: ToolCallFailed, record: Record) -> Conversation:
     if event.content != NULL:
+        conversation = _perhaps_done(conversation, event)
         return _tool_answered(conversation, event, _IS_ERROR)
     wait_s = event.retry_after_s or 0.0
     failed = Try(event.rank, event.kind, event.error_class, record.at, wait_s, event.hint)
@@ -1176,7 +1184,18 @@ def _tool_in_doubt(
 
 
 def _tool_given_up(conversation: Conversation, event: ToolCallGivenUp, _: Record) -> Conversation:
-    return _tool_answered(conversation, event, _IS_ERROR)
+    return _tool_answered(_perhaps_done(conversation, event), event, _IS_ERROR)
+
+
+def _perhaps_done(
+    conversation: Conversation, event: ToolCallFailed | ToolCallGivenUp
+) -> Conversation:
+    """Remember a call that could be taken back, and failed so that it may have happened."""
+    one = _of(conversation, event.tool_use_id)
+    failed = isinstance(event, ToolCallFailed) and event.error_class not in UNDONE
+    if not one.undoable or (surely_not(one, one.rank) and not failed):
+        return conversation
+    return replace(conversation, lost=(*conversation.lost, event.call_id))
 
 
 def _tool_reconciled(

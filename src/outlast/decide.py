@@ -92,6 +92,7 @@ from outlast.conversation import (
     next_call_id,
     request_hash,
     request_head,
+    surely_not,
     switched,
     terms,
     tool_call_id,
@@ -1243,11 +1244,12 @@ def _given_up(ask: Conversation, pending: Pending, declared: Tool[..., object]) 
     """Tell Claude of a call that came to nothing, whatever was tried."""
     last = pending.tried[-1]
     names = [source.name for source in declared.sources]
+    effects = [source.effect for source in declared.sources]
     event = ToolCallGivenUp(
         ask_id=ask.ask_id,
         call_id=tool_call_id(ask, ask.pending.index(pending) + 1),
         tool_use_id=pending.tool_use_id,
-        content=_text(given_up(pending.name, names, pending, declared.effect)),
+        content=_text(given_up(pending.name, names, pending, effects)),
         error_class=last.error_class,
         attempts=pending.attempts,
     )
@@ -1313,6 +1315,8 @@ def _not_called(
     ask: Conversation, pending: Pending, call_id: str, kind: ToolFailureKind, text: str
 ) -> Step:
     # Nothing happens in the world, so there is no intent: only what the model is told.
+    if pending.effect != "read" and not surely_not(pending, pending.rank):
+        text += " An attempt before may or may not have happened."
     return Step(
         (
             ToolCallFailed(

@@ -45,7 +45,7 @@ def _cancel(state: RunState, now: int, world: World) -> Step:
     if not world.in_flight:
         if state.control.undo and (step := _undo(state, now)) is not None:
             return step
-        undone = told(state.undoing, state.asks.values()) if state.control.undo else ""
+        undone = told(state.undoing, state.asks.values(), undo=state.control.undo)
         why = f"{state.control.why}; {undone}" if undone else state.control.why
         return Step((RunFinished(status="cancelled", why=why),))
     if any(one.startswith("undo ") for one in world.in_flight):

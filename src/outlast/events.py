@@ -113,6 +113,22 @@ ErrorClass: TypeAlias = Literal[
 ]
 """What kind of failure it was: the one closed set, for retries, breakers, lessons and alerts."""
 
+UNDONE: Final[frozenset[str]] = frozenset(
+    {
+        "timeout_before_sending",
+        "rate_limited",
+        "auth",
+        "forbidden",
+        "not_found",
+        "invalid_arguments",
+        "conflict",
+        "too_large",
+        "stale",
+        "refused",
+    }
+)
+"""Failures after which the call had surely no effect."""
+
 Happened: TypeAlias = Literal["happened", "did_not", "unknown"]
 """What became of a call that was in doubt; `unknown` where a function could not say."""
 

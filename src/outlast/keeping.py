@@ -77,11 +77,11 @@ def last_good(
     good = None if record is None else record.event
     if record is None or not isinstance(good, ToolCallSucceeded):
         none = NoAnswerKept("there is no earlier answer to this call")
-        return unless_more(failure(call, "raised", "", none, 0, same), tool, "not_found")
+        return unless_more(failure(call, "raised", "", none, 0, same), call, tool, "not_found")
     age = max(0, now - record.at)
     if source.max_age_ns and age > source.max_age_ns:
         old = NoAnswerKept(f"the last good answer is {age // NS} s old")
-        return unless_more(failure(call, "raised", "", old, 0, same), tool, "stale")
+        return unless_more(failure(call, "raised", "", old, 0, same), call, tool, "stale")
     done = replace(success(call, good.content, good.blob, 0), empty=good.empty)
     less = Degradation(source=f"the last good answer of {call.tool}", as_of=record.at)
     return degraded_call(done, less)

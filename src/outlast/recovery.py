@@ -18,12 +18,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from hashlib import sha256
-from typing import Final, Literal, Protocol
+from typing import Final, Protocol
 
 import msgspec
 
-from outlast.conversation import Pending, Tally, Try
-from outlast.events import Effect, ErrorClass
+from outlast.conversation import Pending, Tally, Try, surely_not
+from outlast.events import UNDONE, Effect, ErrorClass
 
 NS: Final = 1_000_000_000
 
@@ -48,22 +48,6 @@ PASSES: Final[frozenset[str]] = frozenset(
     {"timeout_before_sending", "timeout_after_sending", "rate_limited", "unavailable"}
 )
 """Failures that may pass by themselves, so they are worth trying again."""
-
-UNDONE: Final[frozenset[str]] = frozenset(
-    {
-        "timeout_before_sending",
-        "rate_limited",
-        "auth",
-        "forbidden",
-        "not_found",
-        "invalid_arguments",
-        "conflict",
-        "too_large",
-        "stale",
-        "refused",
-    }
-)
-"""Failures after which the call had surely no effect."""
 
 GOES_ON: Final[frozenset[str]] = PASSES | {
     "auth",
@@ -116,12 +100,12 @@ def following(pending: Pending, sources: Sequence[Source], tally: Tally, seed: s
     if last.rank >= len(sources):
         return None  # the declaration was changed, and has fewer
     source = sources[last.rank]
-    if last.kind == "crash":
+    if last.kind == "crash" and source.effect != "once":
         again = source.effect == "idempotent" or pending.crashes <= REPEATS
-        return Next(last.rank) if again else _next_source(last, sources)
+        return Next(last.rank) if again else _next_source(pending, sources)
     if (at := _again_at(pending, source, tally, seed)) is not None:
         return Next(last.rank, at)
-    return _next_source(last, sources)
+    return _next_source(pending, sources)
 
 
 def _again_at(pending: Pending, source: Source, tally: Tally, seed: str) -> int | None:
@@ -130,7 +114,7 @@ def _again_at(pending: Pending, source: Source, tally: Tally, seed: str) -> int 
     made = sum(one.rank == last.rank and one.kind != "crash" for one in pending.tried)
     if last.kind == "breaker" or made >= source.attempts:
         return None
-    if not _worth_it(last.error_class, source) or tally.retries >= RETRIES + tally.calls // SHARE:
+    if not _worth_it(pending, source) or tally.retries >= RETRIES + tally.calls // SHARE:
         return None
     if last.retry_after_s > LONGEST_S:
         return None
@@ -139,22 +123,23 @@ def _again_at(pending: Pending, source: Source, tally: Tally, seed: str) -> int 
     return last.at + int(max(wait_s, last.retry_after_s) * NS)
 
 
-def _worth_it(error_class: ErrorClass | Literal[""], source: Source) -> bool:
+def _worth_it(pending: Pending, source: Source) -> bool:
+    last = pending.tried[-1]
+    error_class = last.error_class
     if source.effect == "once":
-        return error_class in PASSES & UNDONE
+        # It may have been idempotent when it was tried before, so all attempts count.
+        return error_class in PASSES and surely_not(pending, last.rank)
     return error_class in PASSES or error_class in source.retry_on
 
 
-def _next_source(last: Try, sources: Sequence[Source]) -> Next | None:
+def _next_source(pending: Pending, sources: Sequence[Source]) -> Next | None:
+    last = pending.tried[-1]
     rank = last.rank + 1
     if rank >= len(sources):
         return None
-    if last.kind == "breaker":
-        return Next(rank)
-    is_read = sources[last.rank].effect == "read"
-    if last.kind == "crash":
-        return Next(rank) if is_read else None
-    goes_on = last.error_class in GOES_ON and (is_read or last.error_class in UNDONE)
+    if sources[last.rank].effect != "read" and not surely_not(pending, last.rank):
+        return None  # what another source did then would be done twice
+    goes_on = last.kind in ("breaker", "crash") or last.error_class in GOES_ON
     return Next(rank) if goes_on else None
 
 
@@ -177,27 +162,30 @@ HINTS: Final[dict[ErrorClass, str]] = {
 """What Claude is told of each class."""
 
 
-def given_up(tool: str, names: Sequence[str], pending: Pending, effect: Effect) -> str:
+def given_up(tool: str, names: Sequence[str], pending: Pending, effects: Sequence[Effect]) -> str:
     """Return what Claude is told of a call that came to nothing: what was tried, and what now.
 
     Args:
         tool: the name of the tool.
         names: those of its sources.
         pending: the tool use, and what was tried.
-        effect: what the tool does to the world.
+        effects: what each of them does to the world.
 
     """
+    ranks = dict.fromkeys(one.rank for one in pending.tried)
+    acted = [rank for rank in ranks if rank >= len(effects) or effects[rank] != "read"]
+    perhaps = not all(surely_not(pending, rank) for rank in acted)
     tried = [one for one in pending.tried if one.kind != "crash"]
     last = pending.tried[-1]
-    if len(pending.tried) == 1 and last.hint:
+    if len(pending.tried) == 1 and last.hint and not perhaps:
         return last.hint
     lines = [f"{tool} has no result: every source failed. This is a failure, not an empty answer."]
-    for rank in dict.fromkeys(one.rank for one in pending.tried):
+    for rank in ranks:
         of_rank = [one for one in tried if one.rank == rank]
         crashed = sum(one.rank == rank and one.kind == "crash" for one in pending.tried)
         name = names[rank] if rank < len(names) else "a source that there is no more"
         lines.append(f"- {name}: {_told(of_rank, crashed)}")
-    if effect != "read" and not _surely_not(pending.tried):
+    if perhaps:
         lines.append("It may or may not have happened: do not assume either.")
     lines.append("Do without it and say so, or try something else.")
     return "\n".join(lines)
@@ -215,8 +203,3 @@ def _told(tried: Sequence[Try], crashed: int) -> str:
         return f"{said}Nobody asks it at the moment, because it keeps failing."
     what = last.hint or (HINTS[last.error_class] if last.error_class else "It failed.")
     return f"{said}{what}" + (f" ({last.error_class})" if last.error_class else "")
-
-
-def _surely_not(tried: Sequence[Try]) -> bool:
-    """Return whether nothing happened, whatever was tried."""
-    return all(one.kind == "breaker" or one.error_class in UNDONE for one in tried)

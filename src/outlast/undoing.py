@@ -12,7 +12,7 @@ from typing import Any, Final
 import msgspec
 from msgspec.structs import replace
 
-from outlast.conversation import Conversation, Done
+from outlast.conversation import Conversation, Done, surely_not, tool_call_id
 from outlast.events import Event, UndoFinished, UndoStarted
 from outlast.journal import Record
 
@@ -52,21 +52,38 @@ def left(undoing: Undoing, asks: Iterable[Conversation]) -> list[Done]:
     return sorted(found, key=lambda one: -one.seq)
 
 
-def told(undoing: Undoing, asks: Iterable[Conversation]) -> str:
-    """Return what became of it in a sentence; empty where there was nothing to take back."""
+def told(undoing: Undoing, asks: Iterable[Conversation], *, undo: bool) -> str:
+    """Return what became of it in a sentence, and what nobody can say; empty is nothing.
+
+    Args:
+        undoing: how far it is.
+        asks: all that was asked in the run.
+        undo: whether calls were to be taken back at all.
+
+    """
     asks = list(asks)
-    done = [one for ask in asks for one in ask.done]
-    unknown = [call_id for ask in asks for call_id in ask.lost]
+    done = [one for ask in asks for one in ask.done if undo]
+    unknown = [call_id for ask in asks for call_id in (*(ask.lost if undo else ()), *_open(ask))]
     failed = [one for one in done if undoing.of(one.call_id).error]
-    if not done and not unknown:
-        return ""
-    parts = [f"{len(done) - len(failed)} of {len(done)} calls were undone"]
+    parts = [f"{len(done) - len(failed)} of {len(done)} calls were undone"] if done else []
     parts += [
         f"{one.tool} ({one.call_id}) was not: {undoing.of(one.call_id).error}" for one in failed
     ]
     if unknown:
         parts.append(f"of {', '.join(unknown)} nobody knows whether it happened")
     return "; ".join(parts)
+
+
+def _open(ask: Conversation) -> list[str]:
+    """Return the calls that are never repeated, or can be taken back, and have no outcome."""
+    found: list[str] = []
+    for number, one in enumerate(ask.pending, start=1):
+        begun = one.doubt or one.call_id
+        if begun and (one.undoable or one.effect == "once"):
+            found.append(begun)
+        elif not one.result and one.undoable and not surely_not(one, one.rank):
+            found.append(tool_call_id(ask, number))
+    return found
 
 
 def evolve(undoing: Undoing, record: Record) -> Undoing:

@@ -31,7 +31,7 @@ from outlast.actions import (
 )
 from outlast.agent import Agent
 from outlast.batching import Place
-from outlast.calls import Came, failed_call, succeeded_call, tool_of
+from outlast.calls import Came, failed_call, succeeded_call, timed_out, tool_of
 from outlast.content import Input
 from outlast.drive import Append, Appended, Behind, Outcomes, Perform, Sent, drive
 from outlast.errors import Conflict, Fenced, ModelFailure
@@ -65,6 +65,10 @@ NS: Final = 1_000_000_000
 
 class Crash(BaseException):
     """The process died here.  Not an `Exception`, so nothing can catch it by accident."""
+
+
+class Late(Exception):
+    """Raised by a tool that would not return within its `timeout_s`: the call is given up."""
 
 
 class World:
@@ -212,7 +216,9 @@ class Driver:
         self._send(Outcomes((outcome,), self.world.tick()))
 
     def _wake(self) -> None:
-        self.world.now = max(self.world.now, min(sleep.until for sleep in self.sleeps))
+        # A wait for somebody, which is until 0, is over when they come, and nobody comes in here.
+        until = min(sleep.until for sleep in self.sleeps if sleep.until)
+        self.world.now = max(self.world.now, until)
         self._send(Outcomes((), self.world.tick()))
 
     def _drive(self, state: RunState) -> None:
@@ -311,6 +317,8 @@ class Driver:
             )
         try:
             value = declared.function(**arguments)
+        except Late:
+            return timed_out(call, tool, declared, latency_ms=0)
         except Exception as error:  # noqa: BLE001  (contained, as the runner does)
             return failed_call(call, error, tool=tool, latency_ms=0)
         return succeeded_call(call, tool, value, latency_ms=0, put_blob=self.journal.put_blob)
