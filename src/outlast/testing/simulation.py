@@ -31,6 +31,7 @@ from outlast.actions import (
 )
 from outlast.agent import Agent
 from outlast.batching import Place
+from outlast.breaker import State
 from outlast.calls import Came, failed_call, succeeded_call, timed_out, tool_of
 from outlast.content import Input
 from outlast.drive import Append, Appended, Behind, Outcomes, Perform, Sent, drive
@@ -78,6 +79,7 @@ class World:
         script: what Claude says.
         crash_at: the numbers of the points, from 1, at which the process dies.
         at: what else happens at a point, by its number, before the process may die there.
+        breakers: the circuit breakers that are not closed; see `actions.World`.
 
     Attributes:
         requests: the body of every request that reached Claude, in order.
@@ -94,7 +96,9 @@ class World:
         *,
         crash_at: Iterable[int] = (),
         at: Mapping[int, Callable[[], None]] | None = None,
+        breakers: Mapping[str, State] | None = None,
     ) -> None:
+        self.breakers = breakers or {}
         self.model = ScriptedModel(script, clock=lambda: self.now)
         self.requests: list[bytes] = []
         self.crash_at = frozenset(crash_at)
@@ -213,17 +217,27 @@ class Driver:
     def _finish(self, number: int) -> None:
         _, outcome = self.flying.pop(number)
         assert outcome is not None  # noqa: S101  (choices saw to it)
-        self._send(Outcomes((outcome,), self.world.tick()))
+        self._send(self._told(outcome))
 
     def _wake(self) -> None:
         # A wait for somebody, which is until 0, is over when they come, and nobody comes in here.
         until = min(sleep.until for sleep in self.sleeps if sleep.until)
         self.world.now = max(self.world.now, until)
-        self._send(Outcomes((), self.world.tick()))
+        self._send(self._told())
+
+    def _told(self, *outcomes: Outcome) -> Outcomes:
+        return Outcomes(outcomes, self.world.tick(), breakers=self.world.breakers)
 
     def _drive(self, state: RunState) -> None:
         now = self.world.tick()
-        self._loop = drive(state, self.agent, stream=self.stream, epoch=self.epoch, now=now)
+        self._loop = drive(
+            state,
+            self.agent,
+            stream=self.stream,
+            epoch=self.epoch,
+            now=now,
+            breakers=self.world.breakers,
+        )
         self._send(None)
 
     def _send(self, sent: Sent) -> None:
