@@ -197,3 +197,23 @@ def check_journal(ways: tuple[str, ...], events: list[Any], answered_by: str) ->
     assert [RANKS[one.rank] for one in skipped] == passed, "what is not asked is journalled"
     empty = [one.empty for one in events if isinstance(one, ToolCallSucceeded)]
     assert any(empty) == (answered_by != "" and ways[RANKS.index(answered_by)] == "empty"), ways
+
+
+class Deadly(World):
+    """A world in which the first source kills its process every time."""
+
+    def point(self, name: str) -> None:
+        super().point(name)
+        if name.startswith("after ask-1.m1.t2") and not Stage.scene.called["fallback"]:
+            raise Crash(name)
+
+
+def test_a_source_that_kills_its_process() -> None:
+    """A `read` under which the process dies three times is left, and the next source is asked."""
+    scene = Stage.scene = Scene(("ok", "ok", "ok"))
+    world = Deadly(script)
+    state, crashes = run(world, open_store("memory://"), agent(beside, primary), "Find owls.")
+    assert (state.status, crashes) == ("completed", 3)
+    assert scene.called == {"primary": 3, "fallback": 1}
+    (told,) = [r for r in tool_results(msgspec.json.decode(world.requests[-1])) if "text" in str(r)]
+    assert "degraded answer: from fallback" in told["content"][0]["text"]
