@@ -81,7 +81,13 @@ class Source:
         async def look() -> str:
             return self.ask(name)
 
-        return outlast.tool(**({"name": name, "source": source, "effect": "read"} | more))(look)
+        def was_asked() -> outlast.Reconciled:
+            return outlast.Reconciled(happened=bool(self.asked), result="found")
+
+        options: dict[str, Any] = {"name": name, "source": source, "effect": "read"} | more
+        if options["effect"] == "once":
+            options["reconcile"] = was_asked
+        return outlast.tool(**options)(look)
 
 
 def changes(app: outlast.Outlast, stream: str = STREAM) -> list[str]:
