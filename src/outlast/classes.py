@@ -195,8 +195,13 @@ def _of_group(group: BaseExceptionGroup[BaseException]) -> ErrorClass | None:
     alone = [one for one in chain(group) if not isinstance(one, BaseExceptionGroup)]
     caused = {id(one.__cause__) for one in alone}
     leaves = [one for one in alone if id(one) not in caused]
-    told = [next(filter(None, map(_class_of, chain(one))), _unknown(one)) for one in leaves]
+    told = [_alone(one) for one in leaves]
     return next((one for one in _LEAST_KNOWN if one in told), told[0] if told else None)
+
+
+def _alone(error: BaseException) -> ErrorClass:
+    known = (_class_of(one) for one in chain(error))
+    return next((one for one in known if one is not None), None) or _unknown(error)
 
 
 def _unknown(error: BaseException) -> ErrorClass:
@@ -217,9 +222,7 @@ def _class_of(error: BaseException) -> ErrorClass | None:
         return known
     if names & TIMEOUTS:
         return "timeout_after_sending"
-    if names & UNREADABLE:
-        return "bad_output"
-    return None
+    return "bad_output" if names & UNREADABLE else None
 
 
 def _gave_up_at(error: BaseException) -> int | None:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from email.message import Message
+from itertools import pairwise
 from typing import Any, TypeVar
 
 import msgspec
@@ -158,8 +159,9 @@ def test_4_03_a_tool_nobody_has_is_an_error() -> None:
 @pytest.mark.parametrize("strict", [False, True], ids=["as it is", "empty is failure"])
 def test_4_04_an_outage_is_never_nothing_found(
     attempts: int,
+    *,
     strict: bool,
-    monkeypatch: pytest.MonkeyPatch,  # noqa: FBT001
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A 404 without a body, `{}` in the place of a list and a timeout are errors, not no grants."""
     monkeypatch.setattr(recovery, "BACKOFF_S", (0.0,))
@@ -247,7 +249,7 @@ def test_4_07_a_fallback_says_from_where_and_when() -> None:
 
 
 def test_4_08_a_loop_ends() -> None:
-    """A Claude that asks for the same again and again is stopped, and so is one with other words."""
+    """A Claude that asks again and again is stopped, in the same words or in others."""
     for same in (True, False):
 
         def again(request: dict, attempt: int, same: bool = same) -> Turn:  # noqa: FBT001
@@ -262,7 +264,7 @@ def test_4_08_a_loop_ends() -> None:
 
 
 def test_4_09_a_paid_turn_survives_its_tools() -> None:
-    """Whatever is raised among the tools, the reply that asked for them is paid for once, and kept."""
+    """Whatever tools raise, the reply that asked for them is paid for once, and kept."""
 
     class Odd(BaseException):
         pass
@@ -291,7 +293,7 @@ def test_4_09_a_paid_turn_survives_its_tools() -> None:
 
 
 def test_4_10_a_result_that_is_not_json_is_an_error() -> None:
-    """What cannot be written is told as such, and the agent goes on, also with its next question."""
+    """What cannot be written is told as such, and the agent goes on, and hears more questions."""
 
     def circle() -> Any:
         inner: list[Any] = []
@@ -331,7 +333,7 @@ def test_4_12_no_answer_is_none(turn: Turn) -> None:
 
 
 def test_4_13_what_is_promised_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
-    """There are attempts with pauses, a timeout, and a breaker: each is seen by whoever is asked."""
+    """There are attempts with pauses, a timeout, and a breaker, as whoever is asked can see."""
     monkeypatch.setattr(recovery, "BACKOFF_S", (0.05,))
     asked: list[float] = []
 
@@ -343,7 +345,7 @@ def test_4_13_what_is_promised_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
 
     (result,) = told(reading(shaky, attempts=3))
     assert (result["content"], len(asked)) == ("found", 3)
-    assert all(b - a >= 0.05 for a, b in zip(asked, asked[1:], strict=False))
+    assert all(b - a >= 0.05 for a, b in pairwise(asked))
 
     (result,) = told(reading(lambda: threading.Event().wait(), timeout_s=0.05))
     assert "did not return within 0.05 s" in result["content"]
@@ -372,7 +374,7 @@ def failures_of(journal: Journal) -> list[ToolCallFailed]:
 
 @pytest.mark.parametrize("error", [ValueError, KeyError, TimeoutError, SystemExit, MemoryError])
 def test_4_14_no_exception_is_swallowed(error: type[BaseException]) -> None:
-    """Each exception is a fact in the journal, with its class and its text, and an error to Claude."""
+    """Each exception stands in the journal, with its class and text, and is an error to Claude."""
 
     def fail() -> None:
         raise error("what people read")
@@ -391,7 +393,7 @@ def test_4_14_no_exception_is_swallowed(error: type[BaseException]) -> None:
 
 
 def test_4_15_arguments_are_checked_and_effects_declared() -> None:
-    """What is required is asked for, what does not fit is not called, and the safe effect is taken."""
+    """What is required is asked for, what does not fit is not called, the safe effect is taken."""
     called: list[Any] = []
 
     @outlast.tool
@@ -424,7 +426,7 @@ def test_4_15_arguments_are_checked_and_effects_declared() -> None:
 def test_4_16_errors_are_records(
     capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """An error is neither printed nor only logged: it stands in the journal, with the call it is of."""
+    """An error is neither printed nor only logged: it stands in the journal, with its call."""
     with caplog.at_level(logging.DEBUG), kept() as journal:
         told(reading(not_found), reading(timed_out, name="other"), journal=journal)
         failed = sorted(failures_of(journal), key=lambda one: one.call_id)
@@ -435,7 +437,7 @@ def test_4_16_errors_are_records(
 
 
 def test_4_17_tools_run_at_once_and_can_be_stopped() -> None:
-    """The tools of a reply run beside each other; what has not begun is not begun after a cancel."""
+    """The tools of a reply run beside each other; after a cancel none is begun."""
     together = threading.Barrier(3, timeout=PATIENCE_S)
 
     def meet() -> str:

@@ -290,14 +290,14 @@ def _kit(  # noqa: PLR0917  (what a tool is made of)
         async with httpx2.AsyncClient(timeout=wait_s, **FAST) as client:
             return (await client.get(server.url(name, case))).json()  # type: ignore[no-any-return]
 
-    strict = attempts == 2  # noqa: PLR2004
+    strict = attempts == 2
     tool = outlast.tool(
         name=name,
         effect="read",
         attempts=attempts,
         fallbacks=fallbacks(server, name, chain, ask),
         empty_is_failure=strict,
-        retry_on=("bad_output",) if attempts == 3 else (),  # noqa: PLR2004
+        retry_on=("bad_output",) if attempts == 3 else (),
     )(trusted_little if strict else promising)
     return Kit(name, tool, chain)
 

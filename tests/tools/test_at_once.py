@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+
 import outlast
 from outlast.events import ToolCallFailed, ToolCallSucceeded
 from outlast.journal import Record

@@ -93,7 +93,7 @@ def parsed(what: str) -> BaseException:
             "pydantic": lambda: Grant.model_validate({}),
             "msgspec": lambda: msgspec.json.decode(b"<html>"),
             "msgspec type": lambda: msgspec.json.decode(b"{}", type=list),
-            "utf-8": lambda: b"\xff".decode(),
+            "utf-8": b"\xff".decode,
             "httpx": lambda: httpx2.Response(200, content=b"<html>", request=REQUEST).json(),
         }[what]
     )

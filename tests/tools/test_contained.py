@@ -93,7 +93,7 @@ def test_50_megabytes_of_an_error() -> None:
 def leak(kind: type[BaseException]) -> Any:
     def fail() -> None:
         try:
-            raise KeyError(SECRET)
+            {}[SECRET]
         except KeyError as error:
             raise kind(f"401 for key {SECRET}") from error
 

@@ -1,4 +1,4 @@
-"""Failures of every kind are injected: none reaches Claude without a mark, and no answer gets one."""
+"""Failures are injected: none reaches Claude without a mark, and no answer gets one."""
 
 from __future__ import annotations
 

@@ -246,7 +246,7 @@ def test_claude_is_told_of_every_class(error_class: ErrorClass) -> None:
 
 @pytest.mark.parametrize("error_class", get_args(ErrorClass))
 def test_claude_is_told_of_doubt(error_class: ErrorClass) -> None:
-    """Of what might have changed the world it is told that it may have, unless it surely did not."""
+    """Of what might have changed the world it is told so, unless it surely did not."""
     told = given_up("save", ["save"], after(failed(error_class)), "idempotent")
     sure = TABLE[error_class][2] != NOTHING or error_class in {
         "invalid_arguments",

@@ -16,8 +16,8 @@ from typing import Any, Final
 from outlast.agent import Agent
 from outlast.app import Outlast
 from outlast.cli import exits, shapes, words
-from outlast.cli.aside import alone, out
 from outlast.cli.agents import app_of, declared_at, here, imported, store_of
+from outlast.cli.aside import alone, out
 from outlast.cli.inputs import input_of
 from outlast.cli.options import DEFAULT_STORE
 from outlast.cli.run import check_key
