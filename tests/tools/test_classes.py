@@ -462,10 +462,7 @@ def test_until_a_date(zone: Any) -> None:
     assert 3_400 < wait_s <= 3_600
 
 
-@given(
-    said=st.text(st.characters(codec="latin-1"))
-    | st.from_regex(r"\w{3}, \d\d \w{3} \d+ \d\d:\d\d:\d\d.*")
-)
+@given(said=st.text("0159.-+:, eMonJaGTZ\xff\n", max_size=40))
 def test_whatever_is_said(said: str) -> None:
     """No header breaks anything: it says how long, or nothing."""
     wait_s = retry_after(named("ApiError", headers={"Retry-After": said}))
