@@ -1,5 +1,6 @@
 """An agent in whose module, and in whose tool, everything is printed that can be."""
 
+import atexit
 import os
 import subprocess
 import threading
@@ -9,6 +10,7 @@ from outlast.models.script import tool_use
 from stubs import asking
 
 SAID = "said aloud"
+atexit.register(print, SAID, "at the end")
 print(SAID, "on import")  # noqa: T201  (the point of it)
 
 

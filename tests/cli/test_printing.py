@@ -1,10 +1,12 @@
 """What agents print does not come between programs and the JSON that they asked for."""
 
+import atexit
 import json
+import sys
 
 import pytest
 
-from cli.console import TESTS, documents, finished, process
+from cli.console import TESTS, documents, finished, process, typed
 from outlast.testing import simulator
 
 SAID = "said aloud"
@@ -34,6 +36,19 @@ def test_what_tools_print_is_no_json(simulated, store, tmp_path):
     assert f"{SAID} on import" in err
     assert f"{SAID} by its descriptor" in err
     assert f"{SAID} by a process" in err
+    assert f"{SAID} at the end" in err
+
+
+def test_a_program_finds_its_output_as_it_was(store, monkeypatch):
+    """In a process that is not ours, what is printed on import is no JSON either."""
+    monkeypatch.delitem(sys.modules, "cli.printing", raising=False)
+    monkeypatch.setattr(atexit, "register", lambda *_: None)  # this process goes on
+    before = sys.stdout
+    result = typed("start", "cli.printing:chatty", "Go.", "--id", "one", "--json", "--store", store)
+    (document,) = documents(result.stdout)
+    assert document["id"] == "one"
+    assert f"{SAID} on import" in result.stderr
+    assert sys.stdout is before
 
 
 @pytest.mark.soak
