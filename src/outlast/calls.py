@@ -409,7 +409,7 @@ def succeeded_call(  # noqa: PLR0913  (all but three are keywords)
     if done.empty and tool.empty_is_failure:
         told = "is empty, which counts as a failure of this tool"
         bad = failure(call, "bad_result", f"{begin} {told}.", Unpromised(told), latency_ms, redact)
-        return unless_more(bad, tool, "bad_output")
+        return unless_more(bad, call, tool, "bad_output")
     if not isinstance(value, Degraded) and not call.rank:
         return done
     return degraded_call(done, degradation(answer, answer.source, call.dropped), redact)

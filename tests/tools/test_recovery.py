@@ -237,7 +237,7 @@ def test_a_declaration_may_have_lost_a_source() -> None:
 def test_claude_is_told_of_every_class(error_class: ErrorClass) -> None:
     """It reads that it is a failure and no empty answer, who was asked how often, and why not."""
     tried = [failed(error_class), failed(error_class), failed("stale", rank=1)]
-    told = given_up("look", ["look", "last_good"], after(*tried), "read")
+    told = given_up("look", ["look", "last_good"], after(*tried), ["read"] * 4)
     assert told.startswith("look has no result: every source failed. This is a failure, not an ")
     assert f"- look: tried 2 times. {HINTS[error_class]} ({error_class})" in told
     assert "- last_good: What is kept of earlier answers is too old. (stale)" in told
@@ -247,7 +247,7 @@ def test_claude_is_told_of_every_class(error_class: ErrorClass) -> None:
 @pytest.mark.parametrize("error_class", get_args(ErrorClass))
 def test_claude_is_told_of_doubt(error_class: ErrorClass) -> None:
     """Of what might have changed the world it is told so, unless it surely did not."""
-    told = given_up("save", ["save"], after(failed(error_class)), "idempotent")
+    told = given_up("save", ["save"], after(failed(error_class)), ["idempotent"])
     sure = TABLE[error_class][2] != NOTHING or error_class in {
         "invalid_arguments",
         "conflict",
@@ -260,16 +260,18 @@ def test_claude_is_told_of_doubt(error_class: ErrorClass) -> None:
 def test_claude_is_told_in_the_tools_own_words() -> None:
     """What a tool says itself stands there instead of what is told of its class."""
     alone = after(failed("refused", hint="Closed until 9."))
-    assert given_up("look", ["look"], alone, "read") == "Closed until 9."
+    assert given_up("look", ["look"], alone, ["read"] * 4) == "Closed until 9."
     both = after(failed("unavailable", hint="Down until 9."), failed("bug", rank=1))
-    assert "- look: Down until 9. (unavailable)" in given_up("look", ["look", "b"], both, "read")
+    assert "- look: Down until 9. (unavailable)" in given_up(
+        "look", ["look", "b"], both, ["read"] * 4
+    )
 
 
 def test_claude_is_told_of_breakers_and_crashes() -> None:
     """It reads who was not asked at all, and that something was interrupted."""
     tried = [failed(kind="breaker"), failed("", kind="crash", rank=1)]
-    told = given_up("look", ["look", "other"], after(*tried), "read")
+    told = given_up("look", ["look", "other"], after(*tried), ["read"] * 4)
     assert "- look: Nobody asks it at the moment, because it keeps failing." in told
     assert "- other: It was interrupted, and its outcome is unknown." in told
-    gone = given_up("look", ["look"], replace(after(*tried), tried=(failed(rank=3),)), "read")
+    gone = given_up("look", ["look"], replace(after(*tried), tried=(failed(rank=3),)), ["read"] * 4)
     assert "- a source that there is no more: It does not work at the moment." in gone
