@@ -405,7 +405,11 @@ def succeeded_call(  # noqa: PLR0913  (all but three are keywords)
         failed = failure(call, "bad_result", told, error, latency_ms, redact)
         return unless_more(failed, call, tool, "bad_output")
     done = success(call, result.content, result.blob, latency_ms)
-    done = replace(done, empty=_is_empty(answer.value))
+    done = replace(done, empty=_is_empty(done))
+    if done.empty and tool.empty_is_failure:
+        told = "is empty, which counts as a failure of this tool"
+        bad = failure(call, "bad_result", f"{begin} {told}.", Unpromised(told), latency_ms, redact)
+        return unless_more(bad, call, tool, "bad_output")
     if not isinstance(value, Degraded) and not call.rank:
         return done
     return degraded_call(done, degradation(answer, answer.source, call.dropped), redact)
@@ -438,16 +442,17 @@ def _answer(call: CallTool, tool: Tool[..., Any], value: Any) -> Degraded[Any]:
     return value if value.source else dataclasses.replace(value, source=source)
 
 
-def _is_empty(value: Any) -> bool:
-    return value is None or (
-        isinstance(value, str | bytes | list | tuple | dict | set | frozenset) and not value
-    )
+_NOTHING: Final = frozenset({"", "null", "[]", "{}", '""'})
+
+
+def _is_empty(done: ToolCallSucceeded) -> bool:
+    """Return whether a result holds nothing, however it was returned: as data, or as their text."""
+    text = "" if done.blob else msgspec.json.decode(done.content)
+    return not done.blob and isinstance(text, str) and text.strip() in _NOTHING
 
 
 def _unpromised(call: CallTool, tool: Tool[..., Any], value: Any) -> str:
     """Return in what a result is not what it should be; empty where it is."""
-    if tool.empty_is_failure and _is_empty(value):
-        return "is empty, which counts as a failure of this tool"
     source = tool.sources[call.rank]
     kind = source.promised if isinstance(source, Tool) else None
     if kind is None or isinstance(value, Iterator):

@@ -22,7 +22,7 @@ from msgspec import Raw
 from outlast.content import Attachments, File, Medium, Put, as_json
 from outlast.errors import InvalidInput
 from outlast.prices import input_bound
-from outlast.redaction import Redact, within
+from outlast.redaction import Redact, same, within
 
 
 class Unshowable(Exception):
@@ -87,6 +87,9 @@ def json_text(value: Any) -> str:
 
 
 def _guarded(redact: Redact) -> Redact:
+    if redact is same:
+        return redact
+
     def redacted(text: str) -> str:
         try:
             return redact(text)

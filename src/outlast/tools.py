@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -28,6 +28,7 @@ from typing import (
     get_args,
     get_origin,
     get_type_hints,
+    is_typeddict,
     overload,
 )
 
@@ -316,8 +317,9 @@ def tool(  # noqa: PLR0913  (all but one are keywords)
             happened goes no further, unless it is a `read`.
         retry_on: further classes of failures worth another attempt, such as `"not_found"`; none of
             a tool that is `once`.
-        empty_is_failure: whether an answer of `None`, or of an empty text, list or dict, is a
-            failure, as of a source that cannot be trusted to say that it is down; default false.
+        empty_is_failure: whether an answer of `None`, or of an empty text, list or dict, also
+            where it is given as its JSON, is a failure, as of a source that cannot be trusted to
+            say that it is down; default false.
         reconcile: a function that finds out what became of a call in doubt of a `once` tool.  It
             takes any of the tool's arguments by name, and a `ToolContext`, and returns whether it
             happened, `Reconciled(…)`, or `None` where it cannot tell; then a person is asked.
@@ -553,6 +555,12 @@ def _promised(declared: Tool[Any, Any]) -> Any:
     kinds = _undegraded(hint)
     if not kinds or Any in kinds or (type(None) in kinds and len(kinds) == 1):
         return None
+    # Where pydantic has no schema for a type, such as a TypedDict before Python 3.12, something is
+    # still known of it: that it is a list, say.
+    return _adapter(kinds) or _adapter([_loosely(kind) for kind in kinds])
+
+
+def _adapter(kinds: list[Any]) -> Any:
     from pydantic import ConfigDict, PydanticUserError, TypeAdapter  # noqa: PLC0415  (heavy)
 
     kind: Any = Union[tuple(kinds)]  # noqa: UP007  (made of a list)
@@ -560,10 +568,17 @@ def _promised(declared: Tool[Any, Any]) -> Any:
         return TypeAdapter(kind, config=ConfigDict(arbitrary_types_allowed=True))
     except PydanticUserError:
         pass
+    except Exception:  # noqa: BLE001  (a type that is nowhere to be found, say)
+        return None
     try:
         return TypeAdapter(kind)
     except Exception:  # noqa: BLE001  (a type that pydantic has no schema for)
         return None
+
+
+def _loosely(kind: Any) -> Any:
+    """Return what is known of a type without what it holds."""
+    return dict if is_typeddict(kind) else get_origin(kind) or kind
 
 
 def _undegraded(hint: Any) -> list[Any]:
@@ -576,6 +591,8 @@ def _undegraded(hint: Any) -> list[Any]:
         return [Any]
     if get_origin(hint) is Degraded:
         return [get_args(hint)[0]]
+    if get_origin(hint) in (Awaitable, Coroutine):
+        return _undegraded(get_args(hint)[-1])  # what it comes to is what is returned
     return [hint]
 
 

@@ -100,7 +100,7 @@ def chain(error: BaseException) -> Iterator[BaseException]:
         seen.add(id(one))
         yield one
         members = one.exceptions if isinstance(one, BaseExceptionGroup) else ()
-        more = (one.__cause__, attribute(one, "reason"), *members)
+        more = (attribute(one, "__cause__"), attribute(one, "reason"), *members)
         left += [other for other in more if isinstance(other, BaseException)]
 
 
@@ -110,7 +110,7 @@ def _said(error: BaseException) -> bool | None:
         return status >= 500
     if isinstance(error, BUILT_IN):
         return True
-    if isinstance(error, OSError) and error.errno in ERRNOS:
+    if errno_of(error) in ERRNOS:
         return True
     names = {one.__name__ for one in type(error).__mro__}
     is_silent = not TRANSPORT.isdisjoint(names) and OURS.isdisjoint(names)
@@ -123,6 +123,7 @@ def status_of(error: BaseException) -> int | None:
         return None  # its code is no status
     response = attribute(error, "response")
     told = [attribute(response, name) for name in ("status_code", "status")]
+    told.append(member(member(response, "ResponseMetadata"), "HTTPStatusCode"))  # as botocore does
     told += [attribute(error, name) for name in ("status_code", "status", "code")]
     for status in told:
         if isinstance(status, int) and not isinstance(status, bool) and 400 <= status < 600:
@@ -144,3 +145,14 @@ def attribute(of: object, name: str) -> Any:
         return getattr(of, name, None)
     except Exception:  # noqa: BLE001  (a property of somebody else's may raise)
         return None
+
+
+def member(of: object, name: str) -> Any:
+    """Return a member of a dict; `None` where it is none, or has no such member."""
+    return of.get(name) if isinstance(of, dict) else None
+
+
+def errno_of(error: BaseException) -> int | None:
+    """Return the number of an error of the operating system; `None` of any other."""
+    number = attribute(error, "errno") if isinstance(error, OSError) else None
+    return number if isinstance(number, int) else None

@@ -6,7 +6,6 @@ import asyncio
 import os
 import secrets
 import shlex
-import sys
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -17,6 +16,7 @@ from outlast.app import Outlast
 from outlast.cli import exits, shapes, words
 from outlast.cli.agents import agent_at, app_of, declared_at
 from outlast.cli.approvals import open_in
+from outlast.cli.aside import alone, out
 from outlast.cli.inputs import input_of
 from outlast.cli.progress import Progress
 from outlast.cli.screen import Screen, screen
@@ -52,6 +52,7 @@ class Ended:
     why: str
 
 
+@alone
 def run_declared(  # noqa: PLR0913  (the options of a command)
     store: str,
     location: str,
@@ -91,6 +92,7 @@ def _worst_case(who: Who) -> WorstCase | None:
     return None if nano is None else WorstCase(nano=nano, why=f"the budget of {who.name}")
 
 
+@alone
 def resume_run(  # noqa: PLR0913  (the options of a command)
     store: str,
     run_id: str,
@@ -119,6 +121,7 @@ def resume_run(  # noqa: PLR0913  (the options of a command)
         return driven(journal, run_id, drive, as_json=as_json)
 
 
+@alone
 def send_message(  # noqa: PLR0913  (the options of a command)
     store: str,
     run_id: str,
@@ -196,7 +199,7 @@ def print_json(journal: Journal, run_id: str, drive: Drive, *, again: str) -> in
         ) from interrupt
     row = row_of(journal, run_id)
     shape = shapes.run_shape(row) | {"why": run.why or row.why}
-    sys.stdout.write(shapes.encode(shape).decode() + "\n")
+    out().write(shapes.encode(shape).decode() + "\n")
     return exits.of_status(row.status)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import signal
-import sys
 import threading
 import time
 from collections import Counter
@@ -18,6 +17,7 @@ from outlast.agent import Agent
 from outlast.app import Outlast
 from outlast.cli import exits, shapes, words
 from outlast.cli.agents import app_of, declared_at, here, imported, store_of
+from outlast.cli.aside import alone, out
 from outlast.cli.inputs import input_of
 from outlast.cli.options import DEFAULT_STORE
 from outlast.cli.run import check_key
@@ -45,6 +45,7 @@ _MARKS: Final = {
 """How a run that came to a rest is marked."""
 
 
+@alone
 def work(  # noqa: PLR0913  (the options of a command)
     store: str,
     modules: Sequence[str],
@@ -99,6 +100,7 @@ def work(  # noqa: PLR0913  (the options of a command)
     return exits.DONE
 
 
+@alone
 def start_run(  # noqa: PLR0913  (the options of a command)
     store: str,
     location: str,
@@ -119,7 +121,7 @@ def start_run(  # noqa: PLR0913  (the options of a command)
         run = app.start(who, given, run_id=run_id, tenant=tenant, run_at=begins)
         row = row_of(journal, run.id)
     if as_json:
-        sys.stdout.write(shapes.encode(shapes.run_shape(row)).decode() + "\n")
+        out().write(shapes.encode(shapes.run_shape(row)).decode() + "\n")
         return exits.DONE
     on = screen()
     when = f": {run.why}" if run.why else ", until a worker drives it"
@@ -284,8 +286,8 @@ class _Teller:
 
     @staticmethod
     def _write(shape: dict[str, Any]) -> None:
-        sys.stdout.write(shapes.encode(shape).decode() + "\n")
-        sys.stdout.flush()
+        out().write(shapes.encode(shape).decode() + "\n")
+        out().flush()
 
 
 class _Warnings(logging.Handler):
