@@ -123,16 +123,30 @@ def test_fifty_runs_at_once(url: str) -> None:
 
 
 def test_a_sync_call_on_its_own_loop_is_refused() -> None:
-    """An async tool that calls `run` would wait for itself; it is told what to call instead."""
+    """An async flow that calls `run` would wait for itself; it is told what to call instead."""
     raised: list[Exception] = []
 
-    @outlast.tool(effect="read")
-    async def nested() -> str:
+    @outlast.flow
+    async def nested(run: outlast.Run) -> str:
         try:
             app.run(AGENT, "Inner.")
         except outlast.UsageError as error:
             raised.append(error)
         return str((await app.arun(AGENT, "Inner.")).answer)
+
+    with outlast.Outlast("memory://", model=ScriptedModel(asking(answer="inner answer"))) as app:
+        assert app.run(nested).answer == "inner answer"
+    (error,) = raised
+    assert "use the async one there: await app.arun(…)" in str(error)
+
+
+def test_an_async_tool_may_run_another_agent() -> None:
+    """It has a loop of its own, so it waits for nobody who waits for it."""
+
+    @outlast.tool(effect="read")
+    async def nested() -> str:
+        first = app.run(AGENT, "Inner.").answer
+        return f"{first}, {(await app.arun(AGENT, 'Inner.')).answer}"
 
     def script(request: dict[str, Any], attempt: int) -> Any:
         if last_text(request) == "Inner.":
@@ -142,9 +156,7 @@ def test_a_sync_call_on_its_own_loop_is_refused() -> None:
     model = ScriptedModel(script)
     with outlast.Outlast("memory://", model=model) as app:
         assert app.run(agent(nested), "Outer.").answer == "done"
-    assert results(model)[0]["content"] == "inner answer"
-    (error,) = raised
-    assert "use the async one there: await app.arun(…)" in str(error)
+    assert results(model)[0]["content"] == "inner answer, inner answer"
 
 
 # ── one id, one run ───────────────────────────────────────────────────────────────────────────

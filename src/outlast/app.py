@@ -176,6 +176,8 @@ class Outlast:
             )
             for inline in (True, False)
         )
+        # On the caller's own loop, tools are called where the caller's other things are.
+        self._own.workshop = Workshop()
 
     def _beside(self, journal: Journal, model: Model | None) -> Outlast:
         """Return another application with the same settings, on another store.
@@ -224,6 +226,8 @@ class Outlast:
         if self._employed is not None:
             self._employed.end()  # it would look for work in a store that is closed
         self._background.close(self._farewell)
+        if self._own.workshop is not None:
+            self._own.workshop.close()
         self._signals.close()
         self._journal.close()
 
@@ -1102,14 +1106,12 @@ class Outlast:
                 "or the first one a greater at_once"
             )
         self._employed = worker
-        self._own.workshop, self._own.draining = Workshop(), False
+        self._own.employed, self._own.draining = True, False
 
     def _dismiss(self) -> None:
         """Forget the worker, which has ended."""
-        if self._own.workshop is not None:
-            self._own.workshop.close()
-        self._employed = self._own.workshop = None
-        self._own.draining = False
+        self._employed = None
+        self._own.employed = self._own.draining = False
 
     def _drain(self) -> None:
         """Begin nothing more on the application's own loop: its runs are parked."""

@@ -271,8 +271,9 @@ class Runner:
         self._live = 0
         self._free_at = 0.0
         self.workshop: Workshop | None = None
-        """Where coroutine functions of tools and steps are called; by default where runs are
-        driven."""
+        """Where coroutine functions of tools are called; by default where runs are driven."""
+        self.employed = False
+        """Whether a worker drives the runs, and so those of steps are called there as well."""
         self.draining = False
         """Whether nothing more is begun, since this is about to end."""
         self.live: dict[str, Live] = {}
@@ -1058,7 +1059,7 @@ class _Leg:
             deps=self._runner._deps,  # noqa: SLF001
             put_blob=self._runner._journal.put_blob,  # noqa: SLF001
             redact=self._runner._redact,  # noqa: SLF001
-            workshop=self._shop(),
+            workshop=self._shop() if self._runner.employed else None,
         )
 
     async def _drive_child(self, call: DriveChild) -> StepFinished | None:
