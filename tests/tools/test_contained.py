@@ -298,3 +298,28 @@ def test_what_is_not_empty(value: Any) -> None:
     assert "is_error" not in played.results[0]
     expected = value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
     assert played.results[0]["content"] == expected
+
+
+def test_a_tool_that_blocks_its_loop_is_given_up() -> None:
+    """A coroutine that blocks is given up in time, and what is called beside it has its result."""
+    free = threading.Event()
+
+    @outlast.tool(effect="read", timeout_s=0.2)
+    async def blocks() -> str:
+        """Block the loop it runs on."""
+        free.wait(PATIENCE_S)
+        return "late"
+
+    @outlast.tool(effect="read")
+    async def beside() -> str:
+        """Answer at once."""
+        await asyncio.sleep(0)
+        return "here"
+
+    try:
+        played = Played(blocks, beside)
+    finally:
+        free.set()
+    blocked, other = played.results
+    assert blocked["content"] == "blocks did not return within 0.2 s. The call has no result."
+    assert (blocked["is_error"], other["content"]) == (True, "here")
