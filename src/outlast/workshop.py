@@ -183,13 +183,19 @@ class _Bench:
             self._loop.call_soon_threadsafe(self._loop.stop)
 
     def _start(self, future: Future[T]) -> None:
-        work = self._waiting.pop(future, None)
-        if work is None:
+        if future not in self._waiting:
             return  # it was taken back
-        task = self._work[future] = self._loop.create_task(_outcome(work))
+        task = self._work[future] = self._loop.create_task(self._begun_here(future))
         task.add_done_callback(lambda done: self._end(future, done))
         if len(self._work) == 1:
             self._move()
+
+    async def _begun_here(self, future: Future[T]) -> _Outcome[T]:
+        # Only now: a task may have to wait for one that blocks before it does anything.
+        work = self._waiting.pop(future, None)
+        if work is None:
+            return None, asyncio.CancelledError()  # it was taken back, and nobody waits for this
+        return await _outcome(work)
 
     def _move(self) -> None:
         self._moved = time.monotonic()
@@ -204,6 +210,8 @@ class _Bench:
     def _end(self, future: Future[T], task: asyncio.Task[_Outcome[T]]) -> None:
         self._work.pop(future, None)
         self._begun.pop(future, None)
+        if (work := self._waiting.pop(future, None)) is not None:
+            work.close()
         if task.cancelled():
             future.cancel()
         elif (outcome := task.result())[1] is not None:
