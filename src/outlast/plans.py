@@ -335,8 +335,8 @@ class Halfway(OutlastError):
         self.done = done
         self.left = left
         super().__init__(
-            f"run {run_id!r} moved while the plan was executed: {done} runs are written, and {left}"
-            " are not; execute the plan again to see which, what is done counts as done"
+            f"run {run_id!r} moved while the plan was executed: {done} of {done + left} runs are "
+            "written; make a new plan of what is left: outlast reconcile --plan"
         )
 
 
