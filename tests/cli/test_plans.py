@@ -80,7 +80,7 @@ def planned(url: str, folder: Path, **rows: dict[str, Any]) -> str:
     """Write a plan in which everything did not happen, but for the runs named."""
     plan = json.loads(out("--plan", "--store", url, "--outcome", "did-not"))
     for row in plan["calls"]:
-        row |= rows.get(row["run"], {})
+        row.update(rows.get(row["run"], {}))
     file = folder / "plan.json"
     file.write_text(json.dumps(plan))
     return str(file)
