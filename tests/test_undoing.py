@@ -344,6 +344,22 @@ def test_without_its_code_it_is_left_to_whoever_has_it(journal: Journal) -> None
     assert "1 of 1 call was undone" in app(journal).get("r").why
 
 
+@pytest.mark.parametrize("on_change", ["refuse", "fork"])
+def test_a_changed_agent_still_takes_back(journal: Journal, on_change: Any) -> None:
+    """Whatever happens to runs whose code was changed, one that is to end goes on with nothing."""
+
+    def local(instructions: str) -> outlast.Agent:
+        return outlast.Agent("loc", instructions=instructions, model=MODEL, tools=[send, sign])
+
+    waiting(journal, local("Be kind."), "Send it to ann, and sign.")
+    assert app(journal).cancel("r", undo=True).status == "queued"
+    mine = outlast.Outlast(journal, model=ScriptedModel(writing), on_change=on_change)
+    outlast.Worker(mine, [local("Be quick.")]).run(until_idle=True)
+    assert did == ["send ann", "unsend ann"]
+    assert [one.id for one in mine.runs()] == ["r"]
+    assert mine.get("r").status == "cancelled"
+
+
 def test_told_to_undo_while_a_plain_cancel_is_under_way(journal: Journal) -> None:
     """A second cancel, with undo, of a run that has not ended yet takes back what it did.
 

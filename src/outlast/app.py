@@ -1029,7 +1029,18 @@ class Outlast:
         """Find a run that is not to be gone on with before anything of it is shown."""
         status = self.get(run_id).status
         if status not in ENDED:
-            check_who(self._journal, run_id, who, "fork")
+            self._checked_who(run_id, who, "fork")
+
+    def _checked_who(self, run_id: str, who: Who, on_change: OnChange) -> OnChange:
+        """Refuse to go on with a run that was changed; return what holds for its asks."""
+        try:
+            check_who(self._journal, run_id, who, on_change)
+        except VersionChanged:
+            # One that is to end goes on with nothing; and only functions of now take back anything.
+            if not fold(self._journal.read(run_stream(run_id))).control.cancelled:
+                raise
+            return "recorded"
+        return on_change
 
     async def _drive(  # noqa: PLR0911, PLR0912, PLR0913, PLR0917  (what a drive is of, and who is told)
         self,
@@ -1230,7 +1241,7 @@ class Outlast:
         called: bool,
     ) -> Run:
         self._seen[who.name] = who
-        await self._aside(check_who, self._journal, run_id, who, on_change)
+        on_change = await self._aside(self._checked_who, run_id, who, on_change)
         runner = self._runner()
         stream = run_stream(run_id)
         forced = bool(self._forced) and await self._aside(self._is_forced, run_id)
