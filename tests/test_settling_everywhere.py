@@ -8,13 +8,14 @@ import pytest
 
 import outlast
 from outlast.errors import InvalidInput, UsageError
-from outlast.events import ToolCallReconciled
+from outlast.events import ControlGiven, ToolCallReconciled
 from outlast.journal import Journal
 from outlast.models.script import say, tool_use, turn_number
 from outlast.models.scripted import ScriptedModel
 from outlast.settling import in_doubt
 from outlast.state import RunState, fold
 from outlast.stores import open_store
+from outlast.telling import tell
 from outlast.testing.simulation import World, run
 from stubs import agent
 
@@ -169,6 +170,6 @@ def test_nothing_is_in_doubt_that_is_over() -> None:
     bank.play(World(paying))
     state = fold(bank.journal.read("run:r"))
     assert [one.call_id for one in in_doubt(state)] == ["ask-1.m1.t1"]
-    outlast.Outlast(bank.journal, model=ScriptedModel(paying)).cancel("r")
+    tell(bank.journal, "r", ControlGiven(verb="cancel"), strict=True)
     assert in_doubt(fold(bank.journal.read("run:r"))) == ()
     assert not bank.say()

@@ -54,10 +54,11 @@ from outlast.models import Model, Part
 from outlast.operators import budget_set, check_schedule
 from outlast.operators import check_text as _check_text
 from outlast.redaction import checked, same, within
+from outlast.results import as_content
 from outlast.run import Run, run_of
 from outlast.runner import PATIENCE_S, Resting, Runner, Watch, first_request
 from outlast.schedules import Schedule
-from outlast.settling import Said, as_content, word
+from outlast.settling import Said, word
 from outlast.signals import Signals
 from outlast.starting import (
     OnChange,

@@ -22,11 +22,11 @@ from outlast.errors import Conflict, InvalidInput, OutlastError, UsageError
 from outlast.events import NULL, ToolCallReconciled
 from outlast.journal import Journal, Record, run_stream
 from outlast.redaction import same as unchanged
+from outlast.results import as_content
 from outlast.settling import (
     OTHERWISE,
     InDoubt,
     Settled,
-    as_content,
     first,
     in_doubt,
     same,

@@ -11,20 +11,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, Final, Literal, TypeAlias, get_args
+from typing import Final, Literal, TypeAlias, get_args
 
 import msgspec
 from msgspec import Raw
 
 from outlast.actions import FindOut
-from outlast.content import Put
 from outlast.conversation import Conversation, Pending
 from outlast.decide import moment, place_of, share_of
-from outlast.errors import InvalidInput, StoreError, UsageError
+from outlast.errors import UsageError
 from outlast.events import NULL, Happened, ToolCallInDoubt, ToolCallReconciled
 from outlast.journal import Record
-from outlast.redaction import Redact
-from outlast.results import Unshowable, shown
 from outlast.state import ENDED, RunState
 from outlast.tools import MAX_RESULT_TOKENS
 
@@ -154,29 +151,6 @@ WHYS: Final = {"crash": "the process ended before the outcome was written"}
 
 
 # ── what is said ────────────────────────────────────────────────────────────────────────────────
-
-
-def as_content(result: Any, *, limit: int, put: Put, redact: Redact) -> Raw:
-    """Return what a call gave, a text or a JSON value, as the model gets it; `None` is nothing.
-
-    Raises:
-        InvalidInput: it cannot be shown.
-        StoreError: the store would not keep it.
-
-    """
-    if result is None:
-        return NULL
-    try:
-        return shown(result, limit=limit, put=put, redact=redact).content
-    except StoreError:
-        raise
-    except Unshowable as error:
-        raise InvalidInput(f"the result cannot be shown to Claude: {error}") from error
-    except Exception as error:
-        raise InvalidInput(
-            f"the result cannot be written ({type(error).__name__}: {error}); give a text or a "
-            "JSON value"
-        ) from error
 
 
 def given(  # noqa: PLR0913  (what is said, and all that it depends on)
