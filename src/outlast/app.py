@@ -678,12 +678,7 @@ class Outlast:
                 await self._end_one(each)
 
     async def _end_one(self, run_id: str) -> None:
-        """End a run that was cancelled, unless a worker is needed that has its code.
-
-        Raises:
-            Busy, Fenced: another process drives it.
-
-        """
+        """End a run that was cancelled, unless a worker is needed that has its code."""
         stream = run_stream(run_id)
         while True:
             state = fold(await self._aside(self._journal.read, stream))
