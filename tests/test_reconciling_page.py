@@ -29,5 +29,5 @@ def test_every_block_runs() -> None:
         assert list(names["book"].values()) == ["5 to ada"]
         assert app.get("grace").status == "cancelled"
         assert app.run(names["clerk"], "Pay.", run_id="again").status == "waiting"
-        assert app.cancel("again", undo=True).why.startswith("cancelled; 1 of 1 call was undone")
+        assert app.cancel("again", undo=True).why.startswith("cancelled; 1 of 1 calls were undone")
         assert names["book"]["back"] == "5 to ada, and back"

@@ -99,11 +99,11 @@ def test_what_was_undone_is_told(desk: Any) -> None:
     )
     assert told.splitlines() == [
         "r is cancelled, for good.",
-        "1 of 1 call was undone",
+        "1 of 1 calls were undone",
         "Next: outlast show r",
     ]
     assert effects(desk) == ["send ann", "unsend ann"]
-    assert "1 of 1 call was undone" in out("show", "r", "--store", url)
+    assert "1 of 1 calls were undone" in out("show", "r", "--store", url)
     assert "is undone" in out("log", "r", "--store", url)
     out("cancel", "r", "--undo", "--store", url)
     assert effects(desk) == ["send ann", "unsend ann"]
@@ -133,7 +133,7 @@ def test_below_a_flow(desk: Any) -> None:
     url = run(desk, "ann", who=desk.office)
     told = out("cancel", "r", "--undo", "--store", url)
     assert "r/" in told.splitlines()[1]
-    assert "1 of 1 call was undone" in told
+    assert "1 of 1 calls were undone" in told
     assert effects(desk) == ["send ann", "unsend ann"]
 
 
@@ -150,7 +150,7 @@ def test_where_the_code_is_not(desk: Any, tmp_path: Path, monkeypatch: pytest.Mo
         assert told.splitlines()[-1] == "Next: outlast worker post_desk"
         assert json.loads(out("show", "r", "--json", "--store", url))["status"] == "queued"
     assert effects(desk) == ["send ann"]
-    assert "1 of 1 call was undone" in out("cancel", "r", "--undo", "--store", url)
+    assert "1 of 1 calls were undone" in out("cancel", "r", "--undo", "--store", url)
     assert effects(desk) == ["send ann", "unsend ann"]
 
 

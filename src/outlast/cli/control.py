@@ -84,7 +84,9 @@ def _undone(journal: Journal, row: RunRow) -> list[str]:
     found = []
     for one in (row, *journal.below(row.id)):
         state = fold(journal.read(run_stream(one.id)))
-        if one.status == "cancelled" and (undone := told(state.undoing, state.asks.values(), undo=True)):
+        if one.status == "cancelled" and (
+            undone := told(state.undoing, state.asks.values(), undo=True)
+        ):
             found.append(undone if one is row else f"{one.id}: {undone}")
     return found or ["nothing was to be undone"]
 
