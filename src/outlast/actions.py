@@ -149,6 +149,8 @@ class CallUndo(msgspec.Struct, frozen=True, kw_only=True):
     """What the call gave, as the model got it."""
     attempt: int
     place: str
+    last: bool = False
+    """Where it fails, it is not tried again."""
 
     @property
     def call_id(self) -> str:

@@ -33,6 +33,7 @@ from outlast.claims import claimed
 from outlast.content import Input, rendered
 from outlast.control import Control
 from outlast.conversation import Conversation
+from outlast.decide_control import NOBODY
 from outlast.errors import (
     Busy,
     Conflict,
@@ -53,9 +54,11 @@ from outlast.models import Model, Part
 from outlast.operators import budget_set, check_schedule
 from outlast.operators import check_text as _check_text
 from outlast.redaction import checked, same, within
+from outlast.results import as_content
 from outlast.run import Run, run_of
 from outlast.runner import PATIENCE_S, Resting, Runner, Watch, first_request
 from outlast.schedules import Schedule
+from outlast.settling import Said, word
 from outlast.signals import Signals
 from outlast.starting import (
     OnChange,
@@ -75,7 +78,7 @@ from outlast.starting import (
 from outlast.state import ENDED, FINAL, WAITING, RunState, fold, owes, row
 from outlast.stores import open_store
 from outlast.streaming import AsyncStream, Feed, Stream
-from outlast.telling import answer, mend, nobody, tell
+from outlast.telling import answer, mend, reconcile, tell
 from outlast.tools import InvalidArguments
 from outlast.workshop import Workshop
 
@@ -483,11 +486,13 @@ class Outlast:
         drives the run, that ends it.  To cancel it again changes nothing.
 
         With `undo`, what its tools did is taken back first, the newest first, where they have an
-        `undo=`.  Where its code cannot be imported here, a worker that has it does that.
+        `undo=`; the run's `why` says what was, and what could not be.  What failed is tried three
+        times.  Where its code cannot be imported here, a worker that has it does that.
 
         Raises:
             RunNotFound: there is no such run.
-            UsageError: it is completed, failed or rejected: there is nothing to cancel.
+            UsageError: it is completed, failed or rejected: there is nothing to cancel.  Or it has
+                ended, cancelled without `undo`, and something could have been taken back.
 
         """
         return self._background.run(self.acancel(run_id, reason=reason, by=by, undo=undo))
@@ -552,6 +557,51 @@ class Outlast:
         return self._answered(
             run_id, Answer(approved=False, call=call, name=name, note=note, by=by)
         )
+
+    def reconcile(  # noqa: PLR0913  (all but one are keywords)
+        self,
+        run_id: str,
+        *,
+        outcome: Said,
+        call: str | None = None,
+        result: Any = None,
+        note: str = "",
+        by: str = "",
+    ) -> Run:
+        """Say what became of a call of a tool in doubt, and return the run; nothing is driven here.
+
+        A worker goes on with the run, or `resume`, and Claude is told then.  To say it again
+        changes nothing.  It may be said before the tool's own `reconcile=` has found it out.
+
+        Args:
+            run_id: the run that waits to hear it.
+            outcome: `happened` or `did-not`.
+            call: which call; by default the only one in doubt.
+            result: what the call gave, where it happened: a text, or anything that can be written
+                as JSON.  Claude gets it as it gets results, cut where it is too long.
+            note: what there is to say to it.  Claude is told it where there is no `result`.
+            by: who says so.
+
+        Raises:
+            RunNotFound: there is no such run.
+            UsageError: nothing like that is in doubt, somebody said something else before, the run
+                has ended, or what did not happen is given a result.  Nothing was written.
+            InvalidInput: the result cannot be shown.  Nothing was written.
+
+        """
+        self.get(run_id)
+        said = word(outcome, result=result, call=call, note=note, by=by)
+        _check_text("the note", note, by)
+        _check_text("the call", call or "")
+        hidden = replace(said, note=self._redact(note), by=self._redact(by))
+        put, redact = self._journal.put_blob, self._redact
+
+        def render(limit: int) -> Raw:
+            return as_content(result, limit=limit, put=put, redact=redact)
+
+        reconcile(self._journal, run_id, hidden, render)
+        self._nudge(run_id)
+        return self.get(run_id)
 
     def _answered(self, run_id: str, said: Answer) -> Run:
         self.get(run_id)
@@ -624,23 +674,31 @@ class Outlast:
         """End a run that was cancelled and all below it, as far as nobody drives them."""
         below = await self._aside(self._journal.below, run_id)
         for each in (run_id, *(one.id for one in below)):
-            state = fold(await self._aside(self._journal.read, run_stream(each)))
-            if not state.control.cancelled or state.status in FINAL:
-                continue
-            if (who := await self._aside(self._ender, each, state)) is None:
-                continue  # a worker that has its code takes back what it did
             with suppress(Busy, Fenced):  # then its driver does
-                stream = run_stream(each)
-                forced = bool(self._forced) and await self._aside(self._is_forced, each)
-                epoch = await self._claimed(stream, force=forced)
-                try:
-                    await self._runner().drive(each, who, epoch=epoch, watch=Watch())
-                finally:
-                    self._journal.release(stream)
+                await self._end_one(each)
+
+    async def _end_one(self, run_id: str) -> None:
+        """End a run that was cancelled, unless a worker is needed that has its code."""
+        stream = run_stream(run_id)
+        while True:
+            state = fold(await self._aside(self._journal.read, stream))
+            if not state.control.cancelled or state.status in FINAL:
+                return
+            if (who := await self._aside(self._ender, run_id, state)) is None:
+                return
+            forced = bool(self._forced) and await self._aside(self._is_forced, run_id)
+            epoch = await self._claimed(stream, force=forced)
+            try:
+                # Told meanwhile to take back what it did, it is left by whoever has not its code.
+                after = await self._runner().drive(run_id, who, epoch=epoch, watch=Watch())
+            finally:
+                self._journal.release(stream)
+            if who is not NOBODY or not owes(after):
+                return
 
     def _ender(self, run_id: str, state: RunState) -> Who | None:
         """Return whom a cancelled run is ended with; `None` where its code is needed for that."""
-        return self._code(run_id, state) if owes(state) else nobody()
+        return self._code(run_id, state) if owes(state) else NOBODY
 
     def _code(self, run_id: str, state: RunState) -> Who | None:
         """Return what a run was started with, where that is known or can be imported."""
@@ -967,7 +1025,18 @@ class Outlast:
         """Find a run that is not to be gone on with before anything of it is shown."""
         status = self.get(run_id).status
         if status not in ENDED:
-            check_who(self._journal, run_id, who, "fork")
+            self._checked_who(run_id, who, "fork")
+
+    def _checked_who(self, run_id: str, who: Who, on_change: OnChange) -> OnChange:
+        """Refuse to go on with a run that was changed; return what holds for its asks."""
+        try:
+            check_who(self._journal, run_id, who, on_change)
+        except VersionChanged:
+            # One that is to end goes on with nothing; and only functions of now take back anything.
+            if not fold(self._journal.read(run_stream(run_id))).control.cancelled:
+                raise
+            return "recorded"
+        return on_change
 
     async def _drive(  # noqa: PLR0911, PLR0912, PLR0913, PLR0917  (what a drive is of, and who is told)
         self,
@@ -1168,7 +1237,7 @@ class Outlast:
         called: bool,
     ) -> Run:
         self._seen[who.name] = who
-        await self._aside(check_who, self._journal, run_id, who, on_change)
+        on_change = await self._aside(self._checked_who, run_id, who, on_change)
         runner = self._runner()
         stream = run_stream(run_id)
         forced = bool(self._forced) and await self._aside(self._is_forced, run_id)

@@ -1089,8 +1089,8 @@ def _find_out(
                 tool=pending.name,
                 rank=pending.rank,
                 given=given,
-                place=_place(state, ask, pending),
-                most_tokens=_share(ask),
+                place=place_of(state, ask, pending),
+                most_tokens=share_of(ask),
             )
     told = f"waiting for a person: did {pending.name} ({pending.doubt}) happen?"
     run = f" `outlast reconcile {world.run_id}` says so" if world.run_id else ""
@@ -1202,9 +1202,9 @@ def _tool_call(  # noqa: PLR0913, PLR0917  (what a call is made of)
         arguments=pending.arguments,
         given=given,
         attempt=attempt,
-        place=_place(state, ask, pending),
+        place=place_of(state, ask, pending),
         child="" if world is None else child_id(world.run_id, named),
-        most_tokens=_share(ask),
+        most_tokens=share_of(ask),
     )
 
 
@@ -1260,7 +1260,7 @@ def _nonce(state: RunState) -> str:
     return state.started.nonce if state.started else ""
 
 
-def _share(ask: Conversation) -> int:
+def share_of(ask: Conversation) -> int:
     """Return how much of the context window each result of the last reply may take."""
     if ask.uncountable:
         return 0
@@ -1330,7 +1330,8 @@ def _not_called(
     )
 
 
-def _place(state: RunState, ask: Conversation, pending: Pending) -> str:
+def place_of(state: RunState, ask: Conversation, pending: Pending) -> str:
+    """Return what tells a call of a tool from every other one in the world."""
     nonce = _nonce(state)
     # The number of messages tells two turns apart even if Claude should repeat an id.
     return f"{nonce}:{ask.ask_id}:{len(ask.messages)}:{pending.tool_use_id}"

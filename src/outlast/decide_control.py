@@ -8,6 +8,7 @@
 | to end | an answer of Claude's in flight | given up: in doubt, charged in full |
 | | a tool or a step in flight | given up when its time is over |
 | | calls of tools that are to be taken back | one by one, the newest first |
+| | the same, and a driver without its code | left to one that has it |
 | | nothing of all that | the run is cancelled |
 """
 
@@ -16,17 +17,26 @@ from __future__ import annotations
 from typing import Final
 
 from outlast.actions import NS, REST, WAIT, CallUndo, Interrupt, Sleep, Step, World
+from outlast.agent import Agent, Budget
 from outlast.decide import lost_call
-from outlast.events import RunFinished, RunParked, UndoStarted
+from outlast.events import RunFinished, RunParked, UndoFinished, UndoStarted
 from outlast.state import ENDED, RunState
-from outlast.undoing import left, told
+from outlast.undoing import ATTEMPTS, CRASHES, left, told
+
+NOBODY: Final = Agent("nobody", model="none", budget=Budget())
+"""Whom a run is ended with that was cancelled, where its own code is not needed for that."""
 
 GRACE_NS: Final = 30 * NS
 """How long what is in flight may go on in a run that is cancelled, answers of Claude's aside."""
 
 
-def decide_control(state: RunState, now: int, world: World) -> Step | None:
-    """Return the next step of a run that was told something, `None` where it was told nothing."""
+def decide_control(
+    state: RunState, now: int, world: World, *, has_code: bool = True
+) -> Step | None:
+    """Return the next step of a run that was told something, `None` where it was told nothing.
+
+    What a run's tools did is taken back by a driver that `has_code`, the run's own.
+    """
     control = state.control
     if control.verb is None or state.status in ENDED:
         return None
@@ -38,12 +48,12 @@ def decide_control(state: RunState, now: int, world: World) -> Step | None:
         return lost_call(ask.call)
     if control.paused:
         return WAIT if world.at_work else REST
-    return _cancel(state, now, world)
+    return _cancel(state, now, world, has_code=has_code)
 
 
-def _cancel(state: RunState, now: int, world: World) -> Step:
+def _cancel(state: RunState, now: int, world: World, *, has_code: bool) -> Step:
     if not world.in_flight:
-        if state.control.undo and (step := _undo(state, now)) is not None:
+        if state.control.undo and (step := _undo(state, now, has_code=has_code)) is not None:
             return step
         undone = told(state.undoing, state.asks.values(), undo=state.control.undo)
         why = f"{state.control.why}; {undone}" if undone else state.control.why
@@ -58,13 +68,19 @@ def _cancel(state: RunState, now: int, world: World) -> Step:
     return WAIT if late else Step(actions=(Sleep(until=state.control.at + GRACE_NS),))
 
 
-def _undo(state: RunState, now: int) -> Step | None:
+def _undo(state: RunState, now: int, *, has_code: bool) -> Step | None:
     """Take back the last thing that a tool did and that is not taken back; `None` is nothing."""
     done = next(iter(left(state.undoing, state.asks.values())), None)
     if done is None:
         return None
+    if not has_code:
+        return REST
     known = state.undoing.of(done.call_id)
-    until = known.at + PAUSE_NS * known.attempts if known.attempts and known.at else 0
+    if known.attempts - known.failures >= CRASHES:
+        why = f"the process ended under it {CRASHES} times"
+        event = UndoFinished(call_id=done.call_id, status="failed", error=why, last=True)
+        return Step((event,))
+    until = known.at + PAUSE_NS * known.failures if known.failures else 0
     if until > now:
         return Step(actions=(Sleep(until=until, why=f"undoing {done.tool} failed, so far"),))
     call = CallUndo(
@@ -76,12 +92,13 @@ def _undo(state: RunState, now: int) -> Step | None:
         content=done.content,
         attempt=known.attempts + 1,
         place=state.started.nonce if state.started else "",
+        last=known.failures + 1 >= ATTEMPTS,
     )
     return Step((UndoStarted(call_id=done.call_id, attempt=call.attempt),), (call,))
 
 
 PAUSE_NS: Final = NS
-"""How long is waited before a call is taken back again, times the attempts, in nanoseconds."""
+"""How long is waited before a call is taken back again, times the failures, in nanoseconds."""
 
 
 def decide_drain(state: RunState, now: int, world: World) -> Step | None:

@@ -21,7 +21,7 @@ from outlast.agent import Agent
 from outlast.breaker import State, source_of
 from outlast.budget import Limits
 from outlast.decide import decide
-from outlast.decide_control import decide_control, decide_drain
+from outlast.decide_control import NOBODY, decide_control, decide_drain
 from outlast.decide_flow import decide_flow
 from outlast.events import (
     AnyEvent,
@@ -296,7 +296,7 @@ def _plan(
 
 
 def _decided(state: RunState, who: Agent | Flow[..., Any], now: int, world: World) -> Step:
-    if (told := decide_control(state, now, world)) is not None:
+    if (told := decide_control(state, now, world, has_code=who is not NOBODY)) is not None:
         return told
     if (drained := decide_drain(state, now, world)) is not None:
         return drained

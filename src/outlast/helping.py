@@ -22,7 +22,6 @@ from outlast.redaction import Redact, redacted, same
 from outlast.results import shown
 from outlast.sources import Reconciled
 from outlast.tools import InvalidArguments, Tool, ToolContext
-from outlast.undoing import ATTEMPTS
 from outlast.workshop import Shop
 
 
@@ -123,8 +122,7 @@ def taken_back(
     if error is None:
         return UndoFinished(call_id=action.undone)
     why = printable(redacted(f"{type(error).__name__}: {words(error)}", redact))
-    last = action.attempt >= ATTEMPTS
-    return UndoFinished(call_id=action.undone, status="failed", error=why, last=last)
+    return UndoFinished(call_id=action.undone, status="failed", error=why, last=action.last)
 
 
 async def call_undo(  # noqa: PLR0913  (what a call needs from outside)
@@ -141,7 +139,7 @@ async def call_undo(  # noqa: PLR0913  (what a call needs from outside)
     taking = taking_back(action, agent, redact)
     if isinstance(taking, str):
         # A flow tells only on its way whom it asked, so it is tried again.
-        last = agent is not None or action.attempt >= ATTEMPTS
+        last = agent is not None or action.last
         return UndoFinished(call_id=action.undone, status="failed", error=taking, last=last)
     context = ToolContext(
         run_id=run_id,

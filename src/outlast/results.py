@@ -20,7 +20,8 @@ import msgspec
 from msgspec import Raw
 
 from outlast.content import Attachments, File, Medium, Put, as_json
-from outlast.errors import InvalidInput
+from outlast.errors import InvalidInput, StoreError
+from outlast.events import NULL
 from outlast.prices import input_bound
 from outlast.redaction import Redact, same, within
 
@@ -70,6 +71,29 @@ def shown(value: Any, *, limit: int, put: Put, redact: Redact) -> Shown:
         return _blocks(pieces, limit, put, redact)
     data = pieces[0].data if listed is None else [piece.data for piece in pieces]
     return _text_alone(_text(data, redact), limit, put)
+
+
+def as_content(result: Any, *, limit: int, put: Put, redact: Redact) -> Raw:
+    """Return what a person says that a call gave, as the model gets it; `None` is nothing.
+
+    Raises:
+        InvalidInput: it cannot be shown.
+        StoreError: the store would not keep it.
+
+    """
+    if result is None:
+        return NULL
+    try:
+        return shown(result, limit=limit, put=put, redact=redact).content
+    except StoreError:
+        raise
+    except Unshowable as error:
+        raise InvalidInput(f"the result cannot be shown to Claude: {error}") from error
+    except Exception as error:
+        raise InvalidInput(
+            f"the result cannot be written ({type(error).__name__}: {error}); give a text or a "
+            "JSON value"
+        ) from error
 
 
 def _text_alone(text: str, limit: int, put: Put) -> Shown:

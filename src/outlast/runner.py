@@ -1103,6 +1103,16 @@ class _Leg:
         """Return whom an ask is asked of; `None` where a flow did not ask it in this leg."""
         return self._agents.get(ask_id) if isinstance(self._who, Flow) else self._who
 
+    async def _asked(self, ask_id: str) -> Agent | None:
+        """Return whom an ask is asked of, once the function of a flow has come that far again."""
+        give_up_at = time.monotonic() + PATIENCE_S
+        while (agent := self._agent(ask_id)) is None:
+            is_over = self._host is not None and (self._host.done or self._host.error)
+            if is_over or time.monotonic() >= give_up_at:
+                return None
+            await asyncio.sleep(QUIET_S)
+        return agent
+
     async def _find_out(self, action: FindOut) -> ToolCallReconciled:
         agent = self._agent(action.ask_id)
         assert agent is not None, f"{action.ask_id} is asked of nobody"  # noqa: S101
@@ -1120,7 +1130,7 @@ class _Leg:
     async def _undo(self, action: CallUndo) -> UndoFinished:
         return await call_undo(
             action,
-            self._agent(action.ask_id),
+            await self._asked(action.ask_id),
             run_id=self._run_id,
             tenant=self._started.tenant,
             deps=self._runner._deps,  # noqa: SLF001

@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Final
+from typing import Final, TypeAlias
 
 from outlast import logs
-from outlast.agent import Agent, Budget
 from outlast.answering import Answer, Check, given, questions
 from outlast.errors import Conflict, UsageError
-from outlast.events import NULL, ApprovalGiven, ControlGiven, RunLeft, Verb
+from outlast.events import (
+    NULL,
+    ApprovalGiven,
+    ControlGiven,
+    RunLeft,
+    ToolCallReconciled,
+    Verb,
+)
 from outlast.journal import Commit, Journal, Record, run_stream
+from outlast.settling import Render, Word, in_doubt, settled
+from outlast.settling import given as settled_by
 from outlast.state import ENDED, RunState, fold, held_up, row
+from outlast.undoing import left
 
 FITS: Final[dict[Verb, frozenset[str]]] = {
     "pause": frozenset({"queued", "running", "parked", "waiting", "paused"}),
@@ -24,16 +33,22 @@ FITS: Final[dict[Verb, frozenset[str]]] = {
 }
 """What can be told to a run, by its status."""
 
+Told: TypeAlias = ControlGiven | ApprovalGiven | ToolCallReconciled | RunLeft
+"""What others than its driver write into a run's journal."""
+
 
 def tell(journal: Journal, run_id: str, told: ControlGiven, *, strict: bool) -> None:
     """Write into a run's journal what it is told, unless it was told that already.
 
     Raises:
-        UsageError: it is nothing to tell a run of this status, and `strict`.
+        UsageError: it is nothing to tell a run of this status, and `strict`; a run that has ended
+            is to take back what it did.
 
     """
 
     def said(state: RunState, now: int) -> ControlGiven | None:
+        if strict and told.undo and state.status == "cancelled" and not state.control.undo:
+            _check_nothing_left(state, run_id)
         mends = told.verb == "resume" and state.status not in ENDED and held_up(state)
         if mends and not state.control.cancelled:
             return told
@@ -48,6 +63,15 @@ def tell(journal: Journal, run_id: str, told: ControlGiven, *, strict: bool) -> 
         return None
 
     _write(journal, run_id, said)
+
+
+def _check_nothing_left(state: RunState, run_id: str) -> None:
+    if still := left(state.undoing, state.asks.values()):
+        those = ", ".join(f"{one.tool} ({one.call_id})" for one in still)
+        raise UsageError(
+            f"run {run_id!r} is cancelled already, and has ended without taking back what its "
+            f"tools did, so nothing is undone any more; what could have been: {those}"
+        )
 
 
 def mend(journal: Journal, run_id: str, told: ControlGiven) -> None:
@@ -75,6 +99,53 @@ def answer(journal: Journal, run_id: str, said: Answer, check: Check) -> None:
     _write(journal, run_id, told)
 
 
+def reconcile(journal: Journal, run_id: str, said: Word, render: Render) -> None:
+    """Write into a run's journal what became of a call in doubt, unless it is there.
+
+    Raises:
+        UsageError: nothing like that is in doubt, or somebody else said otherwise.
+        InvalidInput: of `render`.
+
+    """
+
+    def told(state: RunState, _now: int) -> ToolCallReconciled | None:
+        past = settled(journal.read(run_stream(run_id)))
+        below = () if past or in_doubt(state) else _doubting(journal, run_id)
+        return settled_by(state, run_id, said, render, past=past, below=below)
+
+    _write(journal, run_id, told)
+
+
+def settle(
+    journal: Journal, run_id: str, told: Sequence[ToolCallReconciled], *, expected_seq: int
+) -> None:
+    """Write at once what became of several calls of a run.
+
+    Raises:
+        Conflict: its journal is not where it is expected to be; nothing was written.
+
+    """
+    stream, now = run_stream(run_id), time.time_ns()
+    state = fold(journal.read(stream))
+    after = state
+    for event in told:
+        after = _after(after, stream, event, now)
+    commit = Commit(
+        stream=stream,
+        events=tuple(told),
+        at=now,
+        expected_seq=expected_seq,
+        row=row(after, run_id),
+    )
+    logs.tell(journal.append(commit))
+
+
+def _doubting(journal: Journal, run_id: str) -> list[str]:
+    """Return the runs below one that have a call in doubt."""
+    rows = [one.id for one in journal.below(run_id) if one.status in FITS["pause"]]
+    return [one for one in rows if in_doubt(fold(journal.read(run_stream(one))))]
+
+
 def _asking(journal: Journal, run_id: str, now: int) -> list[str]:
     """Return the runs below one that wait for a person."""
     rows = [one.id for one in journal.below(run_id) if one.status in FITS["pause"]]
@@ -84,7 +155,7 @@ def _asking(journal: Journal, run_id: str, now: int) -> list[str]:
 def _write(
     journal: Journal,
     run_id: str,
-    said: Callable[[RunState, int], ControlGiven | ApprovalGiven | RunLeft | None],
+    said: Callable[[RunState, int], Told | None],
 ) -> None:
     """Write an event that depends on what the run knows, which nobody changes in between."""
     stream = run_stream(run_id)
@@ -117,12 +188,5 @@ def leave(journal: Journal, run_id: str, why: str) -> None:
     _write(journal, run_id, said)
 
 
-def _after(
-    state: RunState, stream: str, told: ControlGiven | ApprovalGiven | RunLeft, now: int
-) -> RunState:
+def _after(state: RunState, stream: str, told: Told, now: int) -> RunState:
     return fold((Record(stream, state.next_seq, 0, now, 0, told),), state)
-
-
-def nobody() -> Agent:
-    """Return whom a run is driven with of which nothing is to be driven any more."""
-    return Agent("nobody", model="none", budget=Budget())

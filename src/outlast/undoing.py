@@ -17,13 +17,18 @@ from outlast.events import Event, UndoFinished, UndoStarted
 from outlast.journal import Record
 
 ATTEMPTS: Final = 3
-"""How often it is tried to take a call back."""
+"""How often a function may fail to take a call back before it is left at that."""
+
+CRASHES: Final = 5
+"""How often the process may end under it before it is left at that."""
 
 
 class Undone(msgspec.Struct, frozen=True, gc=False):
     """How far it is with one call."""
 
     attempts: int = 0
+    failures: int = 0
+    """So many of the attempts failed; what else there was, the process ended under."""
     over: bool = False
     """It is taken back, or will not be."""
     error: str = ""
@@ -100,7 +105,9 @@ def _started(undoing: Undoing, event: UndoStarted, _: Record) -> Undoing:
 def _finished(undoing: Undoing, event: UndoFinished, record: Record) -> Undoing:
     over = event.status == "succeeded" or event.last
     error = event.error if event.status == "failed" else ""
-    known = replace(undoing.of(event.call_id), over=over, error=error, at=record.at)
+    before = undoing.of(event.call_id)
+    failures = before.failures + (event.status == "failed")
+    known = replace(before, over=over, error=error, at=record.at, failures=failures)
     return Undoing({**undoing.calls, event.call_id: known})
 
 

@@ -29,6 +29,7 @@ from typing import Any, Final, Self
 import msgspec
 
 from outlast.app import Outlast
+from outlast.decide_control import NOBODY
 from outlast.durations import nanoseconds
 from outlast.errors import (
     Busy,
@@ -47,7 +48,7 @@ from outlast.run import Run
 from outlast.schedules import Schedule
 from outlast.starting import Who, code_location
 from outlast.state import ENDED, fold, owes
-from outlast.telling import leave, nobody
+from outlast.telling import leave
 
 NS: Final = 1_000_000_000
 LOOK_S: Final = 0.5
@@ -85,9 +86,6 @@ MOST: Final = 100_000
 
 _MOST_TENANTS: Final = 10_000
 """Of how many tenants is kept when they had a turn."""
-
-_NOBODY: Final = nobody()
-"""Who drives a run that was cancelled and whose code is not known."""
 
 _CANNOT: Final = "cannot be driven:"
 
@@ -592,7 +590,7 @@ class Worker:
             return who
         state = fold(self._journal.read(run_stream(row.id)))
         if state.control.cancelled and not owes(state):
-            return _NOBODY  # to end a run, its code is not needed
+            return NOBODY  # to end a run, its code is not needed
         since = self._unknown.setdefault(row.id, moment)
         if moment - since >= LEFT_S:
             del self._unknown[row.id]
@@ -612,7 +610,7 @@ class Worker:
 
     async def _drive(self, row: RunRow, who: Who, *, force: bool) -> Run | None:
         try:
-            if who is _NOBODY:
+            if who is NOBODY:
                 run = await self._app._end_told(row.id, force=force)
             else:
                 run = await self._app._worked(row.id, who, force=force, worker=self.id)

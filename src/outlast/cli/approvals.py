@@ -6,27 +6,22 @@ import getpass
 import shlex
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 
-from outlast.answering import questions
 from outlast.app import Outlast
 from outlast.approvals import Request
-from outlast.cli import exits, shapes, words
+from outlast.cli import doubts, exits, shapes, words
 from outlast.cli.agents import here
 from outlast.cli.screen import Screen, screen
 from outlast.cli.stores import opened, row_of
+from outlast.cli.waits import Open, open_in, waiting
 from outlast.cli.words import Part
 from outlast.errors import InvalidInput, UsageError
 from outlast.events import NULL
-from outlast.journal import Journal, RunRow, run_stream
-from outlast.state import fold
-
-ASKING: Final = ("waiting", "paused", "running", "queued", "parked", "stopped")
-"""The statuses of runs that may have something open."""
+from outlast.journal import RunRow
 
 
 def answer_run(  # noqa: PLR0913  (the options of two commands)
@@ -43,7 +38,7 @@ def answer_run(  # noqa: PLR0913  (the options of two commands)
 ) -> int:
     """Say yes or no to what a run asks, and return the exit code."""
     edited = None if arguments is None else _typed(arguments)
-    who = _login() if by is None else by
+    who = login() if by is None else by
     here()  # the arguments are checked by the tool, where that can be imported
     with opened(store) as journal:
         row_of(journal, run_id)
@@ -53,7 +48,7 @@ def answer_run(  # noqa: PLR0913  (the options of two commands)
         else:
             app.deny(run_id, call=call, name=name, note=note, by=who)
         row = row_of(journal, run_id)
-        still = open_in(journal, row)
+        still = open_in(journal, row).asked
     if as_json:
         sys.stdout.write(shapes.encode(shapes.run_shape(row)).decode() + "\n")
         return exits.DONE
@@ -67,8 +62,11 @@ def answer_run(  # noqa: PLR0913  (the options of two commands)
 
 
 def _next(row: RunRow, still: tuple[Request, ...]) -> str:
-    if still:
-        return command(row.id, still)
+    return command(row.id, still) if still else goes_on(row)
+
+
+def goes_on(row: RunRow) -> str:
+    """Return how a run goes on that was told what it waited to hear."""
     if row.status == "paused":
         return f"outlast resume {row.id}   (it is paused, and goes on from there)"
     if row.parent:
@@ -109,17 +107,6 @@ def _seen(asked: Request) -> str:
 # ── what waits ──────────────────────────────────────────────────────────────────────────────────
 
 
-def open_in(journal: Journal, row: RunRow) -> tuple[Request, ...]:
-    """Return what a run asks people, the first asked first."""
-    now = time.time_ns()
-    # What nobody has driven yet asks nobody, and neither does what only time wakes, but for what a
-    # worker put down that was shut down: a backlog is not read.
-    sleeps = row.status == "parked" and (row.wake_at or 0) > now
-    if row.status not in ASKING or sleeps or not row.fence:
-        return ()
-    return questions(fold(journal.read(run_stream(row.id))), now)
-
-
 def shape(asked: Request) -> dict[str, Any]:
     """Return a question as programs get it."""
     return {
@@ -141,10 +128,14 @@ def list_waiting(
     if status is not None:
         raise UsageError("--waiting is about runs that wait for a person; leave --status out")
     with opened(store) as journal:
-        found = sorted(_waiting(journal, agent), key=lambda one: one[1][0].asked_at)
+        found = sorted(waiting(journal, agent), key=lambda one: one[1].since)
     if as_json:
         listed = [
-            shapes.run_shape(row) | {"waiting": [shape(one) for one in still]}
+            shapes.run_shape(row)
+            | {
+                "waiting": [shape(one) for one in still.asked],
+                "doubts": [doubts.shape(one) for one in still.doubts],
+            }
             for row, still in found[:limit]
         ]
         sys.stdout.write(shapes.encode(listed).decode() + "\n")
@@ -158,34 +149,31 @@ def list_waiting(
     for row, still in found[:limit]:
         _print(on, row, still, now)
     more = f"   (there are more: --limit {2 * limit})" if len(found) > limit else ""
-    on.line((f"Next: {command(found[0][0].id, found[0][1])}{more}", "quiet"))
+    row, first = found[0]
+    step = command(row.id, first.asked) if first.asked else doubts.command(row.id, first.doubts)
+    on.line((f"Next: {step}{more}", "quiet"))
     return exits.DONE
 
 
-def _waiting(journal: Journal, agent: str | None) -> Iterator[tuple[RunRow, tuple[Request, ...]]]:
-    # A run that waits for one below it asks nothing itself, and so is not among them.
-    for status in ASKING:
-        for row in journal.runs(status=status, agent=agent):
-            if still := open_in(journal, row):
-                yield row, still
-
-
-def _print(on: Screen, row: RunRow, still: tuple[Request, ...], now: int) -> None:
+def _print(on: Screen, row: RunRow, still: Open, now: int) -> None:
     on.line(
         (row.id, "strong"),
         (f"  {row.agent}", ""),
         (f"  {row.status}" if row.status != "waiting" else "", "quiet"),
-        (f"  {words.duration(now - still[0].asked_at)} ago", "quiet"),
+        (f"  {words.duration(now - still.since)} ago", "quiet"),
     )
-    for asked in still:
+    for asked in still.asked:
         which = f"--name {asked.name}" if asked.name else f"--call {asked.call_id}"
         on.line(("  ", ""), *told(asked), (f"  {words.line(which, 200)}", "quiet"))
+    for one in still.doubts:
+        on.line(("  ", ""), *doubts.told(one), (f"  --call {one.call_id}", "quiet"))
 
 
 # ── what is typed ───────────────────────────────────────────────────────────────────────────────
 
 
-def _login() -> str:
+def login() -> str:
+    """Return the name of whoever types, as this machine knows it."""
     try:
         return getpass.getuser()
     except (OSError, KeyError, ImportError):  # a user without a name, as in some containers

@@ -281,23 +281,26 @@ def pause(
     as_json: AsJson = False,
 ) -> int:
     """Tell a run to begin nothing more, until it is resumed."""
-    from outlast.cli.control import tell
+    from outlast.cli.control import pause_run
 
-    return tell(store, run_id, "pause", reason=reason, by=by, as_json=as_json)
+    return pause_run(store, run_id, reason=reason, by=by, as_json=as_json)
 
 
 @app.command()
-def cancel(
+def cancel(  # noqa: PLR0913, PLR0917  (the options of a command)
     run_id: RunId,
+    undo: Annotated[
+        bool, typer.Option("--undo", help="Take back what its tools did, the newest first.")
+    ] = False,
     reason: Reason = "",
     by: By = "",
     store: Store = DEFAULT_STORE,
     as_json: AsJson = False,
 ) -> int:
     """End a run for good, and all below it."""
-    from outlast.cli.control import tell
+    from outlast.cli.control import cancel_run
 
-    return tell(store, run_id, "cancel", reason=reason, by=by, as_json=as_json)
+    return cancel_run(store, run_id, undo=undo, reason=reason, by=by, as_json=as_json)
 
 
 @app.command()
@@ -358,6 +361,99 @@ def deny(  # noqa: PLR0913, PLR0917  (the options of a command)
         by=by,
         as_json=as_json,
     )
+
+
+@app.command()
+def reconcile(  # noqa: PLR0913, PLR0917  (the options of a command)
+    run_id: Annotated[
+        str | None,
+        typer.Argument(metavar="[ID]", help="The run's id; with --plan, the file to write."),
+    ] = None,
+    call: Call = None,
+    outcome: Annotated[
+        str | None,
+        typer.Option("--outcome", metavar="WHAT", help="happened, or did-not."),
+    ] = None,
+    result: Annotated[
+        str | None,
+        typer.Option("--result", metavar="TEXT|JSON|@FILE", help="What the call gave."),
+    ] = None,
+    note: Note = "",
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Write down all calls in doubt, to be filled in.")
+    ] = False,
+    tool: Annotated[
+        str | None, typer.Option("--tool", metavar="NAME", help="With --plan: only this tool's.")
+    ] = None,
+    execute: Annotated[
+        str | None, typer.Option("--execute", metavar="PLAN", help="Say what a plan says.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="With --execute: only show it.")
+    ] = False,
+    by: Login = None,
+    store: Store = DEFAULT_STORE,
+    as_json: AsJson = False,
+) -> int:
+    """Say whether a tool call in doubt happened, or show which are."""
+    if plan or execute is not None:
+        return _reconcile_many(
+            store,
+            run_id,
+            plan=plan,
+            execute=execute,
+            dry_run=dry_run,
+            alone={"--call": call, "--result": result, "--note": note},
+            outcome=outcome,
+            tool=tool,
+            by=by,
+            as_json=as_json,
+        )
+    if tool is not None or dry_run:
+        raise UsageError("--tool is for --plan, and --dry-run for --execute")
+    if run_id is None:
+        raise UsageError(
+            "reconcile needs the ID of a run, --plan or --execute; `outlast runs --waiting` lists "
+            "the runs with calls in doubt"
+        )
+    from outlast.cli.doubts import reconcile_run
+
+    return reconcile_run(
+        store,
+        run_id,
+        call=call,
+        outcome=outcome,
+        result=result,
+        note=note,
+        by=by,
+        as_json=as_json,
+    )
+
+
+def _reconcile_many(  # noqa: PLR0913  (the options of a command)
+    store: str,
+    file: str | None,
+    *,
+    plan: bool,
+    execute: str | None,
+    dry_run: bool,
+    alone: dict[str, str | None],
+    outcome: str | None,
+    tool: str | None,
+    by: str | None,
+    as_json: bool,
+) -> int:
+    from outlast.cli.plans import execute_plan, write_plan
+
+    if given := [name for name, value in alone.items() if value]:
+        raise UsageError(f"{given[0]} is about one call; in a plan it stands beside each")
+    if execute is None:
+        if dry_run or by is not None:
+            raise UsageError("--plan writes no answers; --dry-run and --by are for --execute")
+        return write_plan(store, file, outcome=outcome, tool=tool, as_json=as_json)
+    if plan or file is not None or outcome is not None or tool is not None:
+        raise UsageError("--execute does what its plan says; leave the rest out")
+    return execute_plan(store, execute, by=by, dry_run=dry_run, as_json=as_json)
 
 
 @app.command()

@@ -7,13 +7,12 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
-from outlast.approvals import Request
 from outlast.cli import exits, shapes, words
-from outlast.cli.approvals import open_in
 from outlast.cli.screen import Screen, screen
 from outlast.cli.show import next_step
 from outlast.cli.stores import opened, row_of
 from outlast.cli.story import Reader
+from outlast.cli.waits import NOTHING, Open, open_in
 from outlast.events import tag
 from outlast.journal import Journal, Record, RunRow, run_stream
 
@@ -32,9 +31,9 @@ def tell_log(store: str, run_id: str, *, follow: bool, as_json: bool) -> int:
         for records in _batches(journal, run_id, follow=follow):
             show(records)
         row = row_of(journal, run_id)
-        asked = () if on is None else open_in(journal, row)
+        still = NOTHING if on is None else open_in(journal, row)
     if on is not None:
-        on.line((f"Next: {_next(row, asked)}", "quiet"))
+        on.line((f"Next: {_next(row, still)}", "quiet"))
     return exits.of_status(row.status) if follow else exits.DONE
 
 
@@ -76,8 +75,8 @@ def _story(on: Screen, row: RunRow) -> Callable[[Sequence[Record]], None]:
     return tell
 
 
-def _next(row: RunRow, asked: tuple[Request, ...]) -> str:
+def _next(row: RunRow, still: Open) -> str:
     if row.status == "completed":
         return f"outlast show {row.id}"
-    step = next_step(row, asked)
+    step = next_step(row, still)
     return f"outlast show {row.id}" if step.startswith("outlast log") else step

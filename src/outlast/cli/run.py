@@ -15,7 +15,6 @@ from outlast.agent import Agent, WorstCase
 from outlast.app import Outlast
 from outlast.cli import exits, shapes, words
 from outlast.cli.agents import agent_at, app_of, declared_at
-from outlast.cli.approvals import open_in
 from outlast.cli.aside import alone, out
 from outlast.cli.inputs import input_of
 from outlast.cli.progress import Progress
@@ -23,6 +22,7 @@ from outlast.cli.screen import Screen, screen
 from outlast.cli.show import next_step, print_answer
 from outlast.cli.stores import opened, row_of
 from outlast.cli.story import STATUS_TONES
+from outlast.cli.waits import open_in
 from outlast.content import Input
 from outlast.demo.session import is_simulated
 from outlast.errors import RunEnded, UsageError

@@ -11,11 +11,11 @@ from typing import Any
 import msgspec
 
 from outlast import phases
-from outlast.approvals import Request
-from outlast.cli import approvals, changes, exits, shapes, words
+from outlast.cli import approvals, changes, doubts, exits, shapes, words
 from outlast.cli.screen import Screen, columns, screen
 from outlast.cli.stores import opened, row_of
 from outlast.cli.story import STATUS_TONES
+from outlast.cli.waits import NOTHING, Open, open_in
 from outlast.cli.words import Part
 from outlast.events import (
     NULL,
@@ -27,6 +27,7 @@ from outlast.events import (
 )
 from outlast.journal import Journal, Record, RunRow, run_stream
 from outlast.phases import ENDS, Phases
+from outlast.settling import settled
 
 BAR = 32
 """Cells of the bars that show when a run was in which phase."""
@@ -38,18 +39,19 @@ def show_run(store: str, run_id: str, *, as_json: bool) -> int:
         row = row_of(journal, run_id)
         records = journal.read(run_stream(run_id))
         children = _children(journal, records)
-        asked = approvals.open_in(journal, row)
+        still = open_in(journal, row)
     changed = changes.since(records)
     more = _more(row, records) | {
         "children": [_child_shape(*child) for child in children],
         "changed": changed,
-        "waiting": [approvals.shape(one) for one in asked],
+        "waiting": [approvals.shape(one) for one in still.asked],
+        "doubts": [doubts.shape(one, records) for one in still.doubts],
     }
     if as_json:
         shape = shapes.run_shape(row) | more
         sys.stdout.write(shapes.encode(shape).decode() + "\n")
     else:
-        _print(screen(), row, records, store, more, asked)
+        _print(screen(), row, records, store, more, still)
     return exits.DONE
 
 
@@ -62,10 +64,14 @@ def print_answer(on: Screen, row: RunRow) -> None:
         on.page(msgspec.json.format(row.answer or "null", indent=2))
 
 
-def next_step(row: RunRow, asked: tuple[Request, ...] = ()) -> str:
-    """Return the one command that is most likely wanted next, where people are `asked` this."""
-    if asked:
-        return f"{approvals.command(row.id, asked)}   (or outlast deny)"
+def next_step(  # noqa: PLR0911  (a row per status)
+    row: RunRow, still: Open = NOTHING
+) -> str:
+    """Return the one command that is most likely wanted next, where people are `still` asked."""
+    if still.asked:
+        return f"{approvals.command(row.id, still.asked)}   (or outlast deny)"
+    if still.doubts:
+        return doubts.command(row.id, still.doubts)
     if row.status == "waiting" and (row.wake_at is None or row.wake_at > time.time_ns()):
         return "outlast runs --waiting   (a run below it waits for a person)"
     if row.status in ("completed", "failed", "rejected", "cancelled"):
@@ -104,6 +110,7 @@ def _switch(event: ModelSwitched) -> dict[str, Any]:
 def _doubts(records: Sequence[Record]) -> list[dict[str, Any]]:
     """Return the calls in doubt; of those that were reconciled, nobody doubts any more."""
     known = {r.event.call_id for r in records if isinstance(r.event, ModelCallReconciled)}
+    known.update(settled(records))
     found = (shape for record in records if (shape := shapes.doubt_shape(record)))
     return [shape for shape in found if shape["call_id"] not in known]
 
@@ -156,12 +163,14 @@ def _print(  # noqa: PLR0913, PLR0917  (what the page is of)
     records: Sequence[Record],
     store: str,
     more: dict[str, Any],
-    asked: tuple[Request, ...],
+    still: Open,
 ) -> None:
     facts = _facts(row, records, store, more)
     columns(on, [((name, "quiet"), value) for name, value in facts if value[0]])
-    for one in asked:
+    for one in still.asked:
         on.line(("asks    ", "quiet"), *approvals.told(one))
+    for call in still.doubts:
+        on.line(("asks    ", "quiet"), *doubts.told(call))
     for rows in (list(_bars(row, more["phases"])), list(_family(more["children"]))):
         if rows:
             on.line(("", ""))
@@ -170,7 +179,7 @@ def _print(  # noqa: PLR0913, PLR0917  (what the page is of)
         on.line(("", ""))
         print_answer(on, row)
         on.line(("", ""))
-    on.line((f"Next: {next_step(row, asked)}", "quiet"))
+    on.line((f"Next: {next_step(row, still)}", "quiet"))
 
 
 def _bars(row: RunRow, entered: Sequence[dict[str, Any]]) -> Iterator[list[Part]]:
