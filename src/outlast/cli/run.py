@@ -234,6 +234,9 @@ def conclude(on: Screen, journal: Journal, ended: Ended) -> None:
         (row.status, STATUS_TONES.get(row.status, "")),
         (f": {words.line(ended.why.removeprefix(f'{row.status}: '))}" if ended.why else "", ""),
     )
+    if row.degraded:
+        told = "degraded: it rests on an answer that is less than what was asked for"
+        on.line((told, "doubt"), (f"; outlast show {row.id}", "quiet"))
     on.line(
         (words.money(row.cost_nano), "money"),
         (f", {words.count(row.turns, 'turn')}, {words.count(row.tokens, 'token')}, ", ""),

@@ -24,6 +24,9 @@ from outlast.events import (
     ModelCallReconciled,
     ModelSwitched,
     RunStarted,
+    StepFinished,
+    ToolCallStarted,
+    ToolCallSucceeded,
 )
 from outlast.journal import Journal, Record, RunRow, run_stream
 from outlast.phases import ENDS, Phases
@@ -98,6 +101,7 @@ def _more(row: RunRow, records: Sequence[Record]) -> dict[str, Any]:
         "input": given if started.kind == "flow" else first,
         "phases": _phases(row, records),
         "in_doubt": _doubts(records),
+        "degradations": _degradations(records),
     }
 
 
@@ -113,6 +117,23 @@ def _doubts(records: Sequence[Record]) -> list[dict[str, Any]]:
     known.update(settled(records))
     found = (shape for record in records if (shape := shapes.doubt_shape(record)))
     return [shape for shape in found if shape["call_id"] not in known]
+
+
+def _degradations(records: Sequence[Record]) -> list[dict[str, Any]]:
+    """Return the answers that are less than what was asked for, and in what."""
+    tools = {r.event.call_id: r.event.tool for r in records if isinstance(r.event, ToolCallStarted)}
+    found: list[dict[str, Any]] = []
+    for record in records:
+        event = record.event
+        if isinstance(event, ToolCallSucceeded) and (less := event.degraded) is not None:
+            as_of = shapes.moment(less.as_of) if less.as_of else None
+            shape = {"tool": tools.get(event.call_id), "step": None, "call_id": event.call_id}
+            shape |= {"source": less.source, "as_of": as_of, "note": less.note}
+            found.append(shape | {"dropped_filters": list(less.dropped)})
+        elif isinstance(event, StepFinished) and event.degraded:
+            shape = {"tool": None, "step": event.name, "call_id": None, "source": "", "as_of": None}
+            found.append(shape | {"note": "", "dropped_filters": []})
+    return found
 
 
 # ── phases and children ─────────────────────────────────────────────────────────────────────────
@@ -238,7 +259,21 @@ def _facts(
         ("drivers", (f"{drivers}" if drivers > 1 else "", "")),
         ("journal", (f"{words.count(len(records), 'event')} in {store}", "")),
         *(("in doubt", (_doubt(shape), "doubt")) for shape in more["in_doubt"]),
+        *(("degraded", (_less(shape), "doubt")) for shape in more["degradations"]),
     ]
+
+
+def _less(shape: dict[str, Any]) -> str:
+    """Return in what an answer is less than what was asked for."""
+    if shape["step"] is not None:
+        return f"step {words.line(shape['step'], 80)}"
+    at = (shape["as_of"] or "").partition(".")[0]
+    as_of = f", as of {at}Z" if at else ""
+    dropped = shape["dropped_filters"]
+    without = f", not filtered by {', '.join(dropped)}" if dropped else ""
+    note = f"; {shape['note']}" if shape["note"] else ""
+    told = f"{shape['tool']} from {shape['source']}{as_of}{without}{note}"
+    return words.line(told, 400)
 
 
 def _instead(shape: dict[str, Any]) -> str:
