@@ -212,6 +212,7 @@ def lived(world: World, main: Main, dies: Point = NEVER, *, asked: str = "", **o
     life = world.life = Life(world, dies, asked=asked)
     app = App(life, model=life, **options)  # type: ignore[arg-type]
     app._own._clock = world.clock
+    app._own.workshop = None  # a thread of its own would live in another time
     task = world.loop.create_task(main(app))
     where, number = dies
 
