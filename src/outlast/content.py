@@ -305,6 +305,16 @@ def _image_type(data: bytes, source: object) -> str:
     )
 
 
+def medium_of(data: bytes) -> Image | Document | None:
+    """Return bytes as the image or the PDF that they are; `None` where they are neither."""
+    if data.startswith(b"%PDF-"):
+        return Document(data)
+    try:
+        return Image(data)
+    except InvalidInput:
+        return None
+
+
 _TEXT: Final = "text/plain"
 
 

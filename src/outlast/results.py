@@ -19,7 +19,7 @@ from typing import Any, Final
 import msgspec
 from msgspec import Raw
 
-from outlast.content import Attachments, File, Medium, Put, as_json
+from outlast.content import Attachments, File, Medium, Put, as_json, medium_of
 from outlast.errors import InvalidInput, StoreError
 from outlast.events import NULL
 from outlast.prices import input_bound
@@ -134,7 +134,8 @@ def _text(data: Any, redact: Redact) -> str:
 def _pieces(values: list[Any]) -> list[_Piece]:
     found: list[Medium] = []
     pieces = []
-    for value in values:
+    for given in values:
+        value = _seen(given)
         before = len(found)
         data = _plain(value, found)
         pieces.append(_Piece(data, tuple(found[before:]), isinstance(value, Medium)))
@@ -143,6 +144,7 @@ def _pieces(values: list[Any]) -> list[_Piece]:
 
 def _plain(value: Any, found: list[Medium]) -> Any:
     """Return a value with a name in the place of each image and document, which are `found`."""
+    value = _seen(value)
     if isinstance(value, Medium):
         found.append(value)
         return f"[{type(value).__name__.lower()} {len(found)}]"
@@ -156,6 +158,14 @@ def _plain(value: Any, found: list[Medium]) -> Any:
             "shown; the tool has to return it by itself, or in a list or dict"
         )
     return value
+
+
+def _seen(value: Any) -> Any:
+    """Return bytes as the image or the document that they are, and anything else as it is."""
+    if not isinstance(value, bytes | bytearray | memoryview):
+        return value
+    data = bytes(value)
+    return medium_of(data) or data
 
 
 def _hides(value: Any) -> bool:

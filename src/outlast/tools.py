@@ -279,8 +279,9 @@ def tool(  # noqa: PLR0913  (all but one are keywords)
     Its parameters need type hints, its docstring tells Claude what it does (the part about a
     parameter goes to that parameter), and its result is given to Claude as text: a `str` as it is,
     anything else as JSON.  An `Image`, a `Document` or a `File`, alone or in lists and dicts, is
-    shown to Claude as what it is.  What a `read` returns is checked against its type hint.  Raise
-    `ToolError` to tell Claude what went wrong; of any other exception Claude only learns the class.
+    shown to Claude as what it is, and so are the bytes of a PNG, JPEG, GIF, WebP or PDF.  What a
+    `read` returns is checked against its type hint.  Raise `ToolError` to tell Claude what went
+    wrong; of any other exception Claude only learns the class.
 
     Args:
         function: the function, when used as a bare `@outlast.tool`.

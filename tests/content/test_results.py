@@ -207,3 +207,13 @@ def test_texts_that_fit_are_not_cut() -> None:
     returned = Returned(["a" * 40, IMAGE, "b" * 41], max_result_tokens=81)
     assert returned.result["content"] == [text("a" * 40), PNG_BLOCK, text("b" * 41)]
     assert returned.blob is None
+
+
+@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
+def test_bytes_are_what_they_are(kind: Any) -> None:
+    """The bytes of an image or a PDF are shown as that, also in lists; others are no answer."""
+    assert Returned(kind(PNG)).result["content"] == [PNG_BLOCK]
+    assert Returned([kind(GIF), kind(PDF)]).result["content"] == [GIF_BLOCK, PDF_BLOCK]
+    broken = Returned(kind(b"\xff\xfe\x00 no text"))
+    assert broken.result["is_error"] is True
+    assert "cannot be written as JSON" in broken.result["content"]
