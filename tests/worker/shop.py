@@ -92,13 +92,25 @@ async def keep(context: outlast.ToolContext) -> str:
     return did(context.run_id, "keep", context.idempotency_key)
 
 
-@outlast.tool(effect="once")
+def was_done(what: str) -> Any:
+    """Return a function that looks into the world whether a tool did what it was called for."""
+
+    def look(context: outlast.ToolContext) -> outlast.Reconciled:
+        file = Path(os.environ["SHOP"]) / "effects"
+        lines = map(json.loads, file.read_text().splitlines() if file.exists() else [])
+        happened = any((one["run"], one["what"]) == (context.run_id, what) for one in lines)
+        return outlast.Reconciled(happened=happened, result=f"{what} done")
+
+    return look
+
+
+@outlast.tool(effect="once", reconcile=was_done("send"))
 def send(context: outlast.ToolContext) -> str:
     """Send."""
     return did(context.run_id, "send")
 
 
-@outlast.tool(effect="once")
+@outlast.tool(effect="once", reconcile=was_done("slow"))
 def slow(context: outlast.ToolContext) -> str:
     """Take a while, in a thread."""
     did(context.run_id, "slow begins")
@@ -106,7 +118,7 @@ def slow(context: outlast.ToolContext) -> str:
     return did(context.run_id, "slow")
 
 
-@outlast.tool(effect="once")
+@outlast.tool(effect="once", reconcile=was_done("blocks"))
 async def blocks(context: outlast.ToolContext) -> str:
     """Block the event loop, as nobody should."""
     did(context.run_id, "blocks begins")
