@@ -132,6 +132,57 @@ def test_what_was_given_is_redacted_and_cut() -> None:
     assert len(content) < 500_000
 
 
+def test_what_was_cut_can_be_said_again() -> None:
+    """A result for which there was little room is cut to that, and is the same when said again."""
+
+    def many(request: dict[str, Any], attempt: int) -> Any:
+        return say(*(tool_use("pay", {"to": str(number)}) for number in range(20)))
+
+    bank = Bank()
+    run(World(many), bank.journal, bank.who, "Go.", run_id="r")
+    app = outlast.Outlast(bank.journal, model=ScriptedModel(many))
+    for _ in range(2):
+        app.reconcile("r", call="ask-1.m1.t1", outcome="happened", result="word " * 15_000)
+    (event,) = answers(bank.journal)
+    assert b"[truncated:" in bytes(event.content)
+    with pytest.raises(UsageError, match="with another result"):
+        app.reconcile("r", call="ask-1.m1.t1", outcome="happened", result="words " * 15_000)
+
+
+class Mute:
+    """It has no text."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+
+@pytest.mark.parametrize(
+    ("note", "told"),
+    [
+        (None, ""),
+        (7, "7"),
+        (Mute(), "Its note cannot be had (RuntimeError)."),
+    ],
+    ids=["none", "number", "mute"],
+)
+def test_a_function_may_say_anything_besides(note: Any, told: str) -> None:
+    """What a function says that is no text brings nothing down: what it found out counts."""
+
+    def find(to: str) -> outlast.Reconciled:
+        """Look into the book."""
+        return outlast.Reconciled(happened=True, result="paid", note=note)
+
+    @outlast.tool(effect="once", reconcile=find)
+    def pay(to: str) -> str:
+        """Pay somebody."""
+        raise TimeoutError("no reply")
+
+    with outlast.Outlast("memory://", model=ScriptedModel(paying)) as app:
+        assert app.run(agent(pay), "Go.", run_id="r").status == "completed"
+        events = [record.event for record in app.log("r")]
+    assert [one.note for one in events if isinstance(one, ToolCallReconciled)] == [told]
+
+
 def test_what_cannot_be_shown_is_refused() -> None:
     """A result that is neither a text nor can be JSON is refused, and nothing is written."""
     bank = Bank()

@@ -237,7 +237,7 @@ async def office(run: outlast.Run) -> Any:
 def writing(request: dict[str, Any], attempt: int) -> Any:
     asked = str(request["messages"][0]["content"])
     turn = turn_number(request)
-    to = next((name for name in ("ann", "bob", "lost") if name in asked), "ann")
+    to = next((name for name in ("ann", "bob", "dan", "lost") if name in asked), "ann")
     if turn == 1:
         return say(tool_use("send", {"to": to}))
     if turn == 2 and "sign" in asked:
@@ -320,6 +320,24 @@ def test_what_is_below_is_told_the_same(journal: Journal) -> None:
     app(journal).cancel("r", undo=True)
     assert did[2:] == ["unsend bob", "unsend ann"]
     assert [one.status for one in journal.below("r")] == ["cancelled"]
+
+
+@outlast.flow
+async def branches(run: outlast.Run) -> Any:
+    await run.ask(clerk, "Send it to ann.")
+    return await run.map(clerk, ["Send it to bob, and sign.", "Send it to dan, and sign."])
+
+
+def test_what_was_done_last_is_taken_back_first_below_it_too(journal: Journal) -> None:
+    """The runs below take back what they did first: they stood on what was done before."""
+    waiting(journal, branches)
+    done = {line.removeprefix("send ") for line in did}
+    assert (did[0], done) == ("send ann", {"ann", "bob", "dan"})
+    app(journal).cancel("r", undo=True)
+    assert did[3:] == ["unsend dan", "unsend bob", "unsend ann"]
+    rows = [journal.run("r"), *journal.below("r")]
+    ends = [next(reversed([*journal.read(run_stream(row.id))])) for row in rows if row]
+    assert max(ends, key=lambda record: record.position) is ends[0], "it ends after those below it"
 
 
 def test_without_its_code_it_is_left_to_whoever_has_it(journal: Journal) -> None:

@@ -673,7 +673,8 @@ class Outlast:
     async def _end_cancelled(self, run_id: str) -> None:
         """End a run that was cancelled and all below it, as far as nobody drives them."""
         below = await self._aside(self._journal.below, run_id)
-        for each in (run_id, *(one.id for one in below)):
+        # What is below it was mostly begun later, and what was done last is taken back first.
+        for each in (*(one.id for one in reversed(below)), run_id):
             with suppress(Busy, Fenced):  # then its driver does
                 await self._end_one(each)
 

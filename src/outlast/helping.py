@@ -54,7 +54,7 @@ def found_out(
         wrong = f"returned {type(value).__name__}, and no Reconciled, bool or None"
     if wrong:
         return replace(told, note=printable(redacted(f"{helper.name} {wrong}", redact)))
-    note = redacted(str(said.note), redact)
+    note = redacted(_text(said.note), redact)
     if said.happened is None:
         return replace(told, note=printable(note))
     content = NULL
@@ -69,6 +69,14 @@ def found_out(
             note = f"{note} Its result cannot be shown ({type(unshowable).__name__}).".strip()
     outcome: Happened = "happened" if said.happened else "did_not"
     return replace(told, outcome=outcome, content=content, note=printable(note))
+
+
+def _text(note: Any) -> str:
+    """Return what a function says besides; whoever wrote it may have given anything."""
+    try:
+        return "" if note is None else str(note)
+    except Exception as error:  # noqa: BLE001  (whether it happened is what was asked)
+        return f"Its note cannot be had ({type(error).__name__})."
 
 
 async def find_out(  # noqa: PLR0913  (what a call needs from outside)

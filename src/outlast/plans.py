@@ -37,7 +37,6 @@ from outlast.settling import (
 )
 from outlast.state import RunState, fold
 from outlast.telling import settle
-from outlast.tools import MAX_RESULT_TOKENS
 
 FORMAT: Final = "outlast.reconcile/1"
 """What a plan begins with; the number changes with what is in it."""
@@ -177,8 +176,9 @@ def decoded(text: bytes) -> Plan:
 
     """
     try:
-        plan = msgspec.json.decode(text, type=Plan)
-    except msgspec.DecodeError as error:
+        # What is kept as it is spelled in there is no text yet.
+        plan = msgspec.json.decode(text.decode(), type=Plan)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UsageError(
             f"this is no plan of `outlast reconcile --plan`: {error}; nothing was written"
         ) from error
@@ -276,7 +276,7 @@ def _is_done(row: Row, past: dict[str, Settled]) -> bool:
     was = past.get(row.call)
     if was is None:
         return False
-    content = _content(row, MAX_RESULT_TOKENS)
+    content = _content(row, was.limit)
     return same(was, happened=row.outcome == "happened", content=content)
 
 

@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final, Literal, TypeAlias, get_args
 
 import msgspec
@@ -22,7 +22,7 @@ from outlast.decide import moment, place_of, share_of
 from outlast.errors import UsageError
 from outlast.events import NULL, Happened, ToolCallInDoubt, ToolCallReconciled
 from outlast.journal import Record
-from outlast.state import ENDED, RunState
+from outlast.state import ENDED, RunState, fold
 from outlast.tools import MAX_RESULT_TOKENS
 
 Said: TypeAlias = Literal["happened", "did-not"]
@@ -54,6 +54,8 @@ class Settled(msgspec.Struct, frozen=True, kw_only=True):
 
     event: ToolCallReconciled
     at: int
+    limit: int
+    """How many tokens of a result there was room for."""
 
 
 class Word(msgspec.Struct, frozen=True, kw_only=True):
@@ -120,13 +122,21 @@ def _doubt(state: RunState, ask: Conversation, pending: Pending) -> InDoubt:
     )
 
 
-def settled(records: Iterable[Record]) -> dict[str, Settled]:
+def settled(records: Sequence[Record]) -> dict[str, Settled]:
     """Return what was said of the calls that were in doubt, by call, the latest one last."""
     found: dict[str, Settled] = {}
-    for record in records:
+    state: RunState | None = None
+    read = 0
+    for number, record in enumerate(records):
         event = record.event
-        if isinstance(event, ToolCallReconciled) and event.outcome != "unknown":
-            found.setdefault(event.call_id, Settled(event=event, at=record.at))
+        if not isinstance(event, ToolCallReconciled) or event.outcome == "unknown":
+            continue
+        if event.call_id not in found:
+            # A result is cut to what there was room for, so the same one is cut so again.
+            state, read = fold(records[read:number], state), number
+            limits = {one.call_id: one.limit for one in in_doubt(state)}
+            limit = limits.get(event.call_id, MAX_RESULT_TOKENS)
+            found[event.call_id] = Settled(event=event, at=record.at, limit=limit)
     return found
 
 
@@ -178,7 +188,7 @@ def given(  # noqa: PLR0913  (what is said, and all that it depends on)
     """
     meant = _meant(state, run_id, said, past, tuple(below))
     if isinstance(meant, Settled):
-        if not same(meant, happened=said.happened, content=render(MAX_RESULT_TOKENS)):
+        if not same(meant, happened=said.happened, content=render(meant.limit)):
             raise UsageError(
                 f"{first(run_id, meant, happened=said.happened)}, and the first answer counts; "
                 f"`outlast show {run_id}` says more"

@@ -188,13 +188,15 @@ def test_it_did_not_happen(url: str) -> None:
         ("[1, 2]", "[1,2]"),
         ("7", "7"),
         ("null", "null"),
+        ("12E4", "12E4"),
+        ("1.10", "1.10"),
         ('"quoted"', "quoted"),
         ("{not json", "{not json"),
         ("@FILE", "from a file"),
     ],
 )
 def test_results_are_text_or_json(url: str, tmp_path: Path, typed_as: str, content: str) -> None:
-    """`--result` takes a text, JSON, or a file with either."""
+    """`--result` takes a text, JSON, or a file with either; numbers stay as they are spelled."""
     (tmp_path / "r.txt").write_text("from a file")
     given = typed_as.replace("FILE", f"{tmp_path}/r.txt")
     out("reconcile", "one", "--outcome", "happened", "--result", given, "--store", url)
@@ -239,6 +241,7 @@ def test_the_first_answer_counts(url: str) -> None:
         (["one", "--outcome", "did-not", "--result", "x"], "has no result"),
         (["one", "--result", "x"], "--outcome happened, or did-not"),
         (["one", "--outcome", "happened", "--result", "@none"], "cannot be read"),
+        (["one", "--outcome", "happened", "--result", "a\udcff"], "cannot be written as UTF-8"),
         (["one", "--outcome", "did-not", "--call", "ask-9"], "no call 'ask-9' in doubt"),
         (["one", "--outcome", "did-not", "--dry-run"], "--dry-run for --execute"),
         (["one", "--tool", "pay"], "--tool is for --plan"),

@@ -222,6 +222,50 @@ def test_a_plan_that_was_spoiled(url: str, tmp_path: Path, spoil: Any, why: str)
     assert said(url) == []
 
 
+@pytest.mark.parametrize("spoilt", [b"\xff", b"[" * 100_000 + b"]" * 100_000])
+@pytest.mark.parametrize("member", ["note", "result", "arguments"])
+def test_a_plan_that_cannot_be_read(url: str, tmp_path: Path, member: str, spoilt: bytes) -> None:
+    """One that is no UTF-8, or too deep to be read, is refused as any other that is none."""
+    plan = json.loads(Path(planned(url, tmp_path)).read_text())
+    plan["calls"][0][member] = "HERE"
+    whole = json.dumps(plan).encode()
+    deep = whole.replace(b'"HERE"', spoilt if len(spoilt) > 1 else b'"%b"' % spoilt)
+    (tmp_path / "plan.json").write_bytes(deep)
+    told = out("--execute", f"{tmp_path}/plan.json", "--store", url, code=exits.USAGE)
+    assert "this is no plan" in told
+    assert said(url) == []
+
+
+def test_who_says_it_can_be_written(url: str, tmp_path: Path) -> None:
+    """A name that is no UTF-8 is refused before anything is written."""
+    file = planned(url, tmp_path)
+    told = out("--execute", file, "--by", "a\udcff", "--store", url, code=exits.USAGE)
+    assert "cannot be written as UTF-8" in told
+    assert said(url) == []
+
+
+def test_executed_twice_with_a_result_that_was_cut(tmp_path: Path) -> None:
+    """A result that was cut to what there was room for counts as said, as any other."""
+    url = f"sqlite:///{tmp_path}/long.db"
+
+    def script(request: dict[str, Any], attempt: int) -> Any:
+        return say(*(tool_use("pay", {"to": str(number)}) for number in range(20)))
+
+    with outlast.Outlast(url, model=ScriptedModel(script)) as app:
+        assert app.run(clerk, "Go.", run_id="one").status == "waiting"
+    plan = json.loads(out("--plan", "--store", url, "--outcome", "happened"))
+    plan["calls"] = [{**one, "result": "word " * 15_000} for one in plan["calls"]]
+    (tmp_path / "plan.json").write_text(json.dumps(plan))
+    execute = ("--execute", f"{tmp_path}/plan.json", "--store", url)
+    out(*execute)
+    with outlast.Outlast(url, model=ScriptedModel(script)) as app:
+        events = [record.event for record in app.log("one")]
+    cuts = [bytes(one.content) for one in events if isinstance(one, ToolCallReconciled)]
+    assert len(cuts) == 20
+    assert all(b"[truncated:" in one for one in cuts)
+    assert "This plan was executed before" in out(*execute)
+
+
 def test_interrupted_half_way(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is done stays; executed again, the rest is written, and nothing twice."""
     file = planned(url, tmp_path)

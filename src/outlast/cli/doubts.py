@@ -22,6 +22,7 @@ from outlast.cli.waits import open_in
 from outlast.cli.words import Part
 from outlast.errors import UsageError
 from outlast.journal import Record, RunRow, run_stream
+from outlast.operators import check_text
 from outlast.settling import InDoubt, trouble
 
 
@@ -136,15 +137,18 @@ def _print(on: Screen, row: RunRow, still: Sequence[InDoubt], records: Sequence[
 
 
 def _typed(text: str) -> Any:
-    """Return what a call gave: JSON where it is some, and else a text."""
+    """Return what a call gave: JSON where it is some, and else a text.
+
+    Claude gets numbers and the like as they are spelled: a receipt's 12E4 is not 120000.0.
+    """
     if text.startswith("@"):
         try:
             text = Path(text[1:]).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise UsageError(f"--result: {text[1:]!r} cannot be read: {error}") from error
+    check_text("--result", text)
     try:
         given = msgspec.json.decode(text)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         return text
-    # `None` from Python is that there is no result; who types null means the word.
-    return text if given is None else given
+    return given if isinstance(given, str | list | dict) else text.strip()

@@ -13,6 +13,7 @@ from outlast.cli.screen import screen
 from outlast.cli.stores import opened
 from outlast.cli.waits import waiting
 from outlast.errors import UsageError
+from outlast.operators import check_text
 from outlast.plans import Checked, Ready
 
 
@@ -61,6 +62,7 @@ def execute_plan(store: str, file: str, *, by: str | None, dry_run: bool, as_jso
 
     plan = plans.decoded(_read(file))
     who = login() if by is None else by
+    check_text("--by", who)
     with opened(store) as journal:
         found = plans.checked(journal, plan, by=who)
         if not dry_run:
@@ -100,8 +102,10 @@ def _print(found: Checked, file: str, *, dry_run: bool) -> None:
     for row in found.done:
         on.line((f"{row.run}  ", ""), (f"{row.call} is settled so already", "quiet"))
     if not found.ready:
-        what = "This plan was executed before" if found.done else "This plan is empty"
-        on.line((f"{what}: the state has moved as it says, and nothing is written.", ""))
+        what = "is empty"
+        if found.done:
+            what = "was executed before: the state has moved as it says"
+        on.line((f"This plan {what}; nothing is written.", ""))
         on.line(("Next: outlast runs --waiting", "quiet"))
     elif dry_run:
         on.line(("Nothing was written: this is what would be.", "strong"))
