@@ -116,8 +116,8 @@ class CallTool(msgspec.Struct, frozen=True, kw_only=True):
 class FindOut(msgspec.Struct, frozen=True, kw_only=True):
     """Let a function of a tool's find out what became of a call that is in doubt.
 
-    The outcome is a `ToolCallReconciled` event.  It changes nothing, so there is no intent: after
-    a crash it is done again.
+    The outcome is a `ToolCallReconciled` event.  It changes nothing, so after a crash it is done
+    again; but not for ever.
     """
 
     ask_id: str

@@ -47,6 +47,7 @@ from outlast.events import (
     ModelCallStarted,
     ModelCallSucceeded,
     ModelSwitched,
+    ReconcileStarted,
     Spec,
     TokensCounted,
     ToolCallFailed,
@@ -241,6 +242,8 @@ class Pending(msgspec.Struct, frozen=True):
     """The attempt of which somebody has to say what became of it; empty where none is."""
     unsure: bool = False
     """The tool's own function could not say it."""
+    looked: int = 0
+    """How often that function was called."""
     undoable: bool = False
     """There is a function that takes back what the last attempt does."""
 
@@ -1213,6 +1216,11 @@ def _tool_reconciled(
     return _tool_answered(conversation, event, b"" if has_result else _IS_ERROR)
 
 
+def _looked(conversation: Conversation, event: ReconcileStarted, _: Record) -> Conversation:
+    changes = {"looked": event.attempt}
+    return replace(conversation, pending=_changed(conversation, event.tool_use_id, changes))
+
+
 def _of(conversation: Conversation, tool_use_id: str) -> Pending:
     """Return a tool use of the last reply."""
     return next(one for one in conversation.pending if one.tool_use_id == tool_use_id)
@@ -1297,6 +1305,7 @@ _RULES: Final[dict[type[Event], Callable[[Conversation, Any, Record], Conversati
     ToolCallSucceeded: _tool_succeeded,
     ToolCallFailed: _tool_failed,
     ToolCallInDoubt: _tool_in_doubt,
+    ReconcileStarted: _looked,
     ToolCallReconciled: _tool_reconciled,
     ToolCallGivenUp: _tool_given_up,
     AskAnswered: _answered,
@@ -1330,9 +1339,20 @@ def _said_of(event: ToolOver) -> bytes:
         said = "This call was interrupted. It was found out that it did not happen."
     elif event.content == NULL:
         said = "This call was interrupted. It was found out that it happened; its result is lost."
+    elif event.note.strip():
+        blocks = _as_blocks(bytes(event.content))
+        note = b'{"type":"text","text":%b}' % _json(event.note)
+        return b"[%b]" % b",".join(filter(None, (blocks, note)))
     else:
         return bytes(event.content)
     return _json(f"{said} {event.note}".strip())
+
+
+def _as_blocks(content: bytes) -> bytes:
+    """Return what the model gets as blocks, without the brackets around them."""
+    if content[:1] == b"[":
+        return content[1:-1]
+    return b"" if content == b'""' else b'{"type":"text","text":%b}' % content
 
 
 def _told_of(edited: Raw, content: bytes) -> bytes:

@@ -117,6 +117,7 @@ from outlast.events import (
     ModelCallInDoubt,
     ModelCallStarted,
     ModelSwitched,
+    ReconcileStarted,
     RunFinished,
     RunParked,
     RunWoken,
@@ -124,6 +125,7 @@ from outlast.events import (
     ToolCallFailed,
     ToolCallGivenUp,
     ToolCallInDoubt,
+    ToolCallReconciled,
     ToolCallStarted,
     ToolFailureKind,
 )
@@ -183,6 +185,10 @@ Any other is carried through a conversation as it came, but is never part of an 
 
 CUTS: Final = 3
 """How many replies in a row may be cut off at `max_tokens` and are gone on with."""
+
+LOOKS: Final = 5
+"""How often a process may die under a function that finds something out, before a person is asked.
+"""
 
 RETRY_NS: Final = NS // 4
 """How soon it is tried again whether calls of others were settled."""
@@ -994,7 +1000,10 @@ def _tools_step(  # noqa: PLR0913, PLR0917  (everything a call depends on)
         declared = agent.tool(pending.name)
         if pending.doubt:
             if pending.doubt not in world.in_flight:
-                actions += (_find_out(state, ask, pending, declared, world),)
+                step = _find_out(state, ask, pending, declared, world)
+                if step.events:
+                    return step
+                actions += step.actions
             continue
         if pending.call_id and declared is not None and declared.agent is not None:
             # Its own journal says how far it came, so to drive it twice is to drive it once.
@@ -1072,29 +1081,50 @@ def _find_out(
     pending: Pending,
     declared: Tool[..., object] | None,
     world: World,
-) -> FindOut | Sleep:
+) -> Step:
     """Return how it is found out what became of a call in doubt: by a function, or by a person."""
     source = source_at(declared, pending.rank)
-    if not pending.unsure and isinstance(source, Tool) and source.reconcile is not None:
+    helper = source.reconcile if isinstance(source, Tool) else None
+    given = None
+    if declared is not None and helper is not None and not pending.unsure:
+        arguments = pending.arguments if pending.edited == NULL else pending.edited
         try:
-            arguments = pending.arguments if pending.edited == NULL else pending.edited
-            given = source.arguments(bytes(arguments))
+            given = declared.arguments(bytes(arguments))
         except InvalidArguments:  # it was changed since, so only a person can tell
             given = None
-        if given is not None:
-            return FindOut(
-                ask_id=ask.ask_id,
-                call_id=pending.doubt,
-                tool_use_id=pending.tool_use_id,
-                tool=pending.name,
-                rank=pending.rank,
-                given=given,
-                place=place_of(state, ask, pending),
-                most_tokens=share_of(ask),
-            )
-    told = f"waiting for a person: did {pending.name} ({pending.doubt}) happen?"
-    run = f" `outlast reconcile {world.run_id}` says so" if world.run_id else ""
-    return Sleep(until=0, why=told + run, person=True)
+    if given is None or helper is None:
+        told = f"waiting for a person: did {pending.name} ({pending.doubt}) happen?"
+        run = f" `outlast reconcile {world.run_id}` says so" if world.run_id else ""
+        return Step(actions=(Sleep(until=0, why=told + run, person=True),))
+    if pending.looked >= LOOKS:
+        why = f"the process ended under {helper.name} {pending.looked} times"
+        unsure = ToolCallReconciled(
+            ask_id=ask.ask_id,
+            call_id=pending.doubt,
+            tool_use_id=pending.tool_use_id,
+            outcome="unknown",
+            by="outlast",
+            note=why,
+            function=True,
+        )
+        return Step((unsure,))
+    begun = ReconcileStarted(
+        ask_id=ask.ask_id,
+        call_id=pending.doubt,
+        tool_use_id=pending.tool_use_id,
+        attempt=pending.looked + 1,
+    )
+    look = FindOut(
+        ask_id=ask.ask_id,
+        call_id=pending.doubt,
+        tool_use_id=pending.tool_use_id,
+        tool=pending.name,
+        rank=pending.rank,
+        given=given,
+        place=place_of(state, ask, pending),
+        most_tokens=share_of(ask),
+    )
+    return Step((begun,), (look,))
 
 
 def _start_tool(  # noqa: PLR0913, PLR0917  (what a call is made of)

@@ -1097,6 +1097,25 @@ class ToolCallInDoubt(
     latency_ms: int = 0
 
 
+class ReconcileStarted(
+    Event,
+    frozen=True,
+    kw_only=True,
+    omit_defaults=True,
+    gc=False,
+    tag="reconcile_started",
+):
+    """A function is to find out what became of a call in doubt, and may die with its process."""
+
+    kept: ClassVar[tuple[str, ...]] = ("call_id",)
+
+    ask_id: str
+    call_id: str
+    """Of the call that is in doubt."""
+    tool_use_id: str
+    attempt: int = 1
+
+
 class ToolCallReconciled(
     Event,
     frozen=True,
@@ -1231,6 +1250,7 @@ AnyEvent: TypeAlias = (
     | ToolCallSucceeded
     | ToolCallFailed
     | ToolCallInDoubt
+    | ReconcileStarted
     | ToolCallReconciled
     | ToolCallGivenUp
     | UndoStarted

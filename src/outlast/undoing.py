@@ -57,6 +57,10 @@ def left(undoing: Undoing, asks: Iterable[Conversation]) -> list[Done]:
     return sorted(found, key=lambda one: -one.seq)
 
 
+MOST_ERROR: Final = 1_000
+"""So many characters of an error stand in the sentence about a run; the journal has all of it."""
+
+
 def told(undoing: Undoing, asks: Iterable[Conversation], *, undo: bool) -> str:
     """Return what became of it in a sentence, and what nobody can say; empty is nothing.
 
@@ -69,14 +73,21 @@ def told(undoing: Undoing, asks: Iterable[Conversation], *, undo: bool) -> str:
     asks = list(asks)
     done = [one for ask in asks for one in ask.done if undo]
     unknown = [call_id for ask in asks for call_id in (*(ask.lost if undo else ()), *_open(ask))]
-    failed = [one for one in done if undoing.of(one.call_id).error]
-    parts = [f"{len(done) - len(failed)} of {len(done)} calls were undone"] if done else []
+    left_over = [one for one in done if undoing.of(one.call_id).error]
+    parts = [f"{len(done) - len(left_over)} of {len(done)} calls were undone"] if done else []
     parts += [
-        f"{one.tool} ({one.call_id}) was not: {undoing.of(one.call_id).error}" for one in failed
+        f"{one.tool} ({one.call_id}) was not: {undoing.of(one.call_id).error[:MOST_ERROR]}"
+        for one in left_over
     ]
     if unknown:
         parts.append(f"of {', '.join(unknown)} nobody knows whether it happened")
     return "; ".join(parts)
+
+
+def failed(undoing: Undoing, asks: Iterable[Conversation]) -> bool:
+    """Return whether a call that was to be taken back was not."""
+    done = [one for ask in asks for one in ask.done]
+    return any(undoing.of(one.call_id).error for one in done)
 
 
 def _open(ask: Conversation) -> list[str]:

@@ -13,7 +13,7 @@ from outlast.cli.stores import opened, row_of
 from outlast.errors import UsageError
 from outlast.journal import Journal, RunRow, run_stream
 from outlast.state import FINAL, fold, owes
-from outlast.undoing import told
+from outlast.undoing import failed, told
 
 
 def pause_run(store: str, run_id: str, *, reason: str, by: str, as_json: bool) -> int:
@@ -23,7 +23,8 @@ def pause_run(store: str, run_id: str, *, reason: str, by: str, as_json: bool) -
         Outlast(journal).pause(run_id, reason=reason, by=by)
         row = row_of(journal, run_id)
     if as_json:
-        return _print_json(row)
+        _print_json(row)
+        return exits.DONE
     on = screen()
     on.line((run_id, "strong"), (" is paused: nothing more is begun, until it is resumed.", ""))
     on.line((f"Next: outlast resume {run_id}", "quiet"))
@@ -41,8 +42,10 @@ def cancel_run(  # noqa: PLR0913  (the options of a command)
         row = row_of(journal, run_id)
         owing = _owing(journal, row)
         undone = _undone(journal, row) if undo else []
+        code = _exit(journal, row, owing) if undo else exits.DONE
     if as_json:
-        return _print_json(row)
+        _print_json(row)
+        return code
     on = screen()
     if row.status in FINAL:
         on.line((run_id, "strong"), (" is cancelled, for good.", ""))
@@ -50,11 +53,21 @@ def cancel_run(  # noqa: PLR0913  (the options of a command)
             on.line((words.line(line, 2_000), ""))
     if owing:
         _print_owing(on, owing)
-        return exits.DONE
+        return code
     if row.status not in FINAL:
         on.line((run_id, "strong"), (" is told to end; its driver does that.", ""))
     on.line((f"Next: outlast show {run_id}", "quiet"))
-    return exits.DONE
+    return code
+
+
+def _exit(journal: Journal, row: RunRow, owing: dict[str, str]) -> int:
+    """Return how it is with what is to be taken back: all of it was, or not yet, or never will."""
+    if owing or row.status not in FINAL:
+        return exits.WAITING
+    family = (row, *journal.below(row.id))
+    states = [fold(journal.read(run_stream(one.id))) for one in family]
+    is_left = any(failed(one.undoing, one.asks.values()) for one in states)
+    return exits.FAILED if is_left else exits.DONE
 
 
 def _app(journal: Journal, run_id: str) -> Outlast:
@@ -98,6 +111,5 @@ def _print_owing(on: Screen, owing: dict[str, str]) -> None:
     on.line((f"Next: outlast worker {next(iter(owing.values()))}", "quiet"))
 
 
-def _print_json(row: RunRow) -> int:
+def _print_json(row: RunRow) -> None:
     sys.stdout.write(shapes.encode(shapes.run_shape(row)).decode() + "\n")
-    return exits.DONE

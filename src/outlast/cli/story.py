@@ -46,6 +46,7 @@ from outlast.events import (
     PhaseEntered,
     RateFrozen,
     RateLimitsTold,
+    ReconcileStarted,
     RunFinished,
     RunLeft,
     RunParked,
@@ -272,6 +273,10 @@ class Reader:
                 return self._tool_failed(event)
             case ToolCallInDoubt() as event:
                 return self._tool_in_doubt(event)
+            case ReconcileStarted() as event:
+                again = f" (attempt {event.attempt})" if event.attempt > 1 else ""
+                told = f"a function looks what became of {self.tool(event.tool_use_id)}{again}"
+                return [(told, "")]
             case ToolCallReconciled() as event:
                 return self._tool_reconciled(event)
             case ToolCallGivenUp() as event:
