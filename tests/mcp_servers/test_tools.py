@@ -15,6 +15,7 @@ from served import Home, Port
 
 import outlast
 from outlast import mcp_servers
+from outlast.mcp_answers import given
 from outlast.models.script import Block, say, tool_use
 from outlast.models.scripted import ScriptedModel
 from outlast.tools import InvalidArguments
@@ -277,6 +278,12 @@ def test_a_failure_is_an_error(tools, name, text):
     """What the server calls an error reaches Claude as one, in the server's words."""
     result = told(tools[name], {})
     assert (result["is_error"], result["content"]) == (True, text)
+
+
+def test_a_result_that_is_not_complete_is_an_error():
+    """A result of a type that nobody knows is no answer, and least of all an empty one."""
+    with pytest.raises(outlast.ToolError, match="a result of the type 'partial'"):
+        given(types.CallToolResult(content=[], result_type="partial"))
 
 
 # ── how it is begun ───────────────────────────────────────────────────────────────────────────
