@@ -1075,10 +1075,12 @@ def _find_out(
 ) -> FindOut | Sleep:
     """Return how it is found out what became of a call in doubt: by a function, or by a person."""
     source = source_at(declared, pending.rank)
-    if not pending.unsure and isinstance(source, Tool) and source.reconcile is not None:
+    if declared and not pending.unsure and isinstance(source, Tool) and source.reconcile:
         try:
             arguments = pending.arguments if pending.edited == NULL else pending.edited
-            given = source.arguments(bytes(arguments))
+            given = declared.arguments(bytes(arguments))
+            if source is not declared:
+                given, _ = source.takes(given)  # as it was called
         except InvalidArguments:  # it was changed since, so only a person can tell
             given = None
         if given is not None:

@@ -47,6 +47,9 @@ time at most: by then it has surely not been sent, and a moment later nobody wou
 KEY: Final = "outlast/idempotency-key"
 """Where in a request's `_meta` a server finds the idempotency key of a call."""
 
+_PLAIN: Final = re.compile(r"[^-=?@][^=?@]*")
+"""A word of a command that is no option, no variable and no address with a secret in it."""
+
 _CONTEXT: Final = "the call itself"
 """What a tool's function takes its `ToolContext` as: a name that no argument is likely to have."""
 
@@ -93,6 +96,12 @@ class MCPServer:
         words = tuple(os.fspath(word) for word in command)
         if bool(words) == bool(url):
             raise UsageError("give an MCP server either command=[…] or url='…'")
+        idle = ("headers", headers) if words else ("env", env) if env else ("cwd", cwd)
+        if idle[1]:
+            raise UsageError(
+                f"{idle[0]} is for a server with {'an address' if words else 'a command'}; this "
+                f"one has {'a command, so give env={…}' if words else 'an address'}"
+            )
         self.name = name or _name(words, url)
         self._server = _installed().Server(
             name=f"MCP server {self.name!r}",
@@ -393,7 +402,7 @@ def _installed() -> Any:
 def _name(words: tuple[str, ...], url: str) -> str:
     """Return how a server is called where it has no name: of options, nothing is told."""
     if words:
-        return " ".join([words[0], *takewhile(lambda word: not word.startswith("-"), words[1:2])])
+        return " ".join([words[0], *takewhile(_PLAIN.fullmatch, words[1:2])])
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 

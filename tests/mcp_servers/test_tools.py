@@ -312,6 +312,8 @@ def test_env_and_cwd(tmp_path):
 NAMES = [
     ({"command": ["npx", "-y", "thing", "--key=s3cret"]}, "npx"),
     ({"command": ["python", "server.py", "--key=s3cret"]}, "python server.py"),
+    ({"command": ["env", "KEY=s3cret", "server"]}, "env"),
+    ({"command": ["proxy", "https://host/sse?token=s3cret"]}, "proxy"),
     ({"url": "http://me:s3cret@127.0.0.1:80/mcp?key=s3cret"}, "http://127.0.0.1:80/mcp"),
     ({"url": "http://127.0.0.1/mcp", "name": "files"}, "files"),
 ]
@@ -348,6 +350,20 @@ def test_a_flow_can_call_one(tools):
 
     with outlast.Outlast("memory://", model=ScriptedModel(lambda *_: say("x"))) as app:
         assert app.run(adding, "go").result() == "3"
+
+
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [
+        ({"command": ["x"], "headers": {"a": "b"}}, "headers is for a server with an address"),
+        ({"url": "http://x", "env": {"a": "b"}}, "env is for a server with a command"),
+        ({"url": "http://x", "cwd": "/"}, "cwd is for a server with a command"),
+    ],
+)
+def test_what_the_other_kind_of_server_has_is_refused(given, why):
+    """Headers of a program and variables of an address would be dropped, unnoticed."""
+    with pytest.raises(outlast.UsageError, match=why):
+        outlast.MCPServer(**given)
 
 
 # ── the page about it ─────────────────────────────────────────────────────────────────────────
