@@ -348,11 +348,19 @@ class Agent:
             model=self.model,
             max_tokens=self.max_tokens,
             system=self.instructions,
-            tools=Raw(msgspec.json.encode([declared.schema for declared in self.tools])),
+            tools=Raw(msgspec.json.encode([_whole(declared) for declared in self.tools])),
             parameters=Raw(msgspec.json.encode(self.parameters)),
             cache=self.cache or "",
             fallback_models=self.models[1:],
         )
+
+
+def _whole(declared: Tool[..., Any] | ServerTool) -> dict[str, Any]:
+    """Return a tool's schema, once it is known that its fallbacks can be called as well."""
+    for source in declared.sources[1:] if isinstance(declared, Tool) else ():
+        if isinstance(source, Tool):
+            source.takes({})  # found wrong now, rather than in an outage
+    return declared.schema
 
 
 def check_prices(agent: Agent, *, batch: bool = False) -> None:

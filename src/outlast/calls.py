@@ -129,6 +129,7 @@ async def call_step(  # noqa: PLR0913  (what a call needs from outside)
             call_id=call.call_id,
             idempotency_key=call.idempotency_key,
             attempt=call.attempt,
+            deadline=None if declared.timeout_s is None else time.monotonic() + declared.timeout_s,
             tenant=tenant,
             deps=deps,
         )

@@ -1090,6 +1090,8 @@ def _find_out(
         arguments = pending.arguments if pending.edited == NULL else pending.edited
         try:
             given = declared.arguments(bytes(arguments))
+            if isinstance(source, Tool) and source is not declared:
+                given, _ = source.takes(given)  # as it was called
         except InvalidArguments:  # it was changed since, so only a person can tell
             given = None
     if given is None or helper is None:

@@ -522,14 +522,19 @@ class MCPServerLost(OutlastError, ConnectionError):
     """An MCP server was asked, and there is no answer: what was asked for may have happened.
 
     Attributes:
-        status_code: the HTTP status that came instead, 500 or more; `None` where none came.
+        status_code: the HTTP status that came instead, such as 503 or 408; `None` where none
+            came.
+        retry_after: what the server said with it of when to ask again; empty where it did not.
 
     """
 
-    def __init__(self, message: str, *, status_code: int | None = None) -> None:
+    def __init__(
+        self, message: str, *, status_code: int | None = None, retry_after: str = ""
+    ) -> None:
         """See the class."""
         super().__init__(message)
         self.status_code = status_code
+        self.retry_after = retry_after
 
 
 class MCPServerUnreachable(OutlastError, ConnectionRefusedError):
@@ -541,10 +546,12 @@ class MCPServerRefused(OutlastError):
 
     Attributes:
         status_code: the status.
+        retry_after: what the server said with it of when to ask again; empty where it did not.
 
     """
 
-    def __init__(self, message: str, *, status_code: int) -> None:
+    def __init__(self, message: str, *, status_code: int, retry_after: str = "") -> None:
         """See the class."""
         super().__init__(message)
         self.status_code = status_code
+        self.retry_after = retry_after

@@ -22,6 +22,12 @@ def given(result: Any) -> Any:
         ToolError: the server says that the tool failed; with what it says of that.
 
     """
+    if result.result_type != "complete":
+        raise ToolError(
+            f"The MCP server answered with a result of the type {result.result_type!r}, which is "
+            "none of a tool, so it is not known what came of the call.",
+            error_class="bad_output",
+        )
     pieces = [_piece(block) for block in result.content]
     if result.is_error:
         raise ToolError(_failure(result.structured_content, pieces))

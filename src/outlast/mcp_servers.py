@@ -11,6 +11,7 @@ import atexit
 import os
 import re
 import threading
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextvars import Context
 from functools import cached_property
@@ -39,8 +40,15 @@ LONGEST_WAIT_S: Final = 30.0
 TRIES: Final = 3
 """How often a list of tools is asked for, and a call is taken to a session that is over by then."""
 
+EARLIER_S: Final = 0.25
+"""How long before the end of its time a call that waits for a session is given up, a tenth of its
+time at most: by then it has surely not been sent, and a moment later nobody would know."""
+
 KEY: Final = "outlast/idempotency-key"
 """Where in a request's `_meta` a server finds the idempotency key of a call."""
+
+_PLAIN: Final = re.compile(r"[^-=?@][^=?@]*")
+"""A word of a command that is no option, no variable and no address with a secret in it."""
 
 _CONTEXT: Final = "the call itself"
 """What a tool's function takes its `ToolContext` as: a name that no argument is likely to have."""
@@ -88,6 +96,12 @@ class MCPServer:
         words = tuple(os.fspath(word) for word in command)
         if bool(words) == bool(url):
             raise UsageError("give an MCP server either command=[…] or url='…'")
+        idle = ("headers", headers) if words else ("env", env) if env else ("cwd", cwd)
+        if idle[1]:
+            raise UsageError(
+                f"{idle[0]} is for a server with {'an address' if words else 'a command'}; this "
+                f"one has {'a command, so give env={…}' if words else 'an address'}"
+            )
         self.name = name or _name(words, url)
         self._server = _installed().Server(
             name=f"MCP server {self.name!r}",
@@ -205,9 +219,17 @@ class _Line:
         """Return what tools the server says it has."""
         return self._background.run(self._listed())
 
-    async def call(self, name: str, arguments: dict[str, Any], meta: dict[str, Any]) -> Any:
+    async def call(
+        self,
+        name: str,
+        arguments: dict[str, Any],
+        meta: dict[str, Any],
+        deadline: float | None = None,
+    ) -> Any:
         """Return what the server answers to a call; from any loop."""
-        work = self._background.begin(self._called(name, arguments, meta))
+        if deadline is not None:
+            deadline -= min(EARLIER_S, (deadline - time.monotonic()) / 10)
+        work = self._background.begin(self._called(name, arguments, meta, deadline))
         return await asyncio.wrap_future(work)
 
     def close(self) -> None:
@@ -232,11 +254,13 @@ class _Line:
                 return tools
         raise AssertionError("the last try returns or raises")
 
-    async def _called(self, name: str, arguments: dict[str, Any], meta: dict[str, Any]) -> Any:
+    async def _called(
+        self, name: str, arguments: dict[str, Any], meta: dict[str, Any], deadline: float | None
+    ) -> Any:
         from outlast.mcp_session import NotSent  # noqa: PLC0415  (imports mcp)
 
         for _ in range(TRIES):
-            session = await self._ready()
+            session = await self._ready(deadline)
             try:
                 result = await session.call(name, arguments, meta)
             except NotSent:
@@ -246,15 +270,22 @@ class _Line:
                 return given(result)
         raise MCPServerUnreachable(f"{self._server.name} took nothing, in {TRIES} sessions")
 
-    async def _ready(self) -> Session:
+    async def _ready(self, deadline: float | None = None) -> Session:
         if self._session is not None and self._session.is_open:
             return self._session
         if self._opening is None:
             # Nothing of the call that happens to be the first is to stick to the session.
             self._opening = asyncio.create_task(self._open(), context=Context())
             self._opening.add_done_callback(self._opened)
-        # Shielded: others wait for it, too, and a session half begun is of use to nobody.
-        return await asyncio.shield(self._opening)
+        opening = self._opening
+        try:
+            async with asyncio.timeout_at(deadline):
+                # Shielded: others wait for it, too, and a session half begun is of use to nobody.
+                return await asyncio.shield(opening)
+        except TimeoutError as error:
+            raise MCPServerUnreachable(
+                f"{self._server.name} was not asked: it has not begun within the time of the call"
+            ) from error
 
     async def _open(self) -> Session:
         from outlast.mcp_session import Session  # noqa: PLC0415  (imports mcp)
@@ -300,7 +331,8 @@ class _MCPTool(Tool[..., Any]):
         async def call(**arguments: Any) -> Any:
             context: ToolContext | None = arguments.pop(_CONTEXT, None)
             meta = {KEY: context.idempotency_key} if context and effect != "read" else {}
-            return await line().call(listed.name, arguments, meta)
+            deadline = context.deadline if context else None
+            return await line().call(listed.name, arguments, meta, deadline)
 
         call.__name__ = call.__qualname__ = name
         call.__doc__ = listed.description or listed.title
@@ -370,7 +402,7 @@ def _installed() -> Any:
 def _name(words: tuple[str, ...], url: str) -> str:
     """Return how a server is called where it has no name: of options, nothing is told."""
     if words:
-        return " ".join([words[0], *takewhile(lambda word: not word.startswith("-"), words[1:2])])
+        return " ".join([words[0], *takewhile(_PLAIN.fullmatch, words[1:2])])
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 

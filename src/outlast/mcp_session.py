@@ -20,7 +20,7 @@ import httpx2
 import msgspec
 from mcp import Client, MCPError, StdioServerParameters, stdio_client, types
 from mcp.client.streamable_http import streamable_http_client
-from mcp.types import CONNECTION_CLOSED, HEADER_MISMATCH, INVALID_REQUEST
+from mcp.types import CONNECTION_CLOSED, HEADER_MISMATCH, INVALID_REQUEST, PARSE_ERROR
 from pydantic import TypeAdapter, ValidationError
 
 from outlast import __version__
@@ -67,9 +67,23 @@ class _Letter:
 
     sent: bool = False
     status: int = 0
-    """The HTTP status with which it was turned down; 0 is none."""
+    """The HTTP status of the response; 0 is none."""
     answered: bool = True
     """Whether there was an answer of the protocol with that status."""
+    streamed: bool = False
+    """Whether the answer is a stream of events, which the client library reads."""
+    retry_after: str = ""
+    """When the server wants to be asked again, in its own words."""
+
+    @property
+    def is_refusal(self) -> bool:
+        """Whether it was turned down unread."""
+        return not self.answered and 400 <= self.status < 500 and self.status != 408
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether it was sent to another address, where the client library does not follow."""
+        return not self.answered and 300 <= self.status < 400 and self.status != 303
 
 
 _LETTER: ContextVar[_Letter | None] = ContextVar("_LETTER", default=None)
@@ -220,14 +234,23 @@ class Session:
         if error.code == CONNECTION_CLOSED:
             self.retire()
             return MCPServerLost(f"{name} was asked, and there is no answer: {error.message}")
-        if letter.answered:
+        is_garbled = letter.streamed and error.code == PARSE_ERROR
+        if letter.answered and not is_garbled:
             told = f"The MCP server answered with an error: {error.message} ({error.code})"
             return _Mismatch(told) if error.code == HEADER_MISMATCH else ToolError(told)
-        if letter.status < 500:
+        if letter.is_refusal:
             return _refused(name, letter)
+        if letter.is_elsewhere:
+            return MCPServerUnreachable(f"{name} cannot be reached: {error.message}")
         self.retire()
-        told = f"{name} was asked, and a status of {letter.status} is no answer"
-        return MCPServerLost(told, status_code=letter.status)
+        told = f"a status of {letter.status} is no answer"
+        if letter.status < 300:
+            told = f"what came is no answer: {error.message}"
+        return MCPServerLost(
+            f"{name} was asked, and {told}",
+            status_code=letter.status if letter.status >= 300 else None,
+            retry_after=letter.retry_after,
+        )
 
     async def _keep(self, opened: asyncio.Future[None]) -> None:
         # One task enters and leaves the client, as its task groups demand.
@@ -259,27 +282,35 @@ class Session:
             if server.command:
                 program, *args = server.command
                 params = StdioServerParameters(
-                    command=program, args=args, env=dict(server.env), cwd=server.cwd
+                    command=program,
+                    args=args,
+                    env=dict(server.env),
+                    cwd=server.cwd,
+                    # A line that is no text must not leave the session open and deaf.
+                    encoding_error_handler="replace",
                 )
                 # Not `sys.stderr`, which in a notebook is no file.
                 errlog = sys.__stderr__ or sys.stderr
                 transport = stdio_client(params, errlog=errlog)
             else:
                 http = await stack.enter_async_context(_http(server.headers))
-                transport = streamable_http_client(server.url, http_client=http)
+                # By default an event of a megabyte, such as an image, would break the connection.
+                transport = streamable_http_client(
+                    server.url, http_client=http, max_sse_event_size=None
+                )
             reading, writing = await stack.enter_async_context(transport)
             yield _Reading(reading, self._end), _Writing(writing)
 
     def _unreachable(self, error: BaseException, letter: _Letter) -> Exception:
         name = self._server.name
-        if 400 <= letter.status < 500 and not letter.answered:
+        if letter.is_refusal:
             return _refused(name, letter)
         while isinstance(error, BaseExceptionGroup):
             error = error.exceptions[0]
         if isinstance(error, TimeoutError):
             why = f"it does not answer within {self._server.connect_timeout_s:g} s"
         elif isinstance(error, MCPError):
-            status = "" if letter.answered else f", HTTP status {letter.status}"
+            status = f", HTTP status {letter.status}" if letter.status >= 300 else ""
             why = f"{error.message} ({error.code}{status})"
         else:
             why = f"{type(error).__name__}: {error}"
@@ -288,7 +319,9 @@ class Session:
 
 def _refused(name: str, letter: _Letter) -> MCPServerRefused:
     return MCPServerRefused(
-        f"{name} refused with the HTTP status {letter.status}", status_code=letter.status
+        f"{name} refused with the HTTP status {letter.status}",
+        status_code=letter.status,
+        retry_after=letter.retry_after,
     )
 
 
@@ -367,16 +400,29 @@ class _HTTP(httpx2.AsyncClient):
             return await super().send(request, **more)
         try:
             response = await super().send(request, **more)
-            if "text/event-stream" not in response.headers.get("content-type", ""):
+            kind = response.headers.get("content-type", "").lower()
+            if not kind.startswith("text/event-stream") or response.status_code >= 300:
                 await response.aread()
         except httpx2.TransportError as error:
             if isinstance(error, NOT_SENT):
                 letter.sent = False
             return _broken(request, error)
-        if response.status_code >= 400:
-            letter.status = response.status_code
-            letter.answered = b'"jsonrpc"' in await response.aread()
+        letter.status = response.status_code
+        letter.retry_after = response.headers.get("retry-after", "")
+        letter.streamed = kind.startswith("text/event-stream") and letter.status < 300
+        letter.answered = letter.streamed or _is_answer(response, kind)
         return response
+
+
+def _is_answer(response: httpx2.Response, kind: str) -> bool:
+    """Return whether a response, which was read, is an answer of the protocol."""
+    if not kind.startswith("application/json"):
+        return False  # the client library reads nothing else
+    try:
+        types.jsonrpc_message_adapter.validate_json(response.content, by_name=False)
+    except ValidationError:
+        return False
+    return True
 
 
 def _broken(request: httpx2.Request, error: Exception) -> httpx2.Response:

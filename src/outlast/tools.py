@@ -474,6 +474,10 @@ def _sources(
                     "name all of them here, in order"
                 )
             found.append(one)
+        elif one is LastGood:
+            raise InvalidTool(
+                f"tool {declared.name!r}: LastGood is a class; give LastGood(max_age=…)"
+            )
         elif callable(one):
             name = _named(one, f"{declared.name[:100]}_fallback_{len(found)}")
             helped = _Helper(one, effect=declared.effect, name=name, timeout_s=declared.timeout_s)
@@ -612,6 +616,8 @@ def _check_parameter(declared: Tool[Any, Any], parameter: inspect.Parameter) -> 
 
 
 def _parameters(declared: Tool[Any, Any]) -> Parameters:
+    if not declared.is_hinted:
+        return _unhinted(declared)
     from pydantic import ConfigDict, create_model  # noqa: PLC0415  (a tenth of a second)
 
     hints = _hints(declared)
@@ -638,6 +644,16 @@ def _parameters(declared: Tool[Any, Any]) -> Parameters:
             "numbers, lists, dicts, Literal, Enum, dataclasses or pydantic models"
         ) from error
     return Parameters(model, fields, context)
+
+
+def _unhinted(declared: Tool[Any, Any]) -> Parameters:
+    """Return the parameters of a function that Claude does not call, whatever their hints."""
+    from pydantic import BaseModel  # noqa: PLC0415  (a tenth of a second)
+
+    parameters = inspect.signature(declared.function).parameters.values()
+    context = next((one.name for one in parameters if _is_context(one)), "")
+    names = {one.name: one.name for one in parameters if not _is_context(one)}
+    return Parameters(BaseModel, names, context)
 
 
 def _field(parameter: inspect.Parameter, description: str | None) -> Any:

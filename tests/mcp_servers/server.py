@@ -17,7 +17,7 @@ import uvicorn
 from mcp import MCPError, types
 from mcp.server.lowlevel import Server
 from mcp.server.stdio import stdio_server
-from starlette.responses import PlainTextResponse
+from starlette.responses import PlainTextResponse, Response
 
 PNG = base64.b64encode(b"\x89PNG\r\n\x1a\n" + bytes(20)).decode()
 PDF = base64.b64encode(b"%PDF-1.7 and so on").decode()
@@ -89,6 +89,7 @@ TOOLS = [
     *(types.Tool(name=name, input_schema=NOTHING) for name in ANSWERS),
 ]
 PAGE = 5
+HEADERS = {"retry-after": "7", "location": "https://elsewhere.test/"}
 
 
 class Serving:
@@ -161,6 +162,10 @@ def asgi(serving: Serving, app: Any) -> Any:
                 length = [(b"content-type", b"application/json"), (b"content-length", b"99")]
                 await send({"type": "http.response.start", "status": 200, "headers": length})
                 return
+            if said := serving.down().partition("says ")[2]:
+                status, kind, body = said.split(" ", 2)
+                await Response(body, int(status), HEADERS, kind)(scope, receive, send)
+                return
             status = serving.down().partition("status ")[2]
             if status:
                 await PlainTextResponse("no", int(status))(scope, receive, send)
@@ -180,6 +185,8 @@ async def main() -> None:
     serving = Serving(args.home)
     serving.put("pids", os.getpid())
     serving.put("environ", sorted(os.environ))
+    while "slowly" in serving.down():  # noqa: ASYNC110  (a file)
+        await asyncio.sleep(0.01)
     if "start" in serving.down():
         sys.exit(3)
     server = Server("test", on_list_tools=serving.list, on_call_tool=serving.call)

@@ -1,7 +1,9 @@
 """An MCP server that dies is begun anew; what it was asked and did not answer is in doubt."""
 
 import asyncio
+import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -16,6 +18,7 @@ from served import Home, Port, is_gone, until
 
 import outlast
 from outlast import mcp_servers, mcp_session
+from outlast.classes import classify, retry_after
 from outlast.models.script import say, tool_use, turn_number
 from outlast.models.scripted import ScriptedModel
 from stubs import agent, asking, results
@@ -195,6 +198,80 @@ def test_what_is_no_answer(port, home):
         assert other.result(60) == "released"
         assert called(tools["note"], text="heard") == "noted heard"
     assert home.done == ["other", "heard"]
+
+
+NO_ANSWERS = [
+    "200 text/html <html>log in</html>",
+    "200 application/json {",
+    "200 application/json {}",
+    "202 application/json ",
+    "204 application/json ",
+    "303 text/html see other",
+    "408 text/html too late",
+    "200 text/event-stream event: message\ndata: {\n\n",
+]
+
+
+@pytest.mark.parametrize("said", NO_ANSWERS)
+def test_what_cannot_be_read_is_no_answer(said, port, home):
+    """What was answered with something that is no answer is in doubt, and no error."""
+    with outlast.MCPServer(url=port.url) as server:
+        note = named(server, only=["note"])["note"]
+        home.down(f"says {said}")
+        with pytest.raises(outlast.MCPServerLost, match="was asked"):
+            called(note, text="x")
+        home.down("")
+        assert called(note, text="y") == "noted y"
+
+
+def test_an_address_that_has_moved(port, home):
+    """A redirect that is not followed names the address, and nothing was asked."""
+    with outlast.MCPServer(url=port.url) as server:
+        note = named(server, only=["note"])["note"]
+        home.down("says 307 text/html moved")
+        with pytest.raises(outlast.MCPServerUnreachable, match=r"https://elsewhere\.test/"):
+            called(note, text="x")
+
+
+@pytest.mark.parametrize(("status", "kind"), [(429, "rate_limited"), (503, "unavailable")])
+def test_when_to_come_again(status, kind, port, home):
+    """What a server says of when to be asked again is known of its refusal, as of any client's."""
+    with outlast.MCPServer(url=port.url) as server:
+        note = named(server, only=["note"])["note"]
+        home.down(f"says {status} text/plain no")
+        with pytest.raises((outlast.MCPServerRefused, outlast.MCPServerLost)) as raised:
+            called(note, text="x")
+    assert (classify(raised.value), retry_after(raised.value)) == (kind, 7)
+
+
+def test_an_answer_of_megabytes(port, home):
+    """A result in a stream of events may be of any size."""
+    result = {"content": [{"type": "text", "text": "x" * 2_000_000}], "resultType": "complete"}
+    answer = json.dumps({"jsonrpc": "2.0", "id": 1, "result": result})
+    with outlast.MCPServer(url=port.url) as server:
+        note = named(server, only=["note"])["note"]
+        home.down(f"says 200 text/event-stream event: message\ndata: {answer}\n\n")
+        assert len(called(note, text="x")) == 2_000_000
+
+
+def test_a_server_that_prints_what_is_no_text(home):
+    """A line on standard output that is no UTF-8 is passed over, and the session goes on."""
+    line = f"printf '\\377\\n'; exec {shlex.join(home.command())}"
+    with outlast.MCPServer(command=["sh", "-c", line], connect_timeout_s=10) as server:
+        assert called(named(server)["add"], a=1) == "1"
+
+
+def test_a_server_that_begins_too_slowly(server, home):
+    """A call whose time ends before it was sent was not made: that is no doubt."""
+    (note,) = server.tools(only=["note"], timeout_s=0.3)
+    home.down("slowly")
+    kill(server, home)
+    model = ScriptedModel(asking(tool_use("note", {"text": "x"})))
+    with outlast.Outlast("memory://", model=model) as app:
+        run = app.run(agent(note), "Go.")
+    assert run.status == "completed", run.why
+    assert results(model)[0]["content"].startswith("note failed with MCPServerUnreachable.")
+    assert home.done == []
 
 
 # ── between calls ─────────────────────────────────────────────────────────────────────────────

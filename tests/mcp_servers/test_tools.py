@@ -15,6 +15,7 @@ from served import Home, Port
 
 import outlast
 from outlast import mcp_servers
+from outlast.mcp_answers import given
 from outlast.models.script import Block, say, tool_use
 from outlast.models.scripted import ScriptedModel
 from outlast.tools import InvalidArguments
@@ -279,6 +280,12 @@ def test_a_failure_is_an_error(tools, name, text):
     assert (result["is_error"], result["content"]) == (True, text)
 
 
+def test_a_result_that_is_not_complete_is_an_error():
+    """A result of a type that nobody knows is no answer, and least of all an empty one."""
+    with pytest.raises(outlast.ToolError, match="a result of the type 'partial'"):
+        given(types.CallToolResult(content=[], result_type="partial"))
+
+
 # ── how it is begun ───────────────────────────────────────────────────────────────────────────
 
 
@@ -305,6 +312,8 @@ def test_env_and_cwd(tmp_path):
 NAMES = [
     ({"command": ["npx", "-y", "thing", "--key=s3cret"]}, "npx"),
     ({"command": ["python", "server.py", "--key=s3cret"]}, "python server.py"),
+    ({"command": ["env", "KEY=s3cret", "server"]}, "env"),
+    ({"command": ["proxy", "https://host/sse?token=s3cret"]}, "proxy"),
     ({"url": "http://me:s3cret@127.0.0.1:80/mcp?key=s3cret"}, "http://127.0.0.1:80/mcp"),
     ({"url": "http://127.0.0.1/mcp", "name": "files"}, "files"),
 ]
@@ -341,6 +350,20 @@ def test_a_flow_can_call_one(tools):
 
     with outlast.Outlast("memory://", model=ScriptedModel(lambda *_: say("x"))) as app:
         assert app.run(adding, "go").result() == "3"
+
+
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [
+        ({"command": ["x"], "headers": {"a": "b"}}, "headers is for a server with an address"),
+        ({"url": "http://x", "env": {"a": "b"}}, "env is for a server with a command"),
+        ({"url": "http://x", "cwd": "/"}, "cwd is for a server with a command"),
+    ],
+)
+def test_what_the_other_kind_of_server_has_is_refused(given, why):
+    """Headers of a program and variables of an address would be dropped, unnoticed."""
+    with pytest.raises(outlast.UsageError, match=why):
+        outlast.MCPServer(**given)
 
 
 # ── the page about it ─────────────────────────────────────────────────────────────────────────

@@ -14,7 +14,7 @@ import outlast
 from outlast.events import StepFinished, ToolCallFailed, ToolCallGivenUp, ToolCallSucceeded
 from outlast.models.script import last_text, say, tool_results, tool_use, turn_number
 from outlast.models.scripted import ScriptedModel
-from stubs import agent, asking
+from stubs import agent, asking, results
 
 AT = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
@@ -370,3 +370,77 @@ def test_async_tools_recover_too() -> None:
     with outlast.Outlast("memory://", model=claude) as app:
         assert app.run(agent(find), "Go.").degraded
     assert texts(result(claude))[1] == "in the attic"
+
+
+# ── what looks after a call ───────────────────────────────────────────────────────────────────
+
+
+class Odd:
+    """What has no JSON schema."""
+
+
+ODD = Odd()
+
+
+def shelved(x: int, odd: Odd = ODD) -> list[str]:
+    return [f"{x} from the shelf"]
+
+
+def found(x: int, odd: Odd = ODD) -> bool:
+    return True
+
+
+def test_a_plain_fallback_may_take_whatever_has_a_default():
+    """Claude never calls it, so its type hints need no schema: an outage would find them wrong."""
+
+    @outlast.tool(effect="read", fallbacks=[shelved])
+    def look(x: int) -> list[str]:
+        raise ConnectionError
+
+    claude = ScriptedModel(asking(tool_use("look", {"x": 1})))
+    with outlast.Outlast("memory://", model=claude) as app:
+        assert app.run(agent(look), "Go.").status == "completed"
+    assert "1 from the shelf" in str(results(claude)[0]["content"])
+
+
+def test_a_fallback_that_cannot_be_called_is_found_at_the_beginning():
+    """One that is a tool is refused before a run begins, not in an outage."""
+
+    @outlast.tool(effect="read")
+    def second(odd: Odd = ODD) -> list[str]:
+        return []
+
+    @outlast.tool(effect="read", fallbacks=[second])
+    def look(x: int) -> list[str]:
+        return []
+
+    claude = ScriptedModel(asking())
+    with (
+        outlast.Outlast("memory://", model=claude) as app,
+        pytest.raises(outlast.InvalidTool, match="'second': a parameter's type has no JSON"),
+    ):
+        app.run(agent(look), "Go.")
+    assert not claude.calls
+
+
+def test_the_class_of_last_good_answers_is_no_fallback():
+    """Its instances are; called as a function it would give itself as an answer."""
+    with pytest.raises(outlast.InvalidTool, match=r"give LastGood\(max_age=…\)"):
+        outlast.tool(effect="read", fallbacks=[outlast.LastGood], name="x")(shelved)
+
+
+def test_a_fallback_in_doubt_is_asked_for_by_its_own_function():
+    """With the arguments that it was called with, also where it takes fewer than its tool."""
+
+    @outlast.tool(effect="once", reconcile=found)
+    def second(x: int) -> str:
+        raise TimeoutError
+
+    @outlast.tool(effect="once", fallbacks=[second])
+    def first(x: int, y: int = 1) -> str:
+        raise ConnectionRefusedError
+
+    claude = ScriptedModel(asking(tool_use("first", {"x": 1, "y": 2})))
+    with outlast.Outlast("memory://", model=claude) as app:
+        run = app.run(agent(first), "Go.")
+    assert run.status == "completed", run.why
