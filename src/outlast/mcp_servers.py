@@ -23,7 +23,13 @@ from typing import TYPE_CHECKING, Any, Final, Self
 from urllib.parse import urlsplit
 
 from outlast.background import Background
-from outlast.errors import InvalidTool, MCPServerUnreachable, UsageError
+from outlast.errors import (
+    InvalidTool,
+    MCPServerLost,
+    MCPServerUnreachable,
+    ToolError,
+    UsageError,
+)
 from outlast.events import Effect
 from outlast.mcp_answers import given
 from outlast.tools import InvalidArguments, Tool, ToolContext, complaint, decoded
@@ -332,7 +338,13 @@ class _MCPTool(Tool[..., Any]):
             context: ToolContext | None = arguments.pop(_CONTEXT, None)
             meta = {KEY: context.idempotency_key} if context and effect != "read" else {}
             deadline = context.deadline if context else None
-            return await line().call(listed.name, arguments, meta, deadline)
+            try:
+                return await line().call(listed.name, arguments, meta, deadline)
+            except ToolError as error:
+                if error.error_class != "bad_output" or effect == "read":
+                    raise
+                # What came says nothing of what was done, so nobody knows that.
+                raise MCPServerLost(str(error)) from error
 
         call.__name__ = call.__qualname__ = name
         call.__doc__ = listed.description or listed.title

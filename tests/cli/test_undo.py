@@ -112,7 +112,8 @@ def test_what_was_undone_is_told(desk: Any) -> None:
 def test_what_could_not_be_undone_is_told(desk: Any) -> None:
     """It is named with its error, and the others are undone all the same."""
     url = run(desk, "ann", "bob")
-    shape = json.loads(out("cancel", "r", "--undo", "--json", "--store", url))
+    told = out("cancel", "r", "--undo", "--json", "--store", url, code=exits.FAILED)
+    shape = json.loads(told)
     assert (shape["id"], shape["status"]) == ("r", "cancelled")
     assert shape["why"].endswith(
         "1 of 2 calls were undone; send (ask-1.m1.t2) was not: RuntimeError: he has read it"
@@ -145,7 +146,7 @@ def test_where_the_code_is_not(desk: Any, tmp_path: Path, monkeypatch: pytest.Mo
         patched.chdir(tmp_path / "elsewhere")
         patched.delitem(sys.modules, "post_desk")
         patched.setattr(sys, "path", [one for one in sys.path if one != str(tmp_path)])
-        told = out("cancel", "r", "--undo", "--store", url)
+        told = out("cancel", "r", "--undo", "--store", url, code=exits.WAITING)
         assert "first to take back what it did: by whoever has its code" in told
         assert told.splitlines()[-1] == "Next: outlast worker post_desk"
         assert json.loads(out("show", "r", "--json", "--store", url))["status"] == "queued"

@@ -44,7 +44,9 @@ def check(scene: Scene) -> None:
         why = f"{where}: {use} ({tool.name}): happened is {truth}, Claude was told {text!r}"
         if use in plot.doubtful:
             found = (
-                HAPPENED in text or DID_NOT in text or text in (f"ann saw {use}", f"found {use}")
+                HAPPENED in text
+                or DID_NOT in text
+                or text.removesuffix("I looked.").strip() in (f"ann saw {use}", f"found {use}")
             )
             assert found, why
             assert truth == (DID_NOT not in text), why
