@@ -423,15 +423,23 @@ def degraded_call(
     done: ToolCallSucceeded, degraded: Degradation, redact: Redact = same
 ) -> ToolCallSucceeded:
     """Return an answer that says in what it is less than what was asked for."""
-    note = redacted(degraded.note, redact)
-    degraded = replace(degraded, note=printable(note), source=printable(degraded.source))
-    before = msgspec.json.encode(printable(told(degraded)))
+    # All of it may be a tool's own words, of any length, with secrets in them.
+    note, source, *dropped = (
+        printable(redacted(text, redact))
+        for text in (degraded.note, degraded.source, *degraded.dropped)
+    )
+    degraded = replace(degraded, note=note, source=source, dropped=tuple(dropped))
+    before = msgspec.json.encode(cut(told(degraded), MAX_NOTE_TOKENS))
     content = bytes(done.content)
     block = b'{"type":"text","text":%b}'
     whole = b"" if content == b'""' else block % content
     blocks = content[1:-1] if content[:1] == b"[" else whole
     both = b"[%b]" % b",".join(filter(None, (block % before, blocks)))
     return replace(done, degraded=degraded, content=Raw(both))
+
+
+MAX_NOTE_TOKENS: Final = 2_048
+"""How much Claude is told of what an answer lacks; all of it is in the journal."""
 
 
 def _answer(call: CallTool, tool: Tool[..., Any], value: Any) -> Degraded[Any]:

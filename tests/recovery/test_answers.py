@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -179,6 +179,32 @@ def test_a_degraded_answer_says_what_it_lacks() -> None:
     )
 
 
+def test_what_an_answer_lacks_may_be_anything() -> None:
+    """Secrets, half a character, a name given once and megabytes are told, and cost no run."""
+    claude, shelf = model(), Shelf()
+    shelf.gives = outlast.Degraded(
+        "owls",
+        source="attic of KEY",
+        note="n" * 5_000_000,
+        dropped_filters=(name for name in ("KEY", "\ud800")),  # type: ignore[arg-type]
+    )
+    with outlast.Outlast("memory://", model=claude, redact=hidden) as app:
+        assert app.run(shelf.agent, "owls", run_id="r").answer == "Done."
+        (event,) = [r.event for r in app.log("r") if isinstance(r.event, ToolCallSucceeded)]
+    told, answer = texts(result(claude))
+    assert told.startswith("[degraded answer: from attic of ***, at a time that is not known; ")
+    assert told.endswith("Say so in whatever you make of it.]")
+    assert "not filtered by ***, ?" in told
+    assert len(told) < 3_000
+    assert answer == "owls"
+    assert event.degraded is not None
+    assert (event.degraded.source, event.degraded.dropped) == ("attic of ***", ("***", "?"))
+
+
+def hidden(text: str) -> str:
+    return text.replace("KEY", "***")
+
+
 def test_a_degraded_image_is_shown() -> None:
     """What is not text stays what it is, behind the note."""
     claude, shelf = model(), Shelf()
@@ -195,6 +221,9 @@ def test_a_degraded_image_is_shown() -> None:
         {"note": None},
         {"as_of": datetime(2026, 3, 1)},  # noqa: DTZ001  (that is what is wrong)
         {"as_of": 1_790_000_000},
+        {"as_of": datetime.max.replace(tzinfo=UTC)},
+        {"as_of": datetime.min.replace(tzinfo=timezone(timedelta(hours=5)))},
+        {"as_of": datetime(2262, 6, 1, tzinfo=UTC)},
         {"dropped_filters": "max_usd"},
         {"dropped_filters": [3]},
     ],
