@@ -263,7 +263,10 @@ def _doubted(  # noqa: PLR0913, PLR0917  (the fields of the event)
 ) -> ToolCallInDoubt:
     """Return the outcome of a call that may have happened though nobody said so."""
     is_open = tool.sources[call.rank].effect == "once"
-    told = f"{call.tool} failed with {type(error).__name__}. The outcome is unknown: {MAYBE}."
+    said = f"{call.tool} failed with {type(error).__name__}."
+    if isinstance(error, ToolError) and (own := redacted(words(error), redact)).strip():
+        said = cut(own, _limit(call, MAX_RESULT_TOKENS))
+    told = f"{said} The outcome is unknown: {MAYBE}."
     return ToolCallInDoubt(
         ask_id=call.ask_id,
         call_id=call.call_id,
@@ -423,7 +426,9 @@ def succeeded_call(  # noqa: PLR0913  (all but three are keywords)
         )
         return unless_more(bad, call, tool, "bad_output")
     try:
-        limit = _limit(call, tool.max_result_tokens)
+        source = tool.sources[call.rank]
+        most = source.max_result_tokens if isinstance(source, Tool) else MAX_RESULT_TOKENS
+        limit = _limit(call, min(tool.max_result_tokens, most))
         result = shown(answer.value, limit=limit, put=put_blob, redact=redact)
     except StoreError:
         raise  # it says nothing about the result, which is in doubt until the store is mended
@@ -438,7 +443,7 @@ def succeeded_call(  # noqa: PLR0913  (all but three are keywords)
         return unless_more(failed, call, tool, "bad_output")
     done = success(call, result.content, result.blob, latency_ms)
     done = replace(done, empty=_is_empty(done))
-    if done.empty and tool.empty_is_failure:
+    if done.empty and (tool.empty_is_failure or getattr(source, "empty_is_failure", False)):
         told = "is empty, which counts as a failure of this tool"
         bad = failure(call, "bad_result", f"{begin} {told}.", Unpromised(told), latency_ms, redact)
         return unless_more(bad, call, tool, "bad_output")
@@ -493,8 +498,7 @@ def _is_empty(done: ToolCallSucceeded) -> bool:
 
 def _unpromised(call: CallTool, tool: Tool[..., Any], value: Any) -> str:
     """Return in what a result is not what it should be; empty where it is."""
-    source = tool.sources[call.rank]
-    kind = source.promised if isinstance(source, Tool) else None
+    kind = tool.promised_by(call.rank)
     if kind is None or isinstance(value, Iterator | _Made):
         return ""
     try:

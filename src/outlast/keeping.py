@@ -75,7 +75,8 @@ def last_good(
     source = tool.sources[call.rank]
     assert isinstance(source, LastGood), f"{source} is called, not looked up"  # noqa: S101
     good = None if record is None else record.event
-    if record is None or not isinstance(good, ToolCallSucceeded):
+    is_good = isinstance(good, ToolCallSucceeded) and not (good.empty and tool.empty_is_failure)
+    if record is None or not isinstance(good, ToolCallSucceeded) or not is_good:
         none = NoAnswerKept("there is no earlier answer to this call")
         return unless_more(failure(call, "raised", "", none, 0, same), call, tool, "not_found")
     age = max(0, now - record.at)

@@ -179,7 +179,10 @@ def given_up(tool: str, names: Sequence[str], pending: Pending, effects: Sequenc
     last = pending.tried[-1]
     if len(pending.tried) == 1 and last.hint and not perhaps:
         return last.hint
-    lines = [f"{tool} has no result: every source failed. This is a failure, not an empty answer."]
+    what = "every source failed" if len(ranks) > 1 else "it failed"
+    if left := [name for rank, name in enumerate(names) if rank not in ranks]:
+        what += f", and nothing else was asked ({', '.join(left)})"
+    lines = [f"{tool} has no result: {what}. This is a failure, not an empty answer."]
     for rank in ranks:
         of_rank = [one for one in tried if one.rank == rank]
         crashed = sum(one.rank == rank and one.kind == "crash" for one in pending.tried)

@@ -153,6 +153,79 @@ def test_an_empty_answer_may_be_declared_a_failure() -> None:
         assert "is empty, which counts as a failure" in result(claude)["content"]
 
 
+def test_a_kept_answer_that_is_empty_may_be_declared_a_failure() -> None:
+    """What was an answer before it was declared a failure is not found again as one."""
+    claude, before = model(), Shelf(outlast.LastGood())
+    now = Shelf(outlast.LastGood(), empty_is_failure=True)
+    with outlast.Outlast("memory://", model=claude) as app:
+        before.gives = []
+        app.run(before.agent, "owls", run_id="before")
+        assert "is_error" not in result(claude)
+        now.down = True
+        assert app.run(now.agent, "owls", run_id="now").answer == "Done."
+        assert result(claude)["is_error"] is True
+
+
+def nothing() -> list[str]:
+    return []
+
+
+def test_a_fallback_that_is_a_tool_is_held_to_what_it_declares() -> None:
+    """Its own `empty_is_failure` and `max_result_tokens` count, also where the tool has none."""
+    claude = model()
+    cases: list[tuple[Any, dict[str, Any], str]] = [
+        (nothing, {"empty_is_failure": True}, "every source failed"),
+        (lambda: "x" * 1_000, {"max_result_tokens": 10}, "bytes are missing here"),
+    ]
+    for gives, options, told in cases:
+        attic = outlast.tool(effect="read", name="attic", **options)(gives)
+        shelf = Shelf(attic)
+        shelf.down = True
+        with outlast.Outlast("memory://", model=claude) as app:
+            app.run(shelf.agent, "owls")
+        assert told in str(result(claude)["content"])
+
+
+def test_a_fallback_that_a_person_has_to_allow_is_refused() -> None:
+    """Nobody is asked about a fallback, so one that needs it cannot be one; nor can an agent."""
+    allowed = outlast.tool(effect="read", name="attic", approval="always")(lambda: ["owls"])
+    with pytest.raises(outlast.InvalidTool, match="has approval=, and nobody is asked"):
+        Shelf(allowed)
+    with pytest.raises(outlast.InvalidTool, match="is an agent, which only Claude can ask"):
+        Shelf(agent().as_tool())
+
+
+@pytest.mark.parametrize("value", [None, {}, "down"], ids=repr)
+def test_a_fallback_without_a_hint_is_held_to_that_of_the_tool(value: Any) -> None:
+    """What does not say what it returns has to return what the tool promises."""
+
+    @outlast.tool(effect="read", fallbacks=[lambda word: value])
+    def find(word: str) -> list[str]:
+        """Find a word."""
+        raise ConnectionError
+
+    claude = model()
+    with outlast.Outlast("memory://", model=claude) as app:
+        app.run(agent(find), "owls")
+    assert result(claude)["is_error"] is True
+    assert "every source failed" in result(claude)["content"]
+
+
+def test_a_call_in_doubt_is_told_in_the_words_of_the_tool() -> None:
+    """What a tool says of a call that may have happened is told, and that nobody knows."""
+
+    @outlast.tool(effect="idempotent")
+    def find(word: str) -> str:
+        """Find a word."""
+        raise outlast.ToolError("Ask again after 9.", error_class="unavailable")
+
+    claude = model()
+    with outlast.Outlast("memory://", model=claude) as app:
+        app.run(agent(find), "owls")
+    told = "Ask again after 9. The outcome is unknown: it may or may not have happened."
+    assert (result(claude)["content"], result(claude)["is_error"]) == (told, True)
+
+
 # ── degraded ────────────────────────────────────────────────────────────────────────────────────
 
 

@@ -257,6 +257,15 @@ def test_claude_is_told_of_doubt(error_class: ErrorClass) -> None:
     assert ("It may or may not have happened" in told) is not sure
 
 
+def test_claude_is_told_who_was_not_asked() -> None:
+    """Where something else stood by and was not asked, Claude does not read that it failed."""
+    refused = after(failed("invalid_arguments"))
+    told = given_up("look", ["look", "attic"], refused, ["read"] * 2)
+    assert told.startswith("look has no result: it failed, and nothing else was asked (attic). ")
+    told = given_up("look", ["look"], refused, ["read"])
+    assert told.startswith("look has no result: it failed. This is a failure, ")
+
+
 def test_claude_is_told_in_the_tools_own_words() -> None:
     """What a tool says itself stands there instead of what is told of its class."""
     alone = after(failed("refused", hint="Closed until 9."))
