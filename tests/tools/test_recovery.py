@@ -230,6 +230,15 @@ def test_a_declaration_may_have_lost_a_source() -> None:
     assert asked_next(after(), Source("read")) == Next(0)
 
 
+def test_a_declaration_may_have_become_a_read() -> None:
+    """What was tried as something else may have happened, so nothing else does it then."""
+    sources = [Source("read", attempts=1), Source("once")]
+    assert asked_next(after(failed()), *sources) == Next(1)
+    assert asked_next(after(failed(acted=True)), *sources) is None
+    told = given_up("save", ["save", "other"], after(failed(acted=True)), ["read", "once"])
+    assert "It may or may not have happened" in told
+
+
 # ── what Claude is told ─────────────────────────────────────────────────────────────────────────
 
 
