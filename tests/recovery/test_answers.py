@@ -186,6 +186,18 @@ def test_a_fallback_that_is_a_tool_is_held_to_what_it_declares() -> None:
         assert told in str(result(claude)["content"])
 
 
+def test_a_kept_answer_is_as_long_as_there_is_room_now() -> None:
+    """One that was kept when more of it was shown is cut as any other is."""
+    claude = model()
+    before, now = Shelf(outlast.LastGood()), Shelf(outlast.LastGood(), max_result_tokens=10)
+    with outlast.Outlast("memory://", model=claude) as app:
+        before.gives = "x" * 1_000
+        app.run(before.agent, "owls", run_id="before")
+        now.down = True
+        app.run(now.agent, "owls", run_id="now")
+    assert "bytes are missing here" in texts(result(claude))[1]
+
+
 def test_a_fallback_that_a_person_has_to_allow_is_refused() -> None:
     """Nobody is asked about a fallback, so one that needs it cannot be one; nor can an agent."""
     allowed = outlast.tool(effect="read", name="attic", approval="always")(lambda: ["owls"])
