@@ -325,9 +325,8 @@ def nested() -> list[Any]:
         (lambda: b"\xff", "bytes"),
         (lambda: "\ud800", "str"),
         (lambda: {"a": "\ud800"}, "dict"),
-        (lambda: (1 / n for n in (0,)), "generator"),
     ],
-    ids=["object", "circular", "nested", "bytes", "half a pair", "within", "raising"],
+    ids=["object", "circular", "nested", "bytes", "half a pair", "within"],
 )
 def test_a_result_that_cannot_be_written_is_said_to_be_so(function: Any, name: str) -> None:
     """Claude learns that the tool was called although its result cannot be written."""

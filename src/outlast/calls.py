@@ -43,7 +43,7 @@ from outlast.logs import Place, placed
 from outlast.recovery import doubtful
 from outlast.redaction import Redact, redacted, same, within
 from outlast.results import Unshowable, cut, json_text, shown
-from outlast.sources import Degraded, degradation, told
+from outlast.sources import Degraded, Reconciled, degradation, told
 from outlast.tools import (
     MAX_RESULT_BYTES,
     MAX_RESULT_TOKENS,
@@ -172,7 +172,7 @@ def finished_step(  # noqa: PLR0913  (all but three are keywords)
     except UsageError as error:
         told = printable(f"what it returned is not what its type says: {words(error)}")
         return StepFinished(name=name, kind=kind, status="failed", error=told)
-    except Exception as error:  # noqa: BLE001  (it happened; only its result is unreadable)
+    except (Exception, SystemExit) as error:  # noqa: BLE001  (it happened; it is only unreadable)
         why = redacted(words(error), redact)
         told = f"it returned {type(value).__name__}, which cannot be written as JSON: {why}"
         return StepFinished(name=name, kind=kind, status="failed", error=printable(told))
@@ -264,7 +264,10 @@ def _doubted(  # noqa: PLR0913, PLR0917  (the fields of the event)
 ) -> ToolCallInDoubt:
     """Return the outcome of a call that may have happened though nobody said so."""
     is_open = tool.sources[call.rank].effect == "once"
-    told = f"{call.tool} failed with {type(error).__name__}. The outcome is unknown: {MAYBE}."
+    said = f"{call.tool} failed with {type(error).__name__}."
+    if isinstance(error, ToolError) and (own := redacted(words(error), redact)).strip():
+        said = cut(own, _limit(call, MAX_RESULT_TOKENS))
+    told = f"{said} The outcome is unknown: {MAYBE}."
     return ToolCallInDoubt(
         ask_id=call.ask_id,
         call_id=call.call_id,
@@ -320,7 +323,7 @@ async def _awaited(function: Callable[..., Any], arguments: dict[str, Any]) -> C
     assert task is not None, "a coroutine outside of any task"  # noqa: S101
     cancels = task.cancelling()
     try:
-        return await function(**arguments), None
+        return whole(await function(**arguments)), None
     except asyncio.CancelledError as error:
         if task.cancelling() > cancels:
             raise  # the call is cancelled, or its time is over
@@ -331,6 +334,38 @@ async def _awaited(function: Callable[..., Any], arguments: dict[str, Any]) -> C
         if isinstance(error, KeyboardInterrupt) and _in_main_thread():
             raise  # Ctrl-C, which may strike anywhere
         return None, error
+
+
+def whole(value: Any, is_over: Callable[[], bool] = lambda: False) -> Any:
+    """Return what a function gave, with what it makes only when it is looked at.
+
+    That is code of the function still: it is run where the function was, in its time, and what it
+    raises is what the function raised.  Once nobody waits any more, that is `is_over`, no more of
+    it is made.
+    """
+    if isinstance(value, Degraded):
+        return dataclasses.replace(value, value=whole(value.value, is_over))
+    if isinstance(value, Reconciled):
+        return dataclasses.replace(value, result=whole(value.result, is_over))
+    if type(value) is dict and any(isinstance(one, Iterator) for one in value.values()):
+        return {name: whole(one, is_over) for name, one in value.items()}
+    if type(value) in (list, tuple) and any(isinstance(one, Iterator) for one in value):
+        return [whole(one, is_over) for one in value]
+    lazy = isinstance(value, Iterator) and not inspect.isawaitable(value)
+    return _made(value, is_over) if lazy else value
+
+
+def _made(value: Iterator[Any], is_over: Callable[[], bool]) -> Any:
+    made = _Made()
+    for one in value:
+        if is_over():
+            return None
+        made.append(one)
+    return made
+
+
+class _Made(list[Any]):
+    """What an iterator gave."""
 
 
 def _in_main_thread() -> bool:
@@ -354,7 +389,7 @@ async def in_thread(
     def work() -> None:
         came: Came
         try:
-            came = context.run(function, **arguments), None
+            came = context.run(lambda: whole(function(**arguments), future.done)), None
         except BaseException as raised:  # noqa: BLE001  (handed to whoever waits)
             came = None, raised
         try:
@@ -392,7 +427,9 @@ def succeeded_call(  # noqa: PLR0913  (all but three are keywords)
         )
         return unless_more(bad, call, tool, "bad_output")
     try:
-        limit = _limit(call, tool.max_result_tokens)
+        source = tool.sources[call.rank]
+        most = source.max_result_tokens if isinstance(source, Tool) else MAX_RESULT_TOKENS
+        limit = _limit(call, min(tool.max_result_tokens, most))
         result = shown(answer.value, limit=limit, put=put_blob, redact=redact)
     except StoreError:
         raise  # it says nothing about the result, which is in doubt until the store is mended
@@ -401,13 +438,13 @@ def succeeded_call(  # noqa: PLR0913  (all but three are keywords)
         why = error.__cause__ or error
         failed = failure(call, "bad_result", told, why, latency_ms, redact)
         return unless_more(failed, call, tool, "bad_output")
-    except Exception as error:  # noqa: BLE001  (the effect happened; only its result is unreadable)
+    except (Exception, SystemExit) as error:  # noqa: BLE001  (it happened; it is only unreadable)
         told = f"{begin} cannot be written as JSON, so it is not known what it said."
         failed = failure(call, "bad_result", told, error, latency_ms, redact)
         return unless_more(failed, call, tool, "bad_output")
     done = success(call, result.content, result.blob, latency_ms)
     done = replace(done, empty=_is_empty(done))
-    if done.empty and tool.empty_is_failure:
+    if done.empty and (tool.empty_is_failure or getattr(source, "empty_is_failure", False)):
         told = "is empty, which counts as a failure of this tool"
         bad = failure(call, "bad_result", f"{begin} {told}.", Unpromised(told), latency_ms, redact)
         return unless_more(bad, call, tool, "bad_output")
@@ -424,15 +461,23 @@ def degraded_call(
     done: ToolCallSucceeded, degraded: Degradation, redact: Redact = same
 ) -> ToolCallSucceeded:
     """Return an answer that says in what it is less than what was asked for."""
-    note = redacted(degraded.note, redact)
-    degraded = replace(degraded, note=printable(note), source=printable(degraded.source))
-    before = msgspec.json.encode(printable(told(degraded)))
+    # All of it may be a tool's own words, of any length, with secrets in them.
+    note, source, *dropped = (
+        printable(redacted(text, redact))
+        for text in (degraded.note, degraded.source, *degraded.dropped)
+    )
+    degraded = replace(degraded, note=note, source=source, dropped=tuple(dropped))
+    before = msgspec.json.encode(cut(told(degraded), MAX_NOTE_TOKENS))
     content = bytes(done.content)
     block = b'{"type":"text","text":%b}'
     whole = b"" if content == b'""' else block % content
     blocks = content[1:-1] if content[:1] == b"[" else whole
     both = b"[%b]" % b",".join(filter(None, (block % before, blocks)))
     return replace(done, degraded=degraded, content=Raw(both))
+
+
+MAX_NOTE_TOKENS: Final = 2_048
+"""How much Claude is told of what an answer lacks; all of it is in the journal."""
 
 
 def _answer(call: CallTool, tool: Tool[..., Any], value: Any) -> Degraded[Any]:
@@ -454,13 +499,12 @@ def _is_empty(done: ToolCallSucceeded) -> bool:
 
 def _unpromised(call: CallTool, tool: Tool[..., Any], value: Any) -> str:
     """Return in what a result is not what it should be; empty where it is."""
-    source = tool.sources[call.rank]
-    kind = source.promised if isinstance(source, Tool) else None
-    if kind is None or isinstance(value, Iterator):
+    kind = tool.promised_by(call.rank)
+    if kind is None or isinstance(value, Iterator | _Made):
         return ""
     try:
         kind.validate_python(value)
-    except Exception:  # noqa: BLE001  (a validator of the user's own may raise anything)
+    except (Exception, SystemExit):  # noqa: BLE001  (a validator of the user's own)
         return "is not of the type that the tool promises"
     return ""
 
@@ -551,7 +595,7 @@ def words(error: BaseException) -> str:
     """Return what an exception says, whatever it makes of being asked."""
     try:
         return str(error)
-    except Exception as worse:  # noqa: BLE001  (an exception may be broken itself)
+    except (Exception, SystemExit) as worse:  # noqa: BLE001  (it may be broken itself)
         return f"its text cannot be had ({type(worse).__name__})"
 
 

@@ -170,7 +170,7 @@ def _header(headers: object) -> object:
     get = attribute(headers, "get")
     try:
         return (get("retry-after") or get("Retry-After")) if callable(get) else None
-    except Exception:  # noqa: BLE001  (headers may be anything)
+    except (Exception, SystemExit):  # noqa: BLE001  (headers may be anything)
         return None
 
 
@@ -231,7 +231,7 @@ def _gave_up_at(error: BaseException) -> int | None:
         return None
     try:
         said = _GAVE_UP.search(str(error))
-    except Exception:  # noqa: BLE001  (an exception may be broken itself)
+    except (Exception, SystemExit):  # noqa: BLE001  (an exception may be broken itself)
         return None
     return None if said is None else int(said[1])
 
@@ -251,7 +251,7 @@ def _seconds(said: object) -> float | None:
     """Return seconds as they are told: a number, its text, or the date until when."""
     try:
         wait_s = float(said)  # type: ignore[arg-type]
-    except Exception:  # noqa: BLE001  (it may be anything)
+    except (Exception, SystemExit):  # noqa: BLE001  (it may be anything)
         return None if not isinstance(said, str) else _until(said)
     return wait_s if 0 <= wait_s < math.inf and not isinstance(said, bool) else None
 

@@ -188,6 +188,8 @@ class Try(msgspec.Struct, frozen=True, gc=False):
     retry_after_s: float = 0.0
     hint: str = ""
     """What the model may be told of it, in the tool's own words."""
+    acted: bool = False
+    """It was no `read` then, so it may have happened whatever the source is declared now."""
 
 
 class Tally(msgspec.Struct, frozen=True, gc=False):
@@ -1162,8 +1164,10 @@ def _tool_failed(conversation: Conversation, event: ToolCallFailed, record: Reco
         conversation = _perhaps_done(conversation, event)
         return _tool_answered(conversation, event, _IS_ERROR)
     wait_s = event.retry_after_s or 0.0
-    failed = Try(event.rank, event.kind, event.error_class, record.at, wait_s, event.hint)
-    tried = (*_of(conversation, event.tool_use_id).tried, failed)
+    before = _of(conversation, event.tool_use_id)
+    acted = before.effect != "read"
+    failed = Try(event.rank, event.kind, event.error_class, record.at, wait_s, event.hint, acted)
+    tried = (*before.tried, failed)
     changes = {"call_id": "", "tried": tried, "crashes": 0}
     return replace(conversation, pending=_changed(conversation, event.tool_use_id, changes))
 
@@ -1176,7 +1180,8 @@ def _tool_in_doubt(
         if before.undoable:
             conversation = replace(conversation, lost=(*conversation.lost, event.call_id))
         return _tool_answered(conversation, event, _IS_ERROR)
-    lost = Try(before.rank, event.kind, event.error_class, record.at)
+    acted = before.effect != "read"
+    lost = Try(before.rank, event.kind, event.error_class, record.at, acted=acted)
     changes = {
         "call_id": "",
         "crashes": before.crashes + 1,

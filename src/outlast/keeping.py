@@ -9,6 +9,8 @@ from __future__ import annotations
 from hashlib import sha256
 from typing import Any
 
+import msgspec
+from msgspec import Raw
 from msgspec.structs import replace
 
 from outlast.actions import CallTool
@@ -16,7 +18,7 @@ from outlast.calls import degraded_call, failure, success, unless_more
 from outlast.events import Degradation, ToolCallFailed, ToolCallSucceeded
 from outlast.journal import Advance, Journal, Record
 from outlast.redaction import same
-from outlast.results import json_text
+from outlast.results import cut, json_text
 from outlast.sources import LastGood
 from outlast.tools import Tool
 
@@ -60,6 +62,13 @@ def found(journal: Journal, call: CallTool, tenant: str) -> Record | None:
     return next(iter(journal.read_all(after=position - 1, limit=1)), None)
 
 
+def _fitting(good: ToolCallSucceeded, call: CallTool, tool: Tool[..., Any]) -> Raw:
+    """Return a text that was kept as there is room for it now."""
+    kept = msgspec.json.decode(good.content)
+    most = min(tool.max_result_tokens, call.most_tokens or tool.max_result_tokens)
+    return Raw(msgspec.json.encode(cut(kept, most))) if isinstance(kept, str) else good.content
+
+
 def last_good(
     call: CallTool, tool: Tool[..., Any], record: Record | None, now: int
 ) -> ToolCallSucceeded | ToolCallFailed:
@@ -75,13 +84,14 @@ def last_good(
     source = tool.sources[call.rank]
     assert isinstance(source, LastGood), f"{source} is called, not looked up"  # noqa: S101
     good = None if record is None else record.event
-    if record is None or not isinstance(good, ToolCallSucceeded):
+    is_good = isinstance(good, ToolCallSucceeded) and not (good.empty and tool.empty_is_failure)
+    if record is None or not isinstance(good, ToolCallSucceeded) or not is_good:
         none = NoAnswerKept("there is no earlier answer to this call")
         return unless_more(failure(call, "raised", "", none, 0, same), call, tool, "not_found")
     age = max(0, now - record.at)
     if source.max_age_ns and age > source.max_age_ns:
         old = NoAnswerKept(f"the last good answer is {age // NS} s old")
         return unless_more(failure(call, "raised", "", old, 0, same), call, tool, "stale")
-    done = replace(success(call, good.content, good.blob, 0), empty=good.empty)
+    done = replace(success(call, _fitting(good, call, tool), good.blob, 0), empty=good.empty)
     less = Degradation(source=f"the last good answer of {call.tool}", as_of=record.at)
     return degraded_call(done, less)

@@ -137,10 +137,16 @@ def _next_source(pending: Pending, sources: Sequence[Source]) -> Next | None:
     rank = last.rank + 1
     if rank >= len(sources):
         return None
-    if sources[last.rank].effect != "read" and not surely_not(pending, last.rank):
+    acted = sources[last.rank].effect != "read" or _acted(pending, last.rank)
+    if acted and not surely_not(pending, last.rank):
         return None  # what another source did then would be done twice
     goes_on = last.kind in ("breaker", "crash") or last.error_class in GOES_ON
     return Next(rank) if goes_on else None
+
+
+def _acted(pending: Pending, rank: int) -> bool:
+    """Return whether a source was no `read` when it was tried, whatever it is declared now."""
+    return any(one.acted for one in pending.tried if one.rank == rank)
 
 
 HINTS: Final[dict[ErrorClass, str]] = {
@@ -173,13 +179,20 @@ def given_up(tool: str, names: Sequence[str], pending: Pending, effects: Sequenc
 
     """
     ranks = dict.fromkeys(one.rank for one in pending.tried)
-    acted = [rank for rank in ranks if rank >= len(effects) or effects[rank] != "read"]
+    acted = [
+        rank
+        for rank in ranks
+        if rank >= len(effects) or effects[rank] != "read" or _acted(pending, rank)
+    ]
     perhaps = not all(surely_not(pending, rank) for rank in acted)
     tried = [one for one in pending.tried if one.kind != "crash"]
     last = pending.tried[-1]
     if len(pending.tried) == 1 and last.hint and not perhaps:
         return last.hint
-    lines = [f"{tool} has no result: every source failed. This is a failure, not an empty answer."]
+    what = "every source failed" if len(ranks) > 1 else "it failed"
+    if left := [name for rank, name in enumerate(names) if rank not in ranks]:
+        what += f", and nothing else was asked ({', '.join(left)})"
+    lines = [f"{tool} has no result: {what}. This is a failure, not an empty answer."]
     for rank in ranks:
         of_rank = [one for one in tried if one.rank == rank]
         crashed = sum(one.rank == rank and one.kind == "crash" for one in pending.tried)

@@ -56,9 +56,17 @@ class Degraded(Generic[T]):
                 f"Degraded(as_of={self.as_of!r}): give a datetime with a time zone, such as "
                 "datetime.now(UTC), or None where it is not known"
             )
+        try:
+            _nanoseconds(self.as_of)
+        except (ValueError, OverflowError) as error:
+            raise InvalidTool(
+                f"Degraded(as_of={self.as_of!r}): give a time between the years 1678 and 2261"
+            ) from error
         dropped = self.dropped_filters
-        if isinstance(dropped, str) or not all(isinstance(one, str) for one in dropped):
+        names = () if isinstance(dropped, str) else tuple(dropped)  # once: it may be a generator
+        if isinstance(dropped, str) or not all(isinstance(one, str) for one in names):
             raise InvalidTool(f"Degraded(dropped_filters={dropped!r}): give a list of names")
+        object.__setattr__(self, "dropped_filters", names)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,10 +118,23 @@ class Reconciled:
 def degradation(answer: Degraded[Any], source: str, dropped: Sequence[str]) -> Degradation:
     """Return what is written of an answer that is less than what was asked for."""
     names = dict.fromkeys((*dropped, *answer.dropped_filters))
-    as_of = 0 if answer.as_of is None else int(answer.as_of.timestamp() * NS)
+    as_of = _nanoseconds(answer.as_of)
     return Degradation(
         source=answer.source or source, as_of=as_of, note=answer.note, dropped=tuple(names)
     )
+
+
+def _nanoseconds(as_of: datetime | None) -> int:
+    """Return a time as it is written, 0 where there is none.
+
+    Raises:
+        ValueError, OverflowError: it cannot be written.
+
+    """
+    at = 0 if as_of is None else int(as_of.timestamp() * NS)
+    if abs(at) >= MOST_NS:
+        raise OverflowError(f"{at} ns do not fit into 64 bits")
+    return at
 
 
 def told(degraded: Degradation) -> str:
@@ -131,3 +152,4 @@ def told(degraded: Degradation) -> str:
 
 
 NS: Final = 1_000_000_000
+MOST_NS: Final = 1 << 63

@@ -219,6 +219,14 @@ class Tool(Generic[P, R]):
         """What its result has to be; `None` where it does not say."""
         return _promised(self)
 
+    def promised_by(self, rank: int) -> Any:
+        """What the result of one of its sources has to be; one without a hint has the tool's."""
+        source = self.sources[rank]
+        if not isinstance(source, Tool):
+            return None
+        is_silent = isinstance(source, _Helper) and not _says(source)
+        return self.promised if is_silent and source.effect == "read" else source.promised
+
     def takes(self, given: dict[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
         """Return what of another tool's arguments it takes, and the names of those it does not."""
         names = self._parameters.fields.values()
@@ -495,6 +503,16 @@ def _sources(
 
 def _check_fallback(declared: Tool[Any, Any], fallback: Tool[Any, Any]) -> None:
     """Refuse one that would be called without what it needs."""
+    if fallback.approval is not None:
+        raise InvalidTool(
+            f"tool {declared.name!r}: its fallback {fallback.name!r} has approval=, and nobody is "
+            "asked about a fallback; give approval= to the tool itself, or a fallback without it"
+        )
+    if fallback.agent is not None:
+        raise InvalidTool(
+            f"tool {declared.name!r}: its fallback {fallback.name!r} is an agent, which only "
+            "Claude can ask; give it to the agent as a tool beside this one"
+        )
     names = inspect.signature(declared.function).parameters
     for parameter in inspect.signature(fallback.function).parameters.values():
         needed = parameter.default is parameter.empty and not _is_context(parameter)
@@ -544,6 +562,11 @@ def helper(declared: Tool[Any, Any], what: str, function: Callable[..., Any]) ->
                 "of the tool; give it a default"
             )
     return made
+
+
+def _says(declared: Tool[Any, Any]) -> bool:
+    """Return whether a function says at all what it returns."""
+    return "return" in getattr(inspect.unwrap(declared.function), "__annotations__", {})
 
 
 def _promised(declared: Tool[Any, Any]) -> Any:

@@ -135,7 +135,7 @@ def _is_refusal(error: BaseException) -> bool:
     """Return whether a client gave up because it was refused again and again, as with 429."""
     try:
         return _REFUSED.search(str(error)) is not None
-    except Exception:  # noqa: BLE001  (an exception may be broken itself)
+    except (Exception, SystemExit):  # noqa: BLE001  (an exception may be broken itself)
         return False
 
 
@@ -143,7 +143,7 @@ def attribute(of: object, name: str) -> Any:
     """Return an attribute of something that may be broken; `None` where it cannot be had."""
     try:
         return getattr(of, name, None)
-    except Exception:  # noqa: BLE001  (a property of somebody else's may raise)
+    except (Exception, SystemExit):  # noqa: BLE001  (a property of somebody else's may raise)
         return None
 
 

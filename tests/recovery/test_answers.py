@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -153,6 +153,91 @@ def test_an_empty_answer_may_be_declared_a_failure() -> None:
         assert "is empty, which counts as a failure" in result(claude)["content"]
 
 
+def test_a_kept_answer_that_is_empty_may_be_declared_a_failure() -> None:
+    """What was an answer before it was declared a failure is not found again as one."""
+    claude, before = model(), Shelf(outlast.LastGood())
+    now = Shelf(outlast.LastGood(), empty_is_failure=True)
+    with outlast.Outlast("memory://", model=claude) as app:
+        before.gives = []
+        app.run(before.agent, "owls", run_id="before")
+        assert "is_error" not in result(claude)
+        now.down = True
+        assert app.run(now.agent, "owls", run_id="now").answer == "Done."
+        assert result(claude)["is_error"] is True
+
+
+def nothing() -> list[str]:
+    return []
+
+
+def test_a_fallback_that_is_a_tool_is_held_to_what_it_declares() -> None:
+    """Its own `empty_is_failure` and `max_result_tokens` count, also where the tool has none."""
+    claude = model()
+    cases: list[tuple[Any, dict[str, Any], str]] = [
+        (nothing, {"empty_is_failure": True}, "every source failed"),
+        (lambda: "x" * 1_000, {"max_result_tokens": 10}, "bytes are missing here"),
+    ]
+    for gives, options, told in cases:
+        attic = outlast.tool(effect="read", name="attic", **options)(gives)
+        shelf = Shelf(attic)
+        shelf.down = True
+        with outlast.Outlast("memory://", model=claude) as app:
+            app.run(shelf.agent, "owls")
+        assert told in str(result(claude)["content"])
+
+
+def test_a_kept_answer_is_as_long_as_there_is_room_now() -> None:
+    """One that was kept when more of it was shown is cut as any other is."""
+    claude = model()
+    before, now = Shelf(outlast.LastGood()), Shelf(outlast.LastGood(), max_result_tokens=10)
+    with outlast.Outlast("memory://", model=claude) as app:
+        before.gives = "x" * 1_000
+        app.run(before.agent, "owls", run_id="before")
+        now.down = True
+        app.run(now.agent, "owls", run_id="now")
+    assert "bytes are missing here" in texts(result(claude))[1]
+
+
+def test_a_fallback_that_a_person_has_to_allow_is_refused() -> None:
+    """Nobody is asked about a fallback, so one that needs it cannot be one; nor can an agent."""
+    allowed = outlast.tool(effect="read", name="attic", approval="always")(lambda: ["owls"])
+    with pytest.raises(outlast.InvalidTool, match="has approval=, and nobody is asked"):
+        Shelf(allowed)
+    with pytest.raises(outlast.InvalidTool, match="is an agent, which only Claude can ask"):
+        Shelf(agent().as_tool())
+
+
+@pytest.mark.parametrize("value", [None, {}, "down"], ids=repr)
+def test_a_fallback_without_a_hint_is_held_to_that_of_the_tool(value: Any) -> None:
+    """What does not say what it returns has to return what the tool promises."""
+
+    @outlast.tool(effect="read", fallbacks=[lambda word: value])
+    def find(word: str) -> list[str]:
+        """Find a word."""
+        raise ConnectionError
+
+    claude = model()
+    with outlast.Outlast("memory://", model=claude) as app:
+        app.run(agent(find), "owls")
+    assert result(claude)["is_error"] is True
+    assert "every source failed" in result(claude)["content"]
+
+
+def test_a_call_in_doubt_is_told_in_the_words_of_the_tool() -> None:
+    """What a tool says of a call that may have happened is told, and that nobody knows."""
+
+    @outlast.tool(effect="idempotent")
+    def find(word: str) -> str:
+        """Find a word."""
+        raise outlast.ToolError("Ask again after 9.", error_class="unavailable")
+
+    claude = model()
+    with outlast.Outlast("memory://", model=claude) as app:
+        app.run(agent(find), "owls")
+    told = "Ask again after 9. The outcome is unknown: it may or may not have happened."
+    assert (result(claude)["content"], result(claude)["is_error"]) == (told, True)
+
+
 # ── degraded ────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -179,6 +264,32 @@ def test_a_degraded_answer_says_what_it_lacks() -> None:
     )
 
 
+def test_what_an_answer_lacks_may_be_anything() -> None:
+    """Secrets, half a character, a name given once and megabytes are told, and cost no run."""
+    claude, shelf = model(), Shelf()
+    shelf.gives = outlast.Degraded(
+        "owls",
+        source="attic of KEY",
+        note="n" * 5_000_000,
+        dropped_filters=(name for name in ("KEY", "\ud800")),  # type: ignore[arg-type]
+    )
+    with outlast.Outlast("memory://", model=claude, redact=hidden) as app:
+        assert app.run(shelf.agent, "owls", run_id="r").answer == "Done."
+        (event,) = [r.event for r in app.log("r") if isinstance(r.event, ToolCallSucceeded)]
+    told, answer = texts(result(claude))
+    assert told.startswith("[degraded answer: from attic of ***, at a time that is not known; ")
+    assert told.endswith("Say so in whatever you make of it.]")
+    assert "not filtered by ***, ?" in told
+    assert len(told) < 3_000
+    assert answer == "owls"
+    assert event.degraded is not None
+    assert (event.degraded.source, event.degraded.dropped) == ("attic of ***", ("***", "?"))
+
+
+def hidden(text: str) -> str:
+    return text.replace("KEY", "***")
+
+
 def test_a_degraded_image_is_shown() -> None:
     """What is not text stays what it is, behind the note."""
     claude, shelf = model(), Shelf()
@@ -195,6 +306,9 @@ def test_a_degraded_image_is_shown() -> None:
         {"note": None},
         {"as_of": datetime(2026, 3, 1)},  # noqa: DTZ001  (that is what is wrong)
         {"as_of": 1_790_000_000},
+        {"as_of": datetime.max.replace(tzinfo=UTC)},
+        {"as_of": datetime.min.replace(tzinfo=timezone(timedelta(hours=5)))},
+        {"as_of": datetime(2262, 6, 1, tzinfo=UTC)},
         {"dropped_filters": "max_usd"},
         {"dropped_filters": [3]},
     ],

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import os
 import sys
 import threading
+import time
 from collections.abc import Awaitable, Iterator
 from fractions import Fraction
 from typing import Any, TypedDict
@@ -158,6 +160,114 @@ def test_one_that_leaves(leave: Any) -> None:
     assert first["is_error"] is True
     assert first["content"] == "find failed with SystemExit. The call has no result."
     assert second["content"] == "beside it"
+
+
+def lazily_done(end: Any) -> Any:
+    def rows() -> Iterator[int]:
+        yield 1
+        end()
+
+    return rows
+
+
+def plainly(end: Any) -> Any:
+    def find() -> Any:
+        return lazily_done(end)()
+
+    return find
+
+
+def deep(end: Any) -> Any:
+    return lambda: {"rows": lazily_done(end)()}
+
+
+def degraded(end: Any) -> Any:
+    return lambda: outlast.Degraded(lazily_done(end)())
+
+
+def coroutine(end: Any) -> Any:
+    async def rows() -> Iterator[int]:
+        return lazily_done(end)()
+
+    return rows
+
+
+LAZY = [plainly, deep, degraded, coroutine]
+LAZY_IDS = ["plain", "in a dict", "degraded", "coroutine"]
+
+
+@pytest.mark.parametrize("lazy", LAZY, ids=LAZY_IDS)
+def test_what_makes_its_result_later_leaves_no_further(lazy: Any) -> None:
+    """What a result does when it is looked at is done where the tool is, and contained as that."""
+
+    def reset() -> None:
+        raise ConnectionResetError
+
+    for end, told in ((sys.exit, "SystemExit"), (reset, "ConnectionResetError")):
+        played = Played(reading(lazy(end)), reading(lambda: "beside it", name="other"))
+        first, second = played.results
+        assert first["content"] == f"find failed with {told}. The call has no result."
+        assert (first["is_error"], second["content"]) == (True, "beside it")
+
+
+@pytest.mark.parametrize("lazy", LAZY, ids=LAZY_IDS)
+def test_what_makes_its_result_for_ever_is_given_up(lazy: Any) -> None:
+    """A result that takes for ever to be looked at has the time of its tool, and blocks no loop."""
+    end = threading.Event()
+    try:
+        played = Played(
+            reading(lazy(lambda: end.wait(PATIENCE_S)), timeout_s=0.2),
+            reading(lambda: "beside it", name="other"),
+        )
+    finally:
+        end.set()
+    first, second = played.results
+    assert first["content"] == "find did not return within 0.2 s. The call has no result."
+    assert (first["is_error"], second["content"]) == (True, "beside it")
+
+
+def test_a_result_without_an_end_is_made_no_further() -> None:
+    """Nobody waits for it after its time, so it takes no more memory then."""
+    made, over = itertools.count(), threading.Event()
+
+    def rows() -> Iterator[int]:
+        try:
+            for number in made:
+                time.sleep(0.001)
+                yield number
+        finally:
+            over.set()
+
+    played = Played(reading(lambda: rows(), timeout_s=0.1))  # noqa: PLW0108  (no generator itself)
+    assert played.results[0]["is_error"] is True
+    assert over.wait(PATIENCE_S)
+
+
+class Leaves(Exception):
+    """Leaves when it is asked anything."""
+
+    def __str__(self) -> str:  # noqa: PLE0307  (it does not come to that)
+        sys.exit(3)
+
+    @property
+    def status_code(self) -> int:
+        sys.exit(3)
+
+    @property
+    def retry_after(self) -> float:
+        sys.exit(3)
+
+
+def test_an_exception_that_leaves() -> None:
+    """`sys.exit` in the text or an attribute of an exception ends the call and nothing else."""
+
+    def fail() -> None:
+        raise Leaves
+
+    played = Played(reading(fail), reading(lambda: "beside it", name="other"))
+    first, second = played.results
+    assert first["content"] == "find failed with Leaves. The call has no result."
+    assert (first["is_error"], second["content"]) == (True, "beside it")
 
 
 def test_one_that_never_returns_holds_nobody_up() -> None:

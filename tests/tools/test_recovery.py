@@ -230,6 +230,15 @@ def test_a_declaration_may_have_lost_a_source() -> None:
     assert asked_next(after(), Source("read")) == Next(0)
 
 
+def test_a_declaration_may_have_become_a_read() -> None:
+    """What was tried as something else may have happened, so nothing else does it then."""
+    sources = [Source("read", attempts=1), Source("once")]
+    assert asked_next(after(failed()), *sources) == Next(1)
+    assert asked_next(after(failed(acted=True)), *sources) is None
+    told = given_up("save", ["save", "other"], after(failed(acted=True)), ["read", "once"])
+    assert "It may or may not have happened" in told
+
+
 # ── what Claude is told ─────────────────────────────────────────────────────────────────────────
 
 
@@ -255,6 +264,15 @@ def test_claude_is_told_of_doubt(error_class: ErrorClass) -> None:
         "refused",
     }
     assert ("It may or may not have happened" in told) is not sure
+
+
+def test_claude_is_told_who_was_not_asked() -> None:
+    """Where something else stood by and was not asked, Claude does not read that it failed."""
+    refused = after(failed("invalid_arguments"))
+    told = given_up("look", ["look", "attic"], refused, ["read"] * 2)
+    assert told.startswith("look has no result: it failed, and nothing else was asked (attic). ")
+    told = given_up("look", ["look"], refused, ["read"])
+    assert told.startswith("look has no result: it failed. This is a failure, ")
 
 
 def test_claude_is_told_in_the_tools_own_words() -> None:
