@@ -400,3 +400,17 @@ def test_closing_frees_a_caller_whose_tool_clings() -> None:
         stubborn.let_go.set()
     assert isinstance(closed, outlast.UsageError)
     assert "was closed while this call was under way" in str(closed)
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt()], ids=["exit", "interrupt"])
+def test_what_leaves_through_the_loop_ends_nothing_else(error: BaseException) -> None:
+    """Whatever gets as far as the application's loop is raised to its caller, and others go on."""
+
+    async def leaves() -> None:
+        raise error
+
+    with outlast.Outlast("memory://", model=ScriptedModel(asking())) as app:
+        with pytest.raises(type(error)):
+            app._background.run(leaves())
+        assert app.run(agent(), "Go.").status == "completed"

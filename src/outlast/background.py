@@ -153,6 +153,16 @@ def _closed() -> UsageError:
     )
 
 
+def _run(loop: asyncio.AbstractEventLoop) -> None:
+    """Run a loop until it is stopped; whatever gets that far leaves it running for the others."""
+    while True:
+        try:
+            loop.run_forever()
+        except (SystemExit, KeyboardInterrupt):
+            continue  # asyncio lets these out of a task, which has them as its result
+        return
+
+
 def _serve(loop: asyncio.AbstractEventLoop) -> None:
     # What is imported by now lives as long as the process: the collector need not walk it at
     # every full collection, which would show as pauses of milliseconds.  Once only, because what
@@ -161,7 +171,7 @@ def _serve(loop: asyncio.AbstractEventLoop) -> None:
         gc.freeze()
     asyncio.set_event_loop(loop)
     try:
-        loop.run_forever()
+        _run(loop)
         tasks = asyncio.all_tasks(loop)
         for task in tasks:
             task.cancel()

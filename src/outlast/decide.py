@@ -1348,7 +1348,7 @@ def _not_called(
 ) -> Step:
     # Nothing happens in the world, so there is no intent: only what the model is told.
     if pending.effect != "read" and not surely_not(pending, pending.rank):
-        text += " An attempt before may or may not have happened."
+        text += "\nAn attempt before this may or may not have happened."
     return Step(
         (
             ToolCallFailed(

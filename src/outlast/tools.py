@@ -320,6 +320,7 @@ def tool(  # noqa: PLR0913  (all but one are keywords)
             Default empty: nothing is counted, and nothing waits; with fallbacks it is the tool.
         attempts: how often it is called for one tool use while it fails in a way that may pass,
             default 1; Claude hears of the last one.  Between two there is a pause that doubles.
+            As a step of a flow it is called once, and has no fallbacks.
         fallbacks: what is asked instead where it fails, in order: functions and tools that take
             some of the same arguments, or `LastGood(max_age=…)`.  What they give is `Degraded`,
             and told so; the arguments that one does not take are named.  A call that may have
@@ -472,6 +473,11 @@ def _sources(
     found: list[Tool[Any, Any] | LastGood] = [declared]
     for one in fallbacks:
         if isinstance(one, LastGood):
+            if declared.effect != "read":
+                raise InvalidTool(
+                    f"tool {declared.name!r}: LastGood is for tools that are 'read'; what one that "
+                    f"is {declared.effect!r} did before is no answer to another call"
+                )
             if one.max_age_ns < 0:
                 raise InvalidTool(f"tool {declared.name!r}: max_age is below 0")
             found.append(one)

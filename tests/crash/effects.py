@@ -233,8 +233,9 @@ def pool() -> Iterator[outlast.Tool[..., Any]]:
             "both": {**some, "fallbacks": [other, third]},
             "reads": {"attempts": 2, "fallbacks": [reading]},
             "sends": {"attempts": 2, "fallbacks": [sending, reading]},
-            "keeps": {"fallbacks": [_KEPT]},
-            "all": {**some, "fallbacks": [other, _KEPT], "empty_is_failure": True},
+            "keeps": {"fallbacks": [_KEPT] if effect == "read" else [reading]},
+            "all": {**some, "fallbacks": [other, *([_KEPT] if effect == "read" else [])]}
+            | {"empty_is_failure": True},
         }
         if effect == "once":
             kinds |= {

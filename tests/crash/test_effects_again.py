@@ -17,7 +17,7 @@ from outlast.testing.simulation import World, run
 from stubs import MODEL, asking, results
 
 SCRIPT = asking(tool_use("work", {"text": "a"}))
-MAYBE = "An attempt before may or may not have happened."
+MAYBE = "An attempt before this may or may not have happened."
 
 
 class Once(World):

@@ -558,3 +558,10 @@ def test_a_fallback_in_doubt_is_asked_for_by_its_own_function():
     with outlast.Outlast("memory://", model=claude) as app:
         run = app.run(agent(first), "Go.")
     assert run.status == "completed", run.why
+
+
+@pytest.mark.parametrize("effect", ["once", "idempotent"])
+def test_what_was_done_before_is_no_answer(effect: Any) -> None:
+    """The last good answer of a tool that acts would tell that it was done again."""
+    with pytest.raises(outlast.InvalidTool, match="LastGood is for tools that are 'read'"):
+        outlast.tool(effect=effect, name="act", fallbacks=[outlast.LastGood()])(lambda: None)
