@@ -283,9 +283,10 @@ def verdict(event: Over, breaker: Breaker) -> Verdict | None:
         return "slow" if is_slow else "ok"
     if says_nothing(event):
         return None
-    if isinstance(event, ToolCallFailed | ToolCallInDoubt):
-        is_silent = event.kind == "timeout" or getattr(event, "unanswered", False)
-        return "failure" if is_silent else "ok"
+    if isinstance(event, ToolCallInDoubt):
+        return "failure"  # a timeout, or a connection that broke
+    if isinstance(event, ToolCallFailed):
+        return "failure" if event.kind == "timeout" or event.unanswered else "ok"
     return "failure" if event.kind in FAILURES and not 400 <= event.status < 500 else "ok"
 
 

@@ -290,6 +290,18 @@ def test_a_timeout_opens(effect: str) -> None:
         hangs.set()
 
 
+@pytest.mark.parametrize("effect", ["idempotent", "once"])
+def test_a_broken_connection_opens(effect: str, clock: Clock) -> None:
+    """A call that is in doubt because its connection broke is no answer either."""
+    source = Source(ConnectionResetError("cut"))
+    who = agent(source.tool(effect=effect))
+    with opened(script=using("look"), breaker=TRIPS) as app:
+        for n in range(4):
+            app.run(who, "x", run_id=f"r{n}", wait_s=0)
+            assert len(of_kind(app, ToolCallInDoubt, f"r{n}")) == 1
+        assert changes(app) == ["open"]
+
+
 # ── what it does ────────────────────────────────────────────────────────────────────────────────
 
 
