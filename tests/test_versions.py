@@ -36,6 +36,24 @@ def second_look() -> outlast.Tool[..., Any]:
     return look
 
 
+def test_fallbacks_and_helpers_are_code_too() -> None:
+    """A version changes with every function that a call of a tool may come to."""
+
+    def find() -> str:
+        return "found"
+
+    def helps() -> None:
+        """Find out, or take back."""
+
+    def declared(**more: Any) -> str:
+        return version_of(agent(outlast.tool(effect="once", name="find", **more)(find)))
+
+    alone = declared()
+    assert declared() == alone
+    for more in ({"fallbacks": [helps]}, {"reconcile": helps}, {"undo": helps}):
+        assert declared(**more) != alone, more
+
+
 @pytest.mark.parametrize(
     ("changed", "same"),
     [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from hashlib import sha256
 from typing import Any
@@ -13,6 +13,7 @@ import msgspec
 from outlast.agent import Agent
 from outlast.events import Spec
 from outlast.flows import Flow
+from outlast.tools import Tool
 
 
 def version_of(who: Agent | Flow[..., Any]) -> str:
@@ -25,8 +26,17 @@ def version_of(who: Agent | Flow[..., Any]) -> str:
         parts = [who.name, _code(who.function), msgspec.json.encode(who.phases).decode()]
     else:
         spec = msgspec.json.encode(who.spec()).decode()
-        parts = [spec, *(f"{tool.name} {_code(tool.function)}" for tool in who.functions)]
+        called = [one for tool in who.functions for one in _called(tool)]
+        parts = [spec, *(f"{tool.name} {_code(tool.function)}" for tool in called)]
     return sha256("\n".join(parts).encode()).hexdigest()[:12]
+
+
+def _called(tool: Tool[..., Any]) -> Iterator[Tool[..., Any]]:
+    """Yield a tool, its fallbacks, and the functions that look after its calls."""
+    for source in tool.sources:
+        if isinstance(source, Tool):
+            yield source
+            yield from (one for one in (source.reconcile, source.undo) if one is not None)
 
 
 @lru_cache(maxsize=1_024)
