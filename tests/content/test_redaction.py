@@ -1,6 +1,7 @@
 """What `redact=` takes out is in no journal and in no request, wherever it stood."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Annotated, Any
 
 import msgspec
@@ -182,7 +183,7 @@ def test_a_step_and_the_input_of_a_flow_are_redacted() -> None:
 
 
 def test_an_error_about_a_result_is_redacted() -> None:
-    """Why a step's result cannot be written may quote it, so that is redacted, too."""
+    """Why a step's result cannot be had or written may quote it, so that is redacted, too."""
 
     class Rude:
         def __iter__(self) -> Any:
@@ -192,18 +193,18 @@ def test_an_error_about_a_result_is_redacted() -> None:
 
     @outlast.flow
     async def fetched(run: Any) -> str:
-        try:
-            await run.step("one", Rude)
-        except outlast.StepFailed:
-            return "failed"
+        for name, function in (("made", Rude), ("written", lambda: {"a": {"b": Rude()}})):
+            with suppress(outlast.StepFailed):
+                await run.step(name, function)
         return "done"
 
     with outlast.Outlast("memory://", model=ScriptedModel(asking()), redact=hide) as app:
         app.run(fetched, run_id="r")
         events = [record.event for record in app.log("r")]
-    (step,) = [event for event in events if isinstance(event, StepFinished)]
-    assert step.error == (
-        "it returned Rude, which cannot be written as JSON: "
+    made, written = [event for event in events if isinstance(event, StepFinished)]
+    assert made.error == "ValueError: [gone]"
+    assert written.error == (
+        "it returned dict, which cannot be written as JSON: "
         "Error serializing to JSON: ValueError: [gone]"
     )
 
