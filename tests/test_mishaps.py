@@ -271,6 +271,45 @@ def test_a_fenced_driver_does_not_take_the_run_back(tmp_path: Path) -> None:
     assert "driven by another process" in run.why
 
 
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("below", [False, True], ids=["a run", "a run below a flow"])
+def test_a_fenced_driver_goes_on_where_the_other_is_gone(tmp_path: Path, *, below: bool) -> None:
+    """Whoever took a run over and died leaves it to whom it was taken from, who still waits."""
+    url = f"sqlite:///{tmp_path}/s.db"
+    who = agent()
+
+    @outlast.flow
+    async def parent(run: outlast.Run) -> Any:
+        return await run.map(who, ["Go."], name="child")
+
+    async def scene() -> tuple[outlast.Run, int]:
+        asked, go_on = asyncio.Event(), asyncio.Event()
+
+        async def slow(request: Any) -> Any:
+            asked.set()
+            await go_on.wait()
+            return reply(TEXT)
+
+        answers = Answers(slow)
+        with outlast.Outlast(url, model=answers) as first:
+            run = first.arun(parent, run_id="r") if below else first.arun(who, "Go.", run_id="r")
+            driving = asyncio.create_task(run)
+            await asked.wait()
+            other = open_store(url)
+            stream = run_stream("r/child/1" if below else "r")
+            other.claim(stream, force=True)
+            go_on.set()
+            done, _ = await asyncio.wait({driving}, timeout=0.5)
+            assert not done, "it was taken back from who lives"
+            other.release(stream)
+            other.close()
+            return await driving, len(answers.calls)
+
+    run, calls = asyncio.run(scene())
+    assert run.status == "completed", run.why
+    assert calls == 2, "the reply that nobody could write was in doubt, and Claude asked again"
+
+
 class Slow(MemoryJournal):
     """A store that claims when it is told to."""
 

@@ -579,7 +579,7 @@ class Outlast:
             call: which call; by default the only one in doubt.
             result: what the call gave, where it happened: a text, or anything that can be written
                 as JSON.  Claude gets it as it gets results, cut where it is too long.
-            note: what there is to say to it.  Claude is told it where there is no `result`.
+            note: what there is to say to it; Claude is told it, too.
             by: who says so.
 
         Raises:
@@ -1107,6 +1107,8 @@ class Outlast:
                     )
                 return _because(self.get(run_id), f"driven by {holder}")
             await asyncio.sleep(_POLL_S)
+            if fenced and await self._aside(self._journal.abandoned, run_stream(run_id)):
+                fenced = False  # whoever took it over is gone, and nobody would lose it
 
     async def _told_within(self, run: Run, left_s: float, resting: Resting | None) -> None:
         """Let the time of a run that waits go by, unless somebody writes something.

@@ -39,6 +39,7 @@ from outlast.events import (
     ToolFailureKind,
 )
 from outlast.flows import hint, validated
+from outlast.history import beside
 from outlast.logs import Place, placed
 from outlast.recovery import doubtful
 from outlast.redaction import Redact, redacted, same, within
@@ -467,13 +468,8 @@ def degraded_call(
         for text in (degraded.note, degraded.source, *degraded.dropped)
     )
     degraded = replace(degraded, note=note, source=source, dropped=tuple(dropped))
-    before = msgspec.json.encode(cut(told(degraded), MAX_NOTE_TOKENS))
-    content = bytes(done.content)
-    block = b'{"type":"text","text":%b}'
-    whole = b"" if content == b'""' else block % content
-    blocks = content[1:-1] if content[:1] == b"[" else whole
-    both = b"[%b]" % b",".join(filter(None, (block % before, blocks)))
-    return replace(done, degraded=degraded, content=Raw(both))
+    note = cut(told(degraded), MAX_NOTE_TOKENS)
+    return replace(done, degraded=degraded, content=Raw(beside(bytes(done.content), before=note)))
 
 
 MAX_NOTE_TOKENS: Final = 2_048

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from hashlib import sha256
+from itertools import takewhile
 from typing import Any, Final, Literal, TypeAlias, overload
 
 import msgspec
@@ -59,7 +60,7 @@ from outlast.events import (
     ToolFailureKind,
     tag,
 )
-from outlast.history import misfit
+from outlast.history import beside, misfit
 from outlast.journal import Record
 from outlast.loops import Asked, Made, distinct, remembered
 from outlast.prices import (
@@ -238,8 +239,6 @@ class Pending(msgspec.Struct, frozen=True):
     """Which of its sources the last attempt asked."""
     tried: tuple[Try, ...] = ()
     """What came to nothing so far."""
-    crashes: int = 0
-    """How often the process ended under an attempt at the source that was asked last."""
     doubt: str = ""
     """The attempt of which somebody has to say what became of it; empty where none is."""
     unsure: bool = False
@@ -248,6 +247,12 @@ class Pending(msgspec.Struct, frozen=True):
     """How often that function was called."""
     undoable: bool = False
     """There is a function that takes back what the last attempt does."""
+
+    @property
+    def crashes(self) -> int:
+        """How often in a row the process ended under an attempt at the source asked last."""
+        lost = takewhile(lambda one: one.kind == "crash", reversed(self.tried))
+        return sum(one.rank == self.rank for one in lost)
 
 
 def surely_not(pending: Pending, rank: int) -> bool:
@@ -1111,9 +1116,6 @@ def _tool_started(conversation: Conversation, event: ToolCallStarted, _: Record)
         "rank": event.rank,
         "undoable": event.undoable,
     }
-    if event.rank:
-        before = _of(conversation, event.tool_use_id)
-        changes["crashes"] = before.crashes if before.rank == event.rank else 0
     return replace(
         conversation,
         pending=_changed(conversation, event.tool_use_id, changes),
@@ -1168,7 +1170,7 @@ def _tool_failed(conversation: Conversation, event: ToolCallFailed, record: Reco
     acted = before.effect != "read"
     failed = Try(event.rank, event.kind, event.error_class, record.at, wait_s, event.hint, acted)
     tried = (*before.tried, failed)
-    changes = {"call_id": "", "tried": tried, "crashes": 0}
+    changes = {"call_id": "", "tried": tried}
     return replace(conversation, pending=_changed(conversation, event.tool_use_id, changes))
 
 
@@ -1184,7 +1186,6 @@ def _tool_in_doubt(
     lost = Try(before.rank, event.kind, event.error_class, record.at, acted=acted)
     changes = {
         "call_id": "",
-        "crashes": before.crashes + 1,
         "tried": (*before.tried, lost),
         "doubt": event.call_id if event.open else "",
     }
@@ -1345,25 +1346,14 @@ def _said_of(event: ToolOver) -> bytes:
     elif event.content == NULL:
         said = "This call was interrupted. It was found out that it happened; its result is lost."
     elif event.note.strip():
-        blocks = _as_blocks(bytes(event.content))
-        note = b'{"type":"text","text":%b}' % _json(event.note)
-        return b"[%b]" % b",".join(filter(None, (blocks, note)))
+        return beside(bytes(event.content), after=event.note)
     else:
         return bytes(event.content)
     return _json(f"{said} {event.note}".strip())
 
 
-def _as_blocks(content: bytes) -> bytes:
-    """Return what the model gets as blocks, without the brackets around them."""
-    if content[:1] == b"[":
-        return content[1:-1]
-    return b"" if content == b'""' else b'{"type":"text","text":%b}' % content
-
-
 def _told_of(edited: Raw, content: bytes) -> bytes:
     """Return a result that tells Claude with which arguments the call was made."""
-    told = _json(
-        "Before this call was made, a person changed its arguments to " + bytes(edited).decode()
-    )
-    blocks = content[1:-1] if content[:1] == b"[" else b'{"type":"text","text":%b}' % content
-    return b'[{"type":"text","text":%b},%b]' % (told, blocks) if blocks else told
+    made = bytes(edited).decode()
+    told = f"Before this call was made, a person changed its arguments to {made}"
+    return beside(content, before=told)

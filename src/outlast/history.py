@@ -94,3 +94,24 @@ def _read(message: bytes) -> tuple[str, list[_Block]]:
 def _block(content: Raw) -> _Block:
     kind = _KIND.decode(content).type
     return _BLOCK.decode(content) if kind in _READ else _Block(kind)
+
+
+def beside(content: bytes, *, before: str = "", after: str = "") -> bytes:
+    """Return the content of a tool result with texts around it, as blocks.
+
+    The API takes no blank text, so where the content is one, it is left out.
+
+    Args:
+        content: a JSON string, or an array of content blocks.
+        before: what is said first; empty is nothing.
+        after: what is said last; empty is nothing.
+
+    """
+    inside = content[1:-1] if content[:1] == b"[" else _text_block(msgspec.json.decode(content))
+    return b"[%b]" % b",".join(filter(None, (_text_block(before), inside, _text_block(after))))
+
+
+def _text_block(text: str) -> bytes:
+    if not text.strip():
+        return b""
+    return b'{"type":"text","text":%b}' % msgspec.json.encode(text)

@@ -92,6 +92,7 @@ from outlast.events import (
     Spec,
     StepFinished,
     TokensCounted,
+    ToolCallFailed,
     ToolCallInDoubt,
     ToolCallReconciled,
     ToolCallStarted,
@@ -698,7 +699,7 @@ class _Leg:
     async def _keep(self, records: Sequence[Record]) -> None:
         """Remember where the good answers stand that tools may be asked for again."""
         for record in records:
-            if isinstance(record.event, ToolCallSucceeded):
+            if isinstance(record.event, ToolCallSucceeded | ToolCallFailed | ToolCallInDoubt):
                 under = self._kept.pop(record.event.call_id, "")
                 if moves := keeping.kept(under, record):
                     await self._runner.advance(moves)

@@ -212,7 +212,7 @@ def test_a_crash_is_repeated_by_its_effect(
     effect: Effect, crashes: int, next_: Next | None
 ) -> None:
     """A read is repeated twice and goes elsewhere then, an idempotent call for ever."""
-    pending = after(failed("", kind="crash"), crashes=crashes)
+    pending = after(*[failed("", kind="crash")] * crashes)
     assert asked_next(pending, Source(effect, attempts=1), Source(effect)) == next_
 
 
