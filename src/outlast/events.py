@@ -10,7 +10,7 @@ came, so that the spelling of a number or a field nobody has heard of survives a
 
 from __future__ import annotations
 
-from typing import ClassVar, Final, Literal, TypeAlias
+from typing import Any, ClassVar, Final, Literal, TypeAlias
 
 import msgspec
 from msgspec import Raw
@@ -168,6 +168,28 @@ StepKind: TypeAlias = Literal[
 """What a flow waited for."""
 
 
+VerdictKind: TypeAlias = Literal[
+    "passed",  # nothing is wrong
+    "fixable",  # something is, and another answer may be right: the model is told what
+    "terminal",  # something is, and no other answer would mend it
+    "unverified",  # nobody can tell: the check failed, or the judge did
+    "needs_person",  # a person has to decide
+]
+"""What a check says of an answer."""
+
+OnUnjudged: TypeAlias = Literal["reject", "escalate", "accept"]
+"""What happens to an answer of which a check cannot tell."""
+
+RejectionAction: TypeAlias = Literal[
+    "repair",  # the model is told what is wrong, in the same conversation
+    "resample",  # the model is asked again, in a conversation without the answer
+    "reject",  # the question has no answer
+    "escalate",  # a person decides
+    "degrade",  # it is the answer all the same, and marked
+]
+"""What is done about an answer that was not accepted."""
+
+
 class Event(
     msgspec.Struct,
     frozen=True,
@@ -197,6 +219,10 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=Fal
     """How long the prompt cache is to keep what is sent; empty is no caching."""
     fallback_models: tuple[str, ...] = ()
     """The models that are asked instead, in order; the model itself sees nothing of them."""
+    answers: Literal["", "format", "tool"] = ""
+    """How an answer of a declared type is given: as JSON of a schema, or by calling a tool."""
+    wrapped: bool = False
+    """Such an answer is the member `answer` of an object."""
 
 
 # ── the run ────────────────────────────────────────────────────────────────────────────────────
@@ -358,6 +384,8 @@ class ApprovalRequested(
     """Hex SHA-256 of what a flow asked."""
     expires_at: int = 0
     """From when on it counts as denied, in nanoseconds since the epoch; 0 is never."""
+    answer: Raw = NULL
+    """The answer that is to be the answer, or not; null where something else is asked."""
 
 
 class ApprovalGiven(
@@ -374,6 +402,8 @@ class ApprovalGiven(
     """What the tool is to be called with instead; null where nothing was changed."""
     note: str = ""
     by: str = ""
+    answer: Raw = NULL
+    """What is to be the answer instead; null where nothing was changed."""
 
 
 class RunLeft(Event, frozen=True, kw_only=True, omit_defaults=True, gc=False, tag="run_left"):
@@ -606,6 +636,10 @@ class AskStarted(Event, frozen=True, kw_only=True, omit_defaults=True, gc=False,
     """The ask whose conversation goes on in this one; empty for a new conversation."""
     version: str = ""
     """The version of the agent that is asked, where it is not the run's."""
+    judges: str = ""
+    """The call whose reply is the answer that a judge is asked about; empty for a question."""
+    check: str = ""
+    """The name of that judge."""
 
 
 class MessageReceived(
@@ -671,6 +705,129 @@ class AskAnswered(
     ask_id: str
     answer: Raw
     """The answer as JSON."""
+    degraded: str = ""
+    """In what it is less than an answer that was checked; empty where it is not."""
+    by: str = ""
+    """Who decided that it is the answer, or made another one of it; empty where nobody had to."""
+
+
+# ── whether an answer may be believed ───────────────────────────────────────────────────────────
+
+
+class Issue(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Something that is wrong with an answer.
+
+    Attributes:
+        message: what, in a sentence that the model can act on.
+        path: where in the answer, such as `[0].eligibility`; empty for all of it.
+        rule: what it breaks; by default the name of the check.
+        got: what stands there, as JSON has it.
+        expected: what should.
+
+    """
+
+    message: str
+    path: str = ""
+    rule: str = ""
+    got: Any = None
+    expected: Any = None
+
+
+class AnswerProposed(
+    Event, frozen=True, kw_only=True, omit_defaults=True, gc=False, tag="answer_proposed"
+):
+    """A reply is an answer that is to be checked before anyone believes it."""
+
+    kept: ClassVar[tuple[str, ...]] = ("ask_id", "call_id")
+
+    ask_id: str
+    call_id: str
+    """The call whose reply it is."""
+    answer: Raw
+    """As Claude gave it: JSON, a string where it is text."""
+    attempt: int = 1
+    """The number of this answer among those to the question."""
+    times: int = 1
+    """How often its checks were begun: their process may have died under them."""
+
+
+class VerdictGiven(Event, frozen=True, kw_only=True, omit_defaults=True, tag="verdict_given"):
+    """A check said what it finds of an answer; what is done about it is another event."""
+
+    kept: ClassVar[tuple[str, ...]] = ("ask_id", "call_id", "check", "verdict")
+
+    ask_id: str
+    call_id: str
+    """The call whose reply is the answer."""
+    check: str
+    kind: Literal["schema", "rule", "judge"]
+    version: str
+    """Of the check: it changes with its code, or with the judge's prompt."""
+    verdict: VerdictKind
+    issues: list[Issue] = []
+    why: str = ""
+    """What there is to say beside, such as why nobody can tell."""
+    evidence: list[int] = []
+    """Where in the journal of the run stands what it was checked against."""
+    model: str = ""
+    """Of a judge."""
+    confidence: float | None = None
+    """Of a judge, from 0 to 1."""
+    suggestion: str = ""
+    """Of a judge."""
+    cost_nano: int = 0
+    """What the judge's calls cost, those in doubt included, in nano-dollars."""
+    latency_ms: int = 0
+
+
+class AnswerRejected(
+    Event, frozen=True, kw_only=True, omit_defaults=True, gc=False, tag="answer_rejected"
+):
+    """An answer was not accepted, and what is done about that."""
+
+    kept: ClassVar[tuple[str, ...]] = ("ask_id", "call_id", "action")
+
+    ask_id: str
+    call_id: str
+    action: RejectionAction
+    why: str = ""
+    """A sentence for people."""
+
+
+class AskResampled(
+    Event, frozen=True, kw_only=True, omit_defaults=True, gc=False, tag="ask_resampled"
+):
+    """The question is asked again in a conversation without the answers that were rejected."""
+
+    kept: ClassVar[tuple[str, ...]] = ("ask_id",)
+
+    ask_id: str
+    content: Raw
+    """What stands after the question: what was wrong, and what the tools returned."""
+
+
+class AskRejected(
+    Event, frozen=True, kw_only=True, omit_defaults=True, gc=False, tag="ask_rejected"
+):
+    """The question has no answer, because none was accepted."""
+
+    kept: ClassVar[tuple[str, ...]] = ("ask_id",)
+
+    ask_id: str
+    why: str
+
+
+class LabelGiven(Event, frozen=True, kw_only=True, omit_defaults=True, gc=False, tag="label_given"):
+    """A person said whether an answer is good.  An outside event; the last word counts."""
+
+    kept: ClassVar[tuple[str, ...]] = ("ask_id", "call_id", "good", "by")
+
+    ask_id: str
+    call_id: str
+    """The call whose reply the answer is."""
+    good: bool
+    why: str = ""
+    by: str = ""
 
 
 # ── calls of the model ──────────────────────────────────────────────────────────────────────────
@@ -1234,6 +1391,12 @@ AnyEvent: TypeAlias = (
     | FeedbackGiven
     | AskAnswered
     | AskFailed
+    | AnswerProposed
+    | VerdictGiven
+    | AnswerRejected
+    | AskResampled
+    | AskRejected
+    | LabelGiven
     | LoopDetected
     | ModelCallStarted
     | ModelCallBatched
@@ -1270,6 +1433,7 @@ Outcome: TypeAlias = (
     | ToolCallInDoubt
     | ToolCallReconciled
     | UndoFinished
+    | VerdictGiven
 )
 """What an action can come to."""
 
@@ -1280,6 +1444,7 @@ OUTSIDE: Final[tuple[type[Event], ...]] = (
     ApprovalGiven,
     ToolCallReconciled,
     RunLeft,
+    LabelGiven,
 )
 """Events that others than the run's driver may append, at any time."""
 
