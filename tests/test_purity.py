@@ -14,7 +14,7 @@ CORE = frozenset(
     conversation budget steps phases durations sources tools control parking approvals pacing turns
     breaker undoing recovery
     agent flows wants models state actions decide decide_control decide_flow drive
-    answering settling
+    answering settling answers checks judges validation evidence decide_answer
     """.split()  # noqa: SIM905  (a list of words)
 )
 PURE_MODULES = frozenset(

@@ -9,9 +9,11 @@ if TYPE_CHECKING:
     from outlast.anthropic_tools import ServerTool, server_tool
     from outlast.app import Outlast
     from outlast.breaker import Breaker
+    from outlast.checks import Check, Evidence, Finding, Verdict, check
     from outlast.content import Document, File, Image
     from outlast.errors import (
         AskFailed,
+        AskRejected,
         BatchNotFetched,
         BudgetTooSmall,
         FlowChanged,
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
         RunEnded,
         RunFailed,
         RunNotFound,
+        RunRejected,
         RunStopped,
         RunWithoutAnswer,
         StepFailed,
@@ -40,12 +43,14 @@ if TYPE_CHECKING:
         UsageError,
         VersionChanged,
     )
+    from outlast.events import Issue
     from outlast.flows import Flow, flow
+    from outlast.judges import Judge
     from outlast.logs import LogContext
     from outlast.mcp_servers import MCPServer
     from outlast.models import Part
     from outlast.prices import declare_price
-    from outlast.run import Approval, Run
+    from outlast.run import Approval, RejectedAnswer, Run
     from outlast.schedules import Schedule
     from outlast.sources import Degraded, LastGood, Reconciled
     from outlast.streaming import AsyncStream, Stream
@@ -58,14 +63,18 @@ __all__ = [
     "Agent",
     "Approval",
     "AskFailed",
+    "AskRejected",
     "AsyncStream",
     "BatchNotFetched",
     "Breaker",
     "Budget",
     "BudgetTooSmall",
+    "Check",
     "Degraded",
     "Document",
+    "Evidence",
     "File",
+    "Finding",
     "Flow",
     "FlowChanged",
     "IllegalPhase",
@@ -74,6 +83,8 @@ __all__ = [
     "InvalidFlow",
     "InvalidInput",
     "InvalidTool",
+    "Issue",
+    "Judge",
     "LastGood",
     "LogContext",
     "MCPServer",
@@ -86,12 +97,14 @@ __all__ = [
     "OutlastError",
     "Part",
     "Reconciled",
+    "RejectedAnswer",
     "Run",
     "RunCancelled",
     "RunConflict",
     "RunEnded",
     "RunFailed",
     "RunNotFound",
+    "RunRejected",
     "RunStopped",
     "RunWithoutAnswer",
     "Schedule",
@@ -104,10 +117,12 @@ __all__ = [
     "ToolError",
     "UnknownModel",
     "UsageError",
+    "Verdict",
     "VersionChanged",
     "Worker",
     "WorstCase",
     "__version__",
+    "check",
     "declare_price",
     "flow",
     "server_tool",
@@ -120,6 +135,14 @@ _HOMES = {
     "AsyncStream": "streaming",
     "Breaker": "breaker",
     "Budget": "agent",
+    "Check": "checks",
+    "check": "checks",
+    "Evidence": "checks",
+    "Finding": "checks",
+    "Issue": "events",
+    "Judge": "judges",
+    "RejectedAnswer": "run",
+    "Verdict": "checks",
     "Degraded": "sources",
     "Document": "content",
     "File": "content",

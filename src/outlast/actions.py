@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Any, Final, TypeAlias
 
 import msgspec
 from msgspec import Raw
 
+from outlast.approvals import Request
 from outlast.breaker import State, source_key
 from outlast.budget import Limits
+from outlast.checks import Evidence
 from outlast.events import AnyEvent, Turn
 from outlast.pacing import THAWED, Freeze, group
 from outlast.prices import PLAIN, Terms
@@ -46,6 +49,8 @@ class CallModel(msgspec.Struct, frozen=True, kw_only=True):
     """It is to be one of a batch; the outcome is then `ModelCallBatched`, once that is accepted."""
     timeout_s: float | None = None
     """How long it may take in all; one of a batch as long as it takes."""
+    quiet: bool = False
+    """What comes of it is no part of an answer, and shown to nobody on the way."""
 
 
 class FetchReply(msgspec.Struct, frozen=True, kw_only=True):
@@ -136,6 +141,30 @@ class FindOut(msgspec.Struct, frozen=True, kw_only=True):
         return sha256(place.encode()).hexdigest()[:32]
 
 
+class CheckAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """Let a check look at an answer; the outcome is a `VerdictGiven` event of both.
+
+    It changes nothing, so after a crash it is done again; but not for ever.
+    """
+
+    ask_id: str
+    answered_by: str
+    """The call whose reply the answer is."""
+    check: str
+    answer: Raw
+    evidence: Evidence
+
+    @property
+    def call_id(self) -> str:
+        """What the action is known by while it is in flight."""
+        return check_id(self.answered_by, self.check)
+
+
+def check_id(answered_by: str, check: str) -> str:
+    """Return what a check of an answer is known by while it is in flight."""
+    return f"check {answered_by} {check}"
+
+
 class CallUndo(msgspec.Struct, frozen=True, kw_only=True):
     """Take back what a call of a tool did; the outcome is an `UndoFinished` event of this call."""
 
@@ -217,7 +246,15 @@ class Sleep(msgspec.Struct, frozen=True, kw_only=True):
 
 
 Work: TypeAlias = (
-    CallModel | FetchReply | CountTokens | CallTool | FindOut | CallUndo | CallStep | DriveChild
+    CallModel
+    | FetchReply
+    | CountTokens
+    | CallTool
+    | FindOut
+    | CheckAnswer
+    | CallUndo
+    | CallStep
+    | DriveChild
 )
 """An action that has an outcome."""
 
@@ -304,6 +341,18 @@ class Step(msgspec.Struct, frozen=True):
     actions: tuple[Action, ...] = ()
     rest: bool = False
     last: bool = False
+
+
+def moment(at: int) -> str:
+    """Return a time as sentences of the journal name it: UTC, to the second."""
+    return datetime.fromtimestamp(at // NS, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def awaited(asked: Request) -> Sleep:
+    """Return the wait for a person's answer."""
+    until = f" until {moment(asked.expires_at)}" if asked.expires_at else ""
+    why = f"waiting for a person{until}: {asked.question}"
+    return Sleep(until=asked.expires_at, why=why, person=True)
 
 
 REST: Final = Step(rest=True)

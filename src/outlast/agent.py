@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import re
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from decimal import Decimal, InvalidOperation
 from functools import cached_property
 from typing import Any, Final, Literal
@@ -15,10 +16,14 @@ import msgspec
 from msgspec import Raw
 from msgspec.structs import replace
 
+from outlast.answers import TOOL, AnswerType, structured
 from outlast.anthropic_tools import COUNTED, ServerTool
 from outlast.budget import Limits, amount
-from outlast.errors import InvalidAgent, ToolError
+from outlast.checks import Check
+from outlast.durations import expiry
+from outlast.errors import InvalidAgent, ToolError, UnknownModel, UsageError
 from outlast.events import Spec
+from outlast.judges import Judge
 from outlast.prices import (
     NANO,
     Terms,
@@ -28,7 +33,7 @@ from outlast.prices import (
     undated,
     worst_case,
 )
-from outlast.tools import Tool, ToolContext
+from outlast.tools import EXPIRES, Tool, ToolContext
 
 NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
@@ -160,6 +165,19 @@ class Agent:
         cache: how long the prompt cache is to keep a conversation between two requests: `"5m"` (the
             default), `"1h"`, which costs more to write, or `None` for none.
         parameters: further members of every request, such as `{"thinking": {"type": "adaptive"}}`.
+        answer: the type that an answer has to have, default `str`, the text of the reply.  Any
+            other one is given as JSON of its schema, and read by pydantic.
+        checks: what an answer has to pass before it is one: functions (see `check`), which all run,
+            and then judges (see `Judge`), the cheapest first.  Default none.
+        answer_attempts: how many answers to one question are checked at most, default 3.
+        retry: how another answer is asked for: `"repair"` (the default) tells Claude what is wrong
+            in the same conversation; `"resample"` asks again without the answer that was wrong,
+            with what was wrong of it and what the tools returned.
+        last_resort: what happens when no answer was accepted: `"reject"` (the default) ends the run
+            `rejected`, without an answer; `"escalate"` has a person decide; `"degrade"` takes the
+            last one, and marks it as degraded.
+        answer_expires: for how long a person may decide, as seconds, a `timedelta` or such as
+            `"3d"`; default a week.  After that the answer is denied.  `None` waits for ever.
 
     Raises:
         InvalidAgent: the declaration cannot work; the message says why.
@@ -178,6 +196,12 @@ class Agent:
     call_timeout_s: float | None = field(default=600.0, kw_only=True)
     cache: Literal["5m", "1h"] | None = field(default="5m", kw_only=True)
     parameters: dict[str, Any] = field(default_factory=dict, kw_only=True)
+    answer: Any = field(default=str, kw_only=True)
+    checks: Sequence[Check[..., Any] | Judge | Callable[..., Any]] = field(default=(), kw_only=True)
+    answer_attempts: int = field(default=3, kw_only=True)
+    retry: Literal["repair", "resample"] = field(default="repair", kw_only=True)
+    last_resort: Literal["reject", "escalate", "degrade"] = field(default="reject", kw_only=True)
+    answer_expires: float | str | timedelta | None = field(default=EXPIRES, kw_only=True)
     declared_in: str = field(default="", kw_only=True, repr=False, compare=False)
     """The module it is declared in: found out by itself, and where a resume looks for it."""
 
@@ -190,6 +214,7 @@ class Agent:
         object.__setattr__(self, "tools", tuple(self.tools))
         if isinstance(self.fallback_models, Sequence) and not isinstance(self.fallback_models, str):
             object.__setattr__(self, "fallback_models", tuple(self.fallback_models))
+        object.__setattr__(self, "checks", _declared_checks(self.name, self.checks))
         if not self.declared_in:
             # Two frames up: past the generated __init__, to whoever wrote Agent(…).
             declared_in = sys._getframe(2).f_globals.get("__name__", "")  # noqa: SLF001
@@ -207,6 +232,62 @@ class Agent:
     def functions(self) -> tuple[Tool[..., Any], ...]:
         """The tools that are called here: all but those that Anthropic runs."""
         return tuple(tool for tool in self.tools if isinstance(tool, Tool))
+
+    @cached_property
+    def answers(self) -> AnswerType | None:
+        """The type of its answers; `None` where they are text."""
+        return None if self.answer is str else AnswerType(self.answer, agent=self.name)
+
+    @cached_property
+    def rules(self) -> tuple[Check[..., Any], ...]:
+        """The checks that are functions, in the order in which they are declared."""
+        return tuple(one for one in self.checks if isinstance(one, Check))
+
+    @cached_property
+    def judges(self) -> tuple[Judge, ...]:
+        """The checks that are judges, the one whose calls can cost least first."""
+        found = [one for one in self.checks if isinstance(one, Judge)]
+        return tuple(sorted(found, key=self._judging))
+
+    def _judging(self, judge: Judge) -> int:
+        """Return what the calls of a judge cost at most, its evidence at its longest."""
+        try:
+            prompt = judge.max_evidence_tokens
+            each = worst_case(judge.model_for(self.model), prompt, judge.max_tokens)
+        except UnknownModel:  # said where the run is begun
+            return 0
+        return judge.votes * each
+
+    @cached_property
+    def is_checked(self) -> bool:
+        """Whether its answers are checked before they are answers."""
+        return self.answers is not None or bool(self.checks)
+
+    @cached_property
+    def answer_ns(self) -> int:
+        """For how long a person may decide on an answer, in nanoseconds; 0 is for ever."""
+        return expiry(self.answer_expires)
+
+    def asker(self, judge: Judge) -> Agent:
+        """Return who asks for the votes of a judge."""
+        return self._askers[judge.name]
+
+    @cached_property
+    def _askers(self) -> dict[str, Agent]:
+        return {
+            judge.name: Agent(
+                "judge",
+                model=judge.model_for(self.model),
+                budget=judge.budget or Budget(),
+                max_tokens=judge.max_tokens,
+                min_tokens=judge.max_tokens,
+                stops_loops=False,
+                call_timeout_s=judge.timeout_s,
+                cache=None,
+                declared_in="outlast.agent",
+            )
+            for judge in self.judges
+        }
 
     def as_tool(self, *, name: str | None = None, description: str | None = None) -> Tool[..., Any]:
         """Return a tool by which another agent asks this one.
@@ -343,16 +424,32 @@ class Agent:
             InvalidTool: the schema of a tool cannot be told.
 
         """
+        tools = [_whole(declared) for declared in self.tools]
+        parameters = dict(self.parameters)
+        answers, way = self.answers, self._answers_by
+        if answers is not None and way == "format":
+            shape = {**parameters.get("output_config", {}), "format": answers.format}
+            parameters["output_config"] = shape
+        elif answers is not None:
+            tools.append(answers.tool)
         return Spec(
             agent=self.name,
             model=self.model,
             max_tokens=self.max_tokens,
             system=self.instructions,
-            tools=Raw(msgspec.json.encode([_whole(declared) for declared in self.tools])),
-            parameters=Raw(msgspec.json.encode(self.parameters)),
+            tools=Raw(msgspec.json.encode(tools)),
+            parameters=Raw(msgspec.json.encode(parameters)),
             cache=self.cache or "",
             fallback_models=self.models[1:],
+            answers=way,
+            wrapped=answers is not None and answers.wrapped,
         )
+
+    @property
+    def _answers_by(self) -> Literal["", "format", "tool"]:
+        if self.answers is None:
+            return ""
+        return "format" if all(map(structured, self.models)) else "tool"
 
 
 def _whole(declared: Tool[..., Any] | ServerTool) -> dict[str, Any]:
@@ -377,6 +474,8 @@ def check_prices(agent: Agent, *, batch: bool = False) -> None:
     parameters = msgspec.json.encode(agent.parameters)
     for model in agent.models:
         check_priced(model, parameters, batch=batch)
+    for judge in agent.judges:
+        check_priced(judge.model_for(agent.model), b"{}", batch=batch)
 
 
 _RESERVED: Final = frozenset(
@@ -442,6 +541,67 @@ def _check(agent: Agent) -> None:
             "the agent's own fields, or the run itself, do"
         )
     _check_priced(agent)
+    _check_answers(agent)
+
+
+def _declared_checks(name: str, given: Any) -> tuple[Check[..., Any] | Judge, ...]:
+    """Return the checks as they are declared; a plain function is one."""
+    if isinstance(given, str) or not isinstance(given, Iterable):
+        raise InvalidAgent(f"agent {name!r}: checks is {given!r}; give a list of checks")
+    checks: list[Check[..., Any] | Judge] = []
+    for one in given:
+        if isinstance(one, Check | Judge):
+            checks.append(one)
+        elif callable(one) and not isinstance(one, Tool | type):
+            checks.append(Check(one))
+        else:
+            raise InvalidAgent(
+                f"agent {name!r}: {one!r} is no check; decorate a function with @outlast.check, or "
+                "give an outlast.Judge"
+            )
+    return tuple(checks)
+
+
+def _check_answers(agent: Agent) -> None:
+    """Refuse what could not decide on an answer."""
+    seen = {"schema"}
+    for one in agent.checks:
+        assert isinstance(one, Check | Judge), f"{one!r} is no check"  # noqa: S101
+        if one.name in seen:
+            taken = "the check of the answer's type" if one.name == "schema" else "another one"
+            raise InvalidAgent(
+                f"agent {agent.name!r}: a check is named {one.name!r}, and so is {taken}; give it "
+                "another name=…"
+            )
+        seen.add(one.name)
+        if isinstance(one, Judge) and one.budget is not None and (wrong := no_budget(one.budget)):
+            raise InvalidAgent(f"agent {agent.name!r}: judge {one.name!r}: {wrong}")
+    if not _is_count(agent.answer_attempts):
+        raise InvalidAgent(
+            f"agent {agent.name!r}: answer_attempts is {agent.answer_attempts!r}, but must be a "
+            "whole number of at least 1"
+        )
+    choices = {"retry": ("repair", "resample"), "last_resort": ("reject", "escalate", "degrade")}
+    for name, known in choices.items():
+        if (given := getattr(agent, name)) not in known:
+            raise InvalidAgent(
+                f"agent {agent.name!r}: {name} is {given!r}; give {' or '.join(map(repr, known))}"
+            )
+    try:
+        expiry(agent.answer_expires)
+    except UsageError as error:
+        raise InvalidAgent(f"agent {agent.name!r}: answer_expires: {error}") from error
+    output = agent.parameters.get("output_config")
+    if agent.answer is not str and isinstance(output, dict) and "format" in output:
+        raise InvalidAgent(
+            f"agent {agent.name!r}: parameters set output_config.format, which answer=… does; give "
+            "one of both"
+        )
+    if agent.answer is not str and agent.tool(TOOL) is not None:
+        raise InvalidAgent(
+            f"agent {agent.name!r}: a tool is named {TOOL!r}, which is how an answer is given; "
+            "give it another name"
+        )
 
 
 def _check_fallbacks(agent: Agent) -> None:

@@ -16,15 +16,15 @@ from typing import Any, Final, TypeAlias
 import msgspec
 from msgspec import Raw
 
+from outlast.actions import moment
 from outlast.approvals import Given, Request
 from outlast.conversation import tool_call_id
-from outlast.decide import moment
 from outlast.errors import InvalidInput, UsageError
 from outlast.events import NULL, ApprovalGiven
 from outlast.state import ENDED, RunState
 
-Check: TypeAlias = Callable[[RunState, Request, Raw], None]
-"""Called with what a person made of the arguments of a tool, before anything is written."""
+Check: TypeAlias = Callable[[RunState, Request, ApprovalGiven], None]
+"""Called with what a person says, before anything is written."""
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,6 +34,8 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     call: str | None = None
     name: str | None = None
     arguments: Raw = NULL
+    answer: Raw = NULL
+    """What is the answer instead, where it is asked whether one is."""
     note: str = ""
     by: str = ""
 
@@ -67,6 +69,16 @@ def given(
 
     """
     asked = _meant(state, run_id, answer, now, tuple(below))
+    if answer.answer != NULL and asked.answer == NULL:
+        raise UsageError(
+            f"{_named(run_id, asked)} is not about an answer, so there is none to change; say it "
+            "in the note"
+        )
+    if NULL not in (answer.arguments, asked.answer):
+        raise UsageError(
+            f"{_named(run_id, asked)} is about an answer and has no arguments to change; give "
+            "another answer instead (on the command line: --edit-answer)"
+        )
     if answer.arguments != NULL and not asked.call_id:
         raise UsageError(
             f"{_named(run_id, asked)} is a question of a flow and has no arguments to change; say "
@@ -92,6 +104,7 @@ def given(
         name=asked.name,
         call_id=asked.call_id,
         arguments=answer.arguments,
+        answer=answer.answer,
         note=answer.note,
         by=answer.by,
     )
@@ -146,6 +159,8 @@ def _settled(state: RunState, asked: Request) -> bool:
     if asked.name:
         return asked.name in state.steps.finished
     ask = state.asks[asked.ask_id]
+    if asked.answer != NULL:
+        return bool(ask.failed) or ask.answer is not None
     left = [
         tool_call_id(ask, number)
         for number, pending in enumerate(ask.pending, start=1)
@@ -155,8 +170,8 @@ def _settled(state: RunState, asked: Request) -> bool:
 
 
 def _is_same(was: Given, answer: Answer) -> bool:
-    mine = answer.approved, _read(answer.arguments)
-    return mine == (was.approved, _read(was.arguments))
+    mine = answer.approved, _read(answer.arguments), _read(answer.answer)
+    return mine == (was.approved, _read(was.arguments), _read(was.answer))
 
 
 def _read(arguments: Raw) -> Any:
@@ -167,7 +182,8 @@ def _first(run_id: str, asked: Request, was: Given, answer: Answer) -> str:
     """Return that somebody else was first, who, and when."""
     did = "approved" if was.approved else "denied"
     who = f" by {was.by}" if was.by else ""
-    how = "" if was.approved != answer.approved else ", with other arguments"
+    other = "with another answer" if asked.answer != NULL else "with other arguments"
+    how = "" if was.approved != answer.approved else f", {other}"
     return (
         f"{_named(run_id, asked)} was {did}{who} at {moment(was.at)}{how}, and the first answer "
         f"counts; {_look(run_id)}"
@@ -183,6 +199,8 @@ def _named(run_id: str, asked: Request) -> str:
 
 
 def _called(asked: Request) -> str:
+    if asked.answer != NULL:
+        return f"the answer of call {asked.call_id!r}"
     return f"approval {asked.name!r}" if asked.name else f"call {asked.call_id!r} of {asked.tool}"
 
 
@@ -238,6 +256,25 @@ def check_names(state: RunState, asked: Request, arguments: Raw) -> None:
 
 MOST_BYTES: Final = 1_000_000
 """So long may the arguments be that a person gives."""
+
+
+def as_answer(value: object) -> Raw:
+    """Return what a person gives as an answer, as it is journalled.
+
+    Raises:
+        InvalidInput: it cannot be written as JSON, or is too long.
+
+    """
+    from pydantic_core import to_json  # noqa: PLC0415  (not needed to import outlast)
+
+    try:
+        encoded = to_json(value)
+        msgspec.json.decode(encoded)
+    except Exception as error:
+        raise InvalidInput(f"the answer cannot be written as JSON: {error}") from error
+    if len(encoded) > MOST_BYTES:
+        raise InvalidInput(f"the answer is {len(encoded):,} bytes; at most {MOST_BYTES:,} fit")
+    return Raw(encoded)
 
 
 def as_arguments(value: object) -> Raw:

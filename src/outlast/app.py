@@ -24,7 +24,8 @@ from msgspec.structs import replace
 
 from outlast import logs
 from outlast.agent import Agent
-from outlast.answering import Answer, as_arguments, check_names
+from outlast.answering import Answer, as_answer, as_arguments, check_names
+from outlast.answers import InvalidAnswer
 from outlast.approvals import Request
 from outlast.background import Background
 from outlast.breaker import DEFAULT, Breaker
@@ -46,7 +47,7 @@ from outlast.errors import (
     VersionChanged,
     shortened,
 )
-from outlast.events import NULL, ControlGiven, NoteAdded, ScheduleSet, Verb
+from outlast.events import NULL, ApprovalGiven, ControlGiven, NoteAdded, ScheduleSet, Verb
 from outlast.firing import schedules, set_schedule
 from outlast.journal import PARKED, Commit, Journal, Record, RunRow, run_stream
 from outlast.limits import set_budget
@@ -64,6 +65,7 @@ from outlast.starting import (
     OnChange,
     Who,
     ancestors,
+    as_declared,
     begin,
     check_affordable,
     check_ask,
@@ -281,7 +283,9 @@ class Outlast:
         kept = self._labels(f"run {run_id!r}", tenant, tags)
         more = {} if run_at is None else {"run_at": _instant(run_at)}
         run = self._started(run_id, agent, input, tenant=tenant, tags=kept, **more)
-        return run._left(partial(self._ended, run.id))  # noqa: SLF001  (nobody else leaves runs)
+        return run._left(  # noqa: SLF001  (nobody else leaves runs)
+            lambda wait_s: as_declared(self._ended(run.id, wait_s), agent)
+        )
 
     def _labels(self, what: str, tenant: str, tags: Mapping[str, str] | None) -> dict[str, str]:
         """Return the tags as they are kept, and refuse a tenant that could not be kept as it is."""
@@ -513,6 +517,7 @@ class Outlast:
         call: str | None = None,
         name: str | None = None,
         arguments: Mapping[str, Any] | None = None,
+        answer: Any = None,
         note: str = "",
         by: str = "",
     ) -> Run:
@@ -526,6 +531,7 @@ class Outlast:
                 question.
             name: the question of a flow that is meant.
             arguments: what the tool is called with instead; Claude is told of that.
+            answer: what is the answer instead, where the run asks whether one is.
             note: what there is to say to it.
             by: who allows it.
 
@@ -533,11 +539,15 @@ class Outlast:
             RunNotFound: there is no such run.
             UsageError: nothing like that is asked, somebody said something else before, its time
                 is over, or the run has ended.  Nothing was written.
-            InvalidInput: the arguments do not fit the tool.  Nothing was written.
+            InvalidInput: the arguments do not fit the tool, or the answer is not of the agent's
+                type.  Nothing was written.
 
         """
         given = NULL if arguments is None else as_arguments(arguments)
-        said = Answer(approved=True, call=call, name=name, arguments=given, note=note, by=by)
+        edited = NULL if answer is None else as_answer(answer)
+        said = Answer(
+            approved=True, call=call, name=name, arguments=given, answer=edited, note=note, by=by
+        )
         return self._answered(run_id, said)
 
     def deny(
@@ -611,11 +621,36 @@ class Outlast:
             said,
             note=self._redact(said.note),
             by=self._redact(said.by),
-            arguments=Raw(within(bytes(said.arguments).decode(), self._redact).encode()),
+            arguments=self._hidden(said.arguments),
+            answer=self._hidden(said.answer),
         )
-        answer(self._journal, run_id, hidden, partial(self._check_arguments, run_id))
+        answer(self._journal, run_id, hidden, partial(self._check_answer, run_id))
         self._nudge(run_id)
         return self.get(run_id)
+
+    def _hidden(self, given: Raw) -> Raw:
+        return Raw(within(bytes(given).decode(), self._redact).encode())
+
+    def _check_answer(
+        self, run_id: str, state: RunState, asked: Request, event: ApprovalGiven
+    ) -> None:
+        if asked.answer == NULL and event.arguments != NULL:
+            self._check_arguments(run_id, state, asked, event.arguments)
+        started = state.started
+        assert started is not None, "a run without its first event"  # noqa: S101
+        if asked.answer == NULL or not event.approved or started.kind != "agent":
+            return
+        who = self._code(run_id, state)
+        answers = who.answers if isinstance(who, Agent) else None
+        if answers is None:
+            return
+        try:
+            answers.read(asked.answer if event.answer == NULL else event.answer)
+        except InvalidAnswer as error:
+            raise InvalidInput(
+                f"nothing was written: the answer is not of the type that {started.agent} "
+                f"declares: {error}; give another one (on the command line: --edit-answer)"
+            ) from error
 
     def _check_arguments(
         self, run_id: str, state: RunState, asked: Request, arguments: Raw
@@ -958,14 +993,21 @@ class Outlast:
         found = self._journal.run(run_id)
         if found is None:
             raise RunNotFound(run_id, store=self._journal.url)
-        return run_of(found)
+        return self._told_of(found)
+
+    def _told_of(self, found: RunRow) -> Run:
+        """Return a run as its row tells of it; what only its journal knows is read there."""
+        if not found.rejections:
+            return run_of(found)
+        return run_of(found, fold(self._journal.read(run_stream(found.id))).validation.rejected)
 
     def runs(
         self, *, status: str | None = None, agent: str | None = None, limit: int | None = None
     ) -> list[Run]:
         """Return the runs of the store, newest first."""
         return [
-            run_of(found) for found in self._journal.runs(status=status, agent=agent, limit=limit)
+            self._told_of(found)
+            for found in self._journal.runs(status=status, agent=agent, limit=limit)
         ]
 
     def log(self, run_id: str, *, after: int = 0) -> list[Record]:
@@ -1011,9 +1053,10 @@ class Outlast:
             try:
                 if on_change == "fork":
                     await self._aside(self._check_before, run_id, who)
-                return await self._drive(
+                run = await self._drive(
                     run_id, who, wait_s, watch, on_change, feed, resting=resting
                 )
+                return as_declared(run, who)
             except VersionChanged as changed:
                 if on_change != "fork" or (feed is not None and feed.seq):
                     raise
@@ -1266,7 +1309,7 @@ class Outlast:
             self._journal.release(stream)
         if state.status == "cancelled":
             await self._end_below(run_id, state.control)
-        return run_of(row(state, run_id))
+        return run_of(row(state, run_id), state.validation.rejected)
 
     def _check_ask(
         self, run_id: str, on_change: OnChange, ask: Conversation, agent: Agent, version: str
@@ -1361,7 +1404,8 @@ class Outlast:
             partial(input_of, who, input, put=self._journal.put_blob, redact=self._redact)
         )
         watch, message = Watch(on_record, on_part), _Message(content)
-        return await self._drive(run_id, who, wait_s, watch, self._on_change, None, message)
+        run = await self._drive(run_id, who, wait_s, watch, self._on_change, None, message)
+        return as_declared(run, who)
 
     def _agent_of(self, run_id: str, given: Agent | None) -> Agent:
         """Return the agent to talk to: as given, as this application knows it, or as declared."""
@@ -1391,7 +1435,8 @@ class Outlast:
     def _try_to_say(self, run_id: str, content: Raw, epoch: int) -> None:
         stream = run_stream(run_id)
         state = fold(self._journal.read(stream))
-        last = list(state.asks.values())[-1]
+        asks = [ask for ask in state.asks.values() if not ask.judges]
+        last = asks[-1]
         if last.answer is None:
             if last.asked == content:
                 return
@@ -1399,7 +1444,7 @@ class Outlast:
                 f"run {run_id!r} has not answered {shortened(last.asked)} yet, so nothing more can "
                 "be said; go on with `resume`, and then say it"
             )
-        events = question(f"ask-{len(state.asks) + 1}", content, continues=last.ask_id)
+        events = question(f"ask-{len(asks) + 1}", content, continues=last.ask_id)
         now = time.time_ns()
         after = fold(
             [

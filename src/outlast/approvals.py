@@ -28,6 +28,8 @@ class Given(msgspec.Struct, frozen=True, gc=False):
     note: str = ""
     arguments: Raw = NULL
     """What a tool is to be called with instead; null where nothing was changed."""
+    answer: Raw = NULL
+    """What is to be the answer instead; null where nothing was changed."""
     at: int = 0
     """When, in nanoseconds since the epoch."""
 
@@ -45,6 +47,8 @@ class Request(msgspec.Struct, frozen=True, gc=False):
     tool: str = ""
     arguments: Raw = NULL
     context: Raw = NULL
+    answer: Raw = NULL
+    """The answer that is asked about; null where it is something else."""
     given: Given | None = None
 
     def late(self, now: int) -> bool:
@@ -95,6 +99,7 @@ def _requested(approvals: Approvals, event: ApprovalRequested, record: Record) -
         tool=event.tool,
         arguments=event.arguments,
         context=event.context,
+        answer=event.answer,
     )
     return Approvals({**approvals.requests, key: asked})
 
@@ -104,7 +109,7 @@ def _given(approvals: Approvals, event: ApprovalGiven, record: Record) -> Approv
     asked = approvals.requests.get(key)
     if asked is None or not asked.open(record.at):
         return approvals
-    given = Given(event.approved, event.by, event.note, event.arguments, record.at)
+    given = Given(event.approved, event.by, event.note, event.arguments, event.answer, record.at)
     return Approvals({**approvals.requests, key: replace(asked, given=given)})
 
 

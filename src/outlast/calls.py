@@ -15,7 +15,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final, Literal, Protocol, TypeAlias
 
 import msgspec
 from msgspec import Raw
@@ -183,6 +183,17 @@ def finished_step(  # noqa: PLR0913  (all but three are keywords)
     return StepFinished(name=name, kind=kind, result=Raw(whole), degraded=is_degraded)
 
 
+class Contained(Protocol):
+    """What `contained` needs to know of a function."""
+
+    @property
+    def function(self) -> Callable[..., Any]: ...  # noqa: D102
+    @property
+    def timeout_s(self) -> float | None: ...  # noqa: D102
+    @property
+    def is_async(self) -> bool: ...  # noqa: D102
+
+
 @dataclass(frozen=True)
 class _Work:
     """What `_run` needs to know of a function."""
@@ -290,7 +301,7 @@ Came: TypeAlias = tuple[Any, BaseException | None]
 
 
 async def contained(
-    declared: Tool[..., Any] | _Work, arguments: dict[str, Any], workshop: Shop | None
+    declared: Tool[..., Any] | Contained, arguments: dict[str, Any], workshop: Shop | None
 ) -> Came:
     """Run the function; raise `TimeoutError` only when its time is over."""
     task = asyncio.current_task()

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from hashlib import sha256
 from itertools import takewhile
-from typing import Any, Final, Literal, TypeAlias, overload
+from typing import Any, Final, Literal, TypeAlias, TypeVar, overload
 
 import msgspec
 from msgspec import Raw
@@ -29,6 +29,8 @@ from outlast.events import (
     UNDONE,
     AskAnswered,
     AskFailed,
+    AskRejected,
+    AskResampled,
     AskStarted,
     BoundExceeded,
     CacheMissed,
@@ -76,7 +78,10 @@ from outlast.prices import (
 _WHOLE: Final = slice(None)
 
 
-class Trail(Sequence[bytes]):
+T = TypeVar("T")
+
+
+class Trail(Sequence[T]):
     """An immutable sequence that grows at its end without copying what is there.
 
     All versions of one trail share a list and differ in how much of it they see; growing a version
@@ -85,29 +90,29 @@ class Trail(Sequence[bytes]):
 
     __slots__ = ("_items", "_size")
 
-    def __init__(self, items: Sequence[bytes] = ()) -> None:
+    def __init__(self, items: Sequence[T] = ()) -> None:
         self._items = list(items)
         self._size = len(self._items)
 
-    def grown(self, item: bytes) -> Trail:
+    def grown(self, item: T) -> Trail[T]:
         """Return this trail with `item` at its end."""
         items = self._items
         if len(items) != self._size:
             items = items[: self._size]
         items.append(item)
-        longer = Trail.__new__(Trail)
-        longer._items = items  # noqa: SLF001  (its own class)
-        longer._size = self._size + 1  # noqa: SLF001
+        longer: Trail[T] = Trail.__new__(Trail)
+        longer._items = items
+        longer._size = self._size + 1
         return longer
 
     def __len__(self) -> int:
         return self._size
 
     @overload
-    def __getitem__(self, index: int) -> bytes: ...
+    def __getitem__(self, index: int) -> T: ...
     @overload
-    def __getitem__(self, index: slice) -> list[bytes]: ...
-    def __getitem__(self, index: int | slice) -> bytes | list[bytes]:
+    def __getitem__(self, index: slice) -> list[T]: ...
+    def __getitem__(self, index: int | slice) -> T | list[T]:
         if isinstance(index, slice):
             shown = self._items[: self._size]
             return shown if index == _WHOLE else shown[index]
@@ -115,7 +120,7 @@ class Trail(Sequence[bytes]):
             raise IndexError(index)
         return self._items[index % self._size]
 
-    def __iter__(self) -> Iterator[bytes]:
+    def __iter__(self) -> Iterator[T]:
         return iter(self._items[: self._size])
 
     def __eq__(self, other: object) -> bool:
@@ -125,7 +130,7 @@ class Trail(Sequence[bytes]):
         return hash(self._size)
 
     def __repr__(self) -> str:
-        return f"Trail({self._size} messages)"
+        return f"Trail({self._size} items)"
 
 
 class Block(msgspec.Struct, frozen=True, gc=False):
@@ -218,6 +223,27 @@ class Done(msgspec.Struct, frozen=True):
     """Where that is written."""
 
 
+class Found(msgspec.Struct, frozen=True):
+    """What a tool returned."""
+
+    seq: int
+    """Where that is written."""
+    tool: str
+    arguments: Raw
+    """As they were given: by Claude, or by a person instead."""
+    content: Raw
+    """As the model gets it."""
+    degraded: bool = False
+
+
+class Question(msgspec.Struct, frozen=True):
+    """What a conversation was when its question was asked."""
+
+    messages: Trail[bytes]
+    attached: tuple[int, ...]
+    stop_reason: str | None
+
+
 class Pending(msgspec.Struct, frozen=True):
     """A tool use of the last reply, until all of them have a result."""
 
@@ -300,7 +326,7 @@ class Exceeded(msgspec.Struct, frozen=True, gc=False):
 class Unrefused(msgspec.Struct, frozen=True):
     """What a conversation was before a reply that refused, and is when another model is asked."""
 
-    messages: Trail
+    messages: Trail[bytes]
     stop_reason: str | None
     cuts: int
     results_of: str
@@ -315,7 +341,7 @@ class Conversation(msgspec.Struct, frozen=True):
     spec: Spec
     head: bytes
     """The frozen members of every request, their breakpoint for the prompt cache included."""
-    messages: Trail
+    messages: Trail[bytes]
     digest: bytes
     input_bound: int
     """At least as many tokens as the API will count for everything said so far."""
@@ -409,7 +435,24 @@ class Conversation(msgspec.Struct, frozen=True):
     """The tools whose answers are less than what was asked for, and in what, the last one last."""
     failed: str = ""
     """Why there will be no answer; empty while there may be one."""
+    rejected: bool = False
+    """That is because none was accepted."""
     answer: Raw | None = None
+    less: str = ""
+    """In what it is less than an answer that was checked; empty where it is not."""
+    judges: str = ""
+    """The call whose reply it judges; empty for a question."""
+    check: str = ""
+    """As which judge."""
+    question: Question | None = None
+    """What it was when it was asked; `None` before that."""
+    found: Trail[Found] = Trail()
+    """What tools returned, in the conversations before that it goes on from, too."""
+
+    @property
+    def judged(self) -> str:
+        """The ask of whose answer it judges; empty for a question."""
+        return self.judges.rpartition(".m")[0]
 
 
 def opened(ask_id: str, spec: Spec) -> Conversation:
@@ -423,6 +466,7 @@ def opened(ask_id: str, spec: Spec) -> Conversation:
         messages=Trail(),
         digest=sha256(head).digest(),
         input_bound=input_bound(head) + shown,
+        found=Trail(),
     )
 
 
@@ -517,6 +561,9 @@ def start(event: AskStarted, default: Spec, before: Conversation | None) -> Conv
     """Return the conversation that `event` opens, or in which it goes on after `before`."""
     if before is None:
         fresh = opened(event.ask_id, event.spec or default)
+        if event.judges:
+            paid_for = f"check:{event.check}"
+            fresh = replace(fresh, judges=event.judges, check=event.check, results_of=paid_for)
         return replace(fresh, version=event.version) if event.version else fresh
     # A new question is put to the model that the agent names: what kept it from the last one may
     # be over.
@@ -544,6 +591,8 @@ def start(event: AskStarted, default: Spec, before: Conversation | None) -> Conv
         fruitless=0,
         asked=NULL,
         answer=None,
+        less="",
+        question=None,
     )
 
 
@@ -650,14 +699,49 @@ def _received(conversation: Conversation, event: MessageReceived, record: Record
         # What a string is short for; a breakpoint for the prompt cache stands on a block.
         content = b'[{"type":"text","text":%b}]' % content
     message = b'{"role":"%b","content":%b}' % (event.role.encode(), content)
-    if conversation.asked == NULL:
+    is_question = conversation.asked == NULL
+    if is_question:
         conversation = replace(conversation, asked=event.content)
-    return _entered(conversation, message, record)
+    told = _entered(conversation, message, record)
+    if not is_question or conversation.judges:
+        return told
+    return replace(told, question=Question(told.messages, told.attached, told.stop_reason))
 
 
 def _told(conversation: Conversation, event: FeedbackGiven, record: Record) -> Conversation:
     message = b"".join((b'{"role":"user","content":', event.content, b"}"))
-    return _entered(conversation, message, record)
+    told = _entered(conversation, message, record)
+    if not conversation.pending:
+        return told
+    # Results of tools are in it that stand beside a call by which an answer was given.
+    names = sorted({one.name for one in conversation.pending if one.result})
+    return replace(told, pending=(), results_of="+".join(names))
+
+
+def _resampled(conversation: Conversation, event: AskResampled, record: Record) -> Conversation:
+    """Return the conversation as it was when its question was asked, and more to go by.
+
+    What Claude says is bound to what stood before it, and that is the same as it was then.
+    """
+    was = conversation.question
+    if was is None:
+        return conversation
+    back = replace(
+        conversation,
+        messages=was.messages,
+        attached=was.attached,
+        stop_reason=was.stop_reason,
+        unrefused=None,
+        replied=False,
+        pending=(),
+        before="",
+        cuts=0,
+        results_of="",
+        made=(),
+        nudged=(),
+    )
+    message = b"".join((b'{"role":"user","content":', event.content, b"}"))
+    return _entered(_asking(back, conversation.spec.model), message, record)
 
 
 def _entered(conversation: Conversation, message: bytes, record: Record) -> Conversation:
@@ -700,7 +784,7 @@ def _to_be_condensed(
 
 
 def _answered(conversation: Conversation, event: AskAnswered, _: Record) -> Conversation:
-    return replace(conversation, answer=event.answer)
+    return replace(conversation, answer=event.answer, less=event.degraded)
 
 
 def _called(conversation: Conversation, event: ModelCallStarted, record: Record) -> Conversation:
@@ -734,7 +818,7 @@ def breakpoints(conversation: Conversation) -> tuple[int, ...]:
     return (last,) if before is None or before.index == last else (before.index, last)
 
 
-def _replied(conversation: Conversation, event: ModelCallSucceeded, _: Record) -> Conversation:
+def _replied(conversation: Conversation, event: ModelCallSucceeded, record: Record) -> Conversation:
     stopped = event.stop_reason
     if stopped == EXCEEDED:
         return _overflowed(conversation, event)
@@ -780,6 +864,8 @@ def _replied(conversation: Conversation, event: ModelCallSucceeded, _: Record) -
         results_of=conversation.results_of if stopped in GOES_ON else "",
         **_extras(event.extra),
     )
+    if _asks_servers(event):
+        said_so_far = _brought(said_so_far, event, record.seq)
     if _asks_servers(event) and not summarises:
         return _searched(said_so_far, event, beyond=_is_beyond(conversation, event))
     metered = event.tokens < said_so_far.input_bound or _is_beyond(conversation, event)
@@ -808,6 +894,34 @@ def _searched(
         uncounted=not known,
         uncountable=False,
     )
+
+
+def _brought(conversation: Conversation, event: ModelCallSucceeded, seq: int) -> Conversation:
+    """Remember what tools brought that Anthropic runs."""
+    uses = {one.id: one for one in blocks_of(event.content, "server_tool_use")}
+    for each in _EACH.decode(event.content):
+        if not _brings(each):
+            continue
+        answers = msgspec.json.decode(each, type=_Brought)
+        use = uses.get(answers.tool_use_id, Block("server_tool_use"))
+        name = use.name or answers.type.removesuffix("_tool_result")
+        # It is data that Claude has seen, and shown to whoever checks as that.
+        content = Raw(_json(bytes(answers.content).decode()))
+        found = Found(seq, name, use.input, content)
+        conversation = replace(conversation, found=conversation.found.grown(found))
+    return conversation
+
+
+class _Brought(msgspec.Struct, gc=False):
+    type: str
+    tool_use_id: str = ""
+    content: Raw = NULL
+
+
+def blocks_of(content: Raw, kind: str) -> list[Block]:
+    """Return the blocks of a type that have an id, a name and an input."""
+    raws = [each for each in _EACH.decode(content) if _KIND.decode(each).type == kind]
+    return [_BLOCK.decode(each) for each in raws]
 
 
 def _before_refusal(conversation: Conversation) -> Unrefused:
@@ -999,6 +1113,8 @@ def words(said: Sequence[Block]) -> str:
 
 def _kept(conversation: Conversation, stopped: str | None, said: Sequence[Block]) -> str:
     # What was cut off or paused belongs to the answer that follows, but not to a call of a tool.
+    if stopped in CUT and conversation.spec.answers == "format":
+        return ""  # what follows is a whole one again
     if stopped in _PARTIAL:
         return conversation.before + words(said)
     return "" if stopped == "tool_use" else conversation.before
@@ -1056,8 +1172,10 @@ def _emptied(conversation: Conversation) -> Conversation:
     )
 
 
-def _ask_lost(conversation: Conversation, event: AskFailed, _: Record) -> Conversation:
-    return replace(conversation, failed=event.why)
+def _ask_lost(
+    conversation: Conversation, event: AskFailed | AskRejected, _: Record
+) -> Conversation:
+    return replace(conversation, failed=event.why, rejected=isinstance(event, AskRejected))
 
 
 def _call_lost(
@@ -1142,7 +1260,21 @@ def _tool_succeeded(
         conversation = replace(conversation, degraded=degraded[-MOST_DEGRADED:])
     if one.undoable:
         conversation = _remembered(conversation, one, event, record.seq)
+    conversation = _found(conversation, one, event, record.seq)
     return _tool_answered(conversation, event, b"")
+
+
+def _found(
+    conversation: Conversation,
+    one: Pending,
+    event: ToolCallSucceeded | ToolCallReconciled,
+    seq: int,
+) -> Conversation:
+    """Remember what a tool returned, to check answers against it."""
+    degraded = isinstance(event, ToolCallSucceeded) and event.degraded is not None
+    arguments = one.arguments if one.edited == NULL else one.edited
+    found = Found(seq, one.name, arguments, event.content, degraded)
+    return replace(conversation, found=conversation.found.grown(found))
 
 
 MOST_DEGRADED: Final = 100
@@ -1219,6 +1351,8 @@ def _tool_reconciled(
         changes = {"call_id": "", "unsure": True}
         return replace(conversation, pending=_changed(conversation, event.tool_use_id, changes))
     has_result = event.outcome == "happened" and event.content != NULL
+    if has_result:
+        conversation = _found(conversation, one, event, record.seq)
     return _tool_answered(conversation, event, b"" if has_result else _IS_ERROR)
 
 
@@ -1316,6 +1450,8 @@ _RULES: Final[dict[type[Event], Callable[[Conversation, Any, Record], Conversati
     ToolCallGivenUp: _tool_given_up,
     AskAnswered: _answered,
     AskFailed: _ask_lost,
+    AskRejected: _ask_lost,
+    AskResampled: _resampled,
     LoopDetected: _looped,
 }
 """What each event makes of its conversation; every other one leaves it as it is."""

@@ -28,7 +28,7 @@ that follows from it share one commit.
 | a failed attempt that only a person can mend | the run stops, saying why |
 | a spend limit of Claude's that is reached | one attempt; then it waits for somebody to act |
 | a failed attempt not worth repeating, or one too many | the run fails, saying why |
-| a reply that ended its turn | the answer |
+| a reply that ended its turn | the answer; where answers are checked, see `decide_answer` |
 | a reply that paused, or compacted what was before | sent again as it is |
 | a reply that was cut off at `max_tokens` | its tools never run; Claude is asked for the rest |
 | a refusal | the fallback model that it recommends, or the next one, is asked |
@@ -44,7 +44,6 @@ that follows from it share one commit.
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Any, Final, Literal
 
@@ -68,9 +67,12 @@ from outlast.actions import (
     Sleep,
     Step,
     World,
+    awaited,
     child_id,
+    moment,
 )
 from outlast.agent import Agent
+from outlast.answers import given
 from outlast.approvals import Request
 from outlast.breaker import PROBES
 from outlast.budget import Limits
@@ -98,13 +100,16 @@ from outlast.conversation import (
     tool_call_id,
     words,
 )
+from outlast.decide_answer import AskJudge, answer_step, is_answer, proposal
 from outlast.errors import UnknownModel
 from outlast.events import (
     HELD_UP,
     NULL,
     RETRYABLE,
+    AnyEvent,
     ApprovalRequested,
     AskAnswered,
+    AskFailed,
     BoundExceeded,
     BudgetRefused,
     CacheMissed,
@@ -129,6 +134,7 @@ from outlast.events import (
     ToolCallStarted,
     ToolFailureKind,
 )
+from outlast.judges import Judge
 from outlast.pacing import group
 from outlast.prices import (
     FRAMING_TOKENS,
@@ -200,6 +206,15 @@ CAUTION: Final[tuple[Effect, ...]] = ("read", "idempotent", "once")
 """Effects in the order of what it would cost to repeat them wrongly."""
 
 
+class Shared(msgspec.Struct, frozen=True):
+    """From what else a question pays, beside the budget of the agent that is asked."""
+
+    limits: Limits
+    """Of the flow that asks, or of the run in which a judge is asked."""
+    author: Agent | None = None
+    """Whose answer is judged, where that agent is asked by a flow."""
+
+
 def decide(  # noqa: PLR0911  (the rows of the table)
     state: RunState, agent: Agent, now: int, world: World
 ) -> Step:
@@ -223,7 +238,7 @@ def decide(  # noqa: PLR0911  (the rows of the table)
     actions: tuple[Action, ...] = ()
     waiting = False
     for ask in state.asks.values():
-        if ask.answer is not None:
+        if ask.answer is not None or ask.judges:
             continue
         step = ask_step(state, agent, ask, now, world)
         if step.events:
@@ -256,11 +271,6 @@ def park(actions: tuple[Action, ...], now: int, world: World) -> Step | None:
     return Step((RunParked(until=until, why=first.why, person=first.person, turns=turns),))
 
 
-def moment(at: int) -> str:
-    """Return a time as sentences of the journal name it: UTC, to the second."""
-    return datetime.fromtimestamp(at // NS, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
 def stopped_child(why: str) -> Step:
     """Return the stop of a run with its child."""
     return Step((RunFinished(status="stopped", why=f"stopped: {why}"),))
@@ -284,12 +294,9 @@ def ask_step(  # noqa: PLR0911, PLR0913, PLR0917  (the rows of the table)
     ask: Conversation,
     now: int,
     world: World,
-    shared: Limits | None = None,
+    shared: Shared | None = None,
 ) -> Step:
-    """Return the next step of a question that has no answer yet.
-
-    `shared` is the budget of the flow that asks, from which all its questions pay.
-    """
+    """Return the next step of a question that has no answer yet."""
     if ask.missed is not None:
         return _missed(ask, ask.missed)
     if ask.call is not None:
@@ -297,7 +304,7 @@ def ask_step(  # noqa: PLR0911, PLR0913, PLR0917  (the rows of the table)
     if ask.pending:
         return _tools_step(state, agent, ask, now, world, shared)
     if ask.replied and ask.stop_reason not in GOES_ON:
-        return _reply_step(state, ask)
+        return _reply_step(state, agent, ask, now, world, shared)
     if ask.failure is not None:
         if ask.overloads >= OVERLOADS and (
             step := _another_model(state, agent, ask, now, world, shared, "overloaded")
@@ -436,7 +443,7 @@ def _call_step(  # noqa: PLR0911, PLR0913, PLR0917  (everything a call depends o
     ask: Conversation,
     now: int,
     world: World,
-    shared: Limits | None,
+    shared: Shared | None,
 ) -> Step:
     if wrong := flaw(ask):
         return _unsendable(wrong)
@@ -499,6 +506,7 @@ def _call(agent: Agent, ask: Conversation, intent: ModelCallStarted) -> CallMode
         terms=_terms(ask, batch=intent.batch),
         batch=intent.batch,
         timeout_s=agent.call_timeout_s,
+        quiet=bool(ask.judges),
     )
 
 
@@ -588,7 +596,7 @@ def _room(  # noqa: PLR0913, PLR0917  (everything a call depends on)
     agent: Agent,
     ask: Conversation,
     world: World,
-    shared: Limits | None,
+    shared: Shared | None,
     most: int,
 ) -> int | tuple[str, budget.Shortage]:
     """Return how many output tokens the next call may have, or in what scope there is no room."""
@@ -599,13 +607,7 @@ def _room(  # noqa: PLR0913, PLR0917  (everything a call depends on)
         least=min(agent.least_tokens, most),
         terms=_terms(ask, batch=is_batch(state)),
     )
-    # The asks of a flow pay from the flow's budget, and each from its own agent's.
-    own = budget.Used(turns=ask.turns, tokens=ask.spent_tokens, nano=ask.spent_nano)
-    run = world.limits or shared or agent.budget.limits
-    tests = [("run", run, budget.used(state.spend))]
-    if shared is not None:
-        tests.append((f"ask:{ask.ask_id}", agent.budget.limits, own))
-    for scope, limits, spent in tests:
+    for scope, limits, spent in _scopes(state, agent, ask, world, shared):
         fits = budget.room(limits, spent, call)
         if not isinstance(fits, int):
             return scope, fits
@@ -618,6 +620,39 @@ def _room(  # noqa: PLR0913, PLR0917  (everything a call depends on)
             return short.scope, fits
         call = replace(call, most=fits)
     return call.most
+
+
+def _scopes(
+    state: RunState, agent: Agent, ask: Conversation, world: World, shared: Shared | None
+) -> list[tuple[str, Limits, budget.Used]]:
+    """Return the budgets that a call pays from within the run, and what of each is used.
+
+    The asks of a flow pay from the flow's budget, and each from its own agent's.
+    """
+    run = world.limits or (shared.limits if shared else agent.budget.limits)
+    tests = [("run", run, budget.used(state.spend))]
+    if shared is not None:
+        tests.append((f"ask:{ask.ask_id}", agent.budget.limits, _used(state, ask)))
+    if shared is not None and shared.author is not None:
+        author = state.asks[ask.judged]
+        tests.append((f"ask:{ask.judged}", shared.author.budget.limits, _used(state, author)))
+    return tests
+
+
+def _used(state: RunState, ask: Conversation) -> budget.Used:
+    """Return what a question used with its judges, or a judge in the whole run."""
+    if ask.judges:
+        own = [one for one in state.asks.values() if one.judges and one.check == ask.check]
+    else:
+        own = [ask, *(one for one in state.asks.values() if one.judged == ask.ask_id)]
+    calls = [one.call for one in own if one.call is not None and one is not ask]
+    return budget.Used(
+        turns=sum(one.turns for one in own),
+        tokens=sum(one.spent_tokens for one in own),
+        nano=sum(one.spent_nano for one in own),
+        held_tokens=sum(one.hold_tokens for one in calls),
+        held_nano=sum(one.hold_nano for one in calls),
+    )
 
 
 def _is_of_another(short: Short, model: str) -> bool:
@@ -779,7 +814,7 @@ def _another_model(  # noqa: PLR0913, PLR0917  (everything a call depends on)
     ask: Conversation,
     now: int,
     world: World,
-    shared: Limits | None,
+    shared: Shared | None,
     why: Literal["overloaded", "breaker"],
 ) -> Step | None:
     """Return the switch away from a model that does not answer, to one that can be asked now."""
@@ -856,10 +891,15 @@ def failed(why: str) -> Step:
     return Step((RunFinished(status="failed", why=why),))
 
 
-def _reply_step(  # noqa: PLR0911  (the rows of the table)
-    state: RunState, ask: Conversation
+def _reply_step(  # noqa: PLR0911, PLR0913, PLR0917  (the rows of the table)
+    state: RunState,
+    agent: Agent,
+    ask: Conversation,
+    now: int,
+    world: World,
+    shared: Shared | None,
 ) -> Step:
-    if ask.stop_reason in CUT:
+    if ask.stop_reason in CUT and not ask.judges:
         return _cut_step(ask)
     if ask.stop_reason == EXCEEDED:
         return _exceeded_window(ask)
@@ -878,8 +918,67 @@ def _reply_step(  # noqa: PLR0911  (the rows of the table)
     text = ask.before + words(said)
     if not text.strip():
         return failed(f"Claude ended its turn ({ask.stop_reason}) without a word")
-    answer = AskAnswered(ask_id=ask.ask_id, answer=Raw(msgspec.json.encode(text)))
-    return Step((answer,))
+    spec = ask.spec
+    if ask.judges or not (agent.is_checked or spec.answers):
+        answer = AskAnswered(ask_id=ask.ask_id, answer=Raw(msgspec.json.encode(text)))
+        return Step((answer,))
+    if spec.answers == "format":
+        proposed = given(text, wrapped=spec.wrapped)
+    else:  # where a tool is to be called, a text is an answer as well: one of another type
+        proposed = Raw(msgspec.json.encode(text))
+    judge = _judging(state, agent, now, world, shared)
+    return answer_step(state, agent, ask, proposed, now, world, judge)
+
+
+def _judging(
+    state: RunState, agent: Agent, now: int, world: World, shared: Shared | None
+) -> AskJudge:
+    """Return what asks a judge of the answers to a question."""
+
+    def step(judge: Judge, vote: Conversation) -> Step:
+        return _judge_step(state, agent, judge, vote, now, world, shared)
+
+    return step
+
+
+def _judge_step(  # noqa: PLR0913, PLR0917  (everything a call depends on)
+    state: RunState,
+    agent: Agent,
+    judge: Judge,
+    vote: Conversation,
+    now: int,
+    world: World,
+    shared: Shared | None,
+) -> Step:
+    """Return the next step of a vote; whatever keeps it from being one fails no more than that."""
+    failure, model = vote.failure, vote.spec.model
+    is_idle = vote.call is None and not vote.replied
+    is_failing = failure is not None and failure.kind != "rate_limited"
+    if is_idle and failure is not None and is_failing and vote.failures >= judge.attempts:
+        told = f"{vote.failures} attempts came to nothing, the last one ({failure.kind})"
+        return _unjudged(vote, f"{told}: {failure.message}")
+    breaker = None if is_batch(state) else world.breaker(model)
+    if is_idle and breaker is not None and _tripped(state, vote.ask_id, breaker, now, world) > now:
+        return _unjudged(vote, f"{model} does not answer, and its circuit breaker is open")
+    limits = shared.limits if shared else agent.budget.limits
+    pays = Shared(limits, author=agent if shared else None)
+    step = ask_step(state, agent.asker(judge), vote, now, world, pays)
+    last = step.events[-1] if step.events else None
+    if not isinstance(last, RunFinished):
+        return step
+    if last.status == "failed":
+        return _unjudged(vote, last.why, step.events[:-1])
+    for event in step.events:
+        if isinstance(event, BudgetRefused):
+            needed, left = (budget.amount(event.unit, n) for n in (event.needed, event.left))
+            scope = judge.name if event.scope == f"ask:{vote.ask_id}" else event.scope
+            why = f"it does not fit into the budget of {scope}: it needs {needed}, {left} left"
+            return _unjudged(vote, why, step.events[:-1])
+    return step
+
+
+def _unjudged(vote: Conversation, why: str, events: tuple[AnyEvent, ...] = ()) -> Step:
+    return Step((*events, AskFailed(ask_id=vote.ask_id, why=why)))
 
 
 def _exceeded_window(ask: Conversation) -> Step:
@@ -912,6 +1011,11 @@ def _cut_step(ask: Conversation) -> Step:
         f"Your reply was cut off at the limit of {ask.spec.max_tokens} tokens. "
         "Go on exactly where it stopped, without repeating anything."
     )
+    if ask.spec.answers == "format":
+        told = (
+            f"Your reply was cut off at the limit of {ask.spec.max_tokens} tokens, so it is no "
+            "whole answer. Give the whole answer again, with less text."
+        )
     if not_run:
         told = (
             f"Your reply was cut off at the limit of {ask.spec.max_tokens} tokens before its calls "
@@ -985,17 +1089,19 @@ def lost_probes(state: RunState) -> tuple[str, ...]:
     )
 
 
-def _tools_step(  # noqa: PLR0913, PLR0917  (everything a call depends on)
+def _tools_step(  # noqa: PLR0911, PLR0913, PLR0917  (everything a call depends on)
     state: RunState,
     agent: Agent,
     ask: Conversation,
     now: int,
     world: World,
-    shared: Limits | None,
+    shared: Shared | None,
 ) -> Step:
     actions: tuple[Action, ...] = ()
     for number, pending in enumerate(ask.pending, start=1):
         if pending.result or pending.call_id in world.in_flight:
+            continue
+        if is_answer(ask, pending):
             continue
         declared = agent.tool(pending.name)
         if pending.doubt:
@@ -1024,14 +1130,17 @@ def _tools_step(  # noqa: PLR0913, PLR0917  (everything a call depends on)
         if step.events:
             return step
         actions += step.actions
+    if (proposed := proposal(ask)) is not None:
+        judge = _judging(state, agent, now, world, shared)
+        return answer_step(state, agent, ask, proposed, now, world, judge)
     return Step(actions=actions)
 
 
 def _no_more_tools(
-    state: RunState, agent: Agent, ask: Conversation, world: World, shared: Limits | None
+    state: RunState, agent: Agent, ask: Conversation, world: World, shared: Shared | None
 ) -> Step | None:
     """Return the stop of a run that may make no more calls of tools; they are made on `resume`."""
-    run = world.limits or shared or agent.budget.limits
+    run = world.limits or (shared.limits if shared else agent.budget.limits)
     tests = [("run", run, state.spend.tool_calls)]
     if shared is not None:
         tests.append((f"ask:{ask.ask_id}", agent.budget.limits, ask.tool_calls))
@@ -1334,13 +1443,6 @@ def _unapproved(
         told = f"Nobody allowed this call of {pending.name} in time, and it was not made."
         return _not_called(ask, pending, call_id, "denied", told)
     return Step(actions=(awaited(asked),))
-
-
-def awaited(asked: Request) -> Sleep:
-    """Return the wait for a person's answer."""
-    until = f" until {moment(asked.expires_at)}" if asked.expires_at else ""
-    why = f"waiting for a person{until}: {asked.question}"
-    return Sleep(until=asked.expires_at, why=why, person=True)
 
 
 def _not_called(

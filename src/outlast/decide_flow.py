@@ -24,18 +24,29 @@ from msgspec import Raw
 from msgspec.structs import replace
 
 from outlast import wants
-from outlast.actions import NS, REST, WAIT, Action, CallStep, DriveChild, Sleep, Step, World
+from outlast.actions import (
+    NS,
+    REST,
+    WAIT,
+    Action,
+    CallStep,
+    DriveChild,
+    Sleep,
+    Step,
+    World,
+    awaited,
+    moment,
+)
 from outlast.approvals import Given
 from outlast.conversation import Conversation
 from outlast.decide import (
     CAUTION,
+    Shared,
     ask_step,
-    awaited,
     exceeded_step,
     failed,
     lost_call,
     may_go_on,
-    moment,
     park,
     stopped_child,
     wake,
@@ -143,7 +154,7 @@ def _wanted_steps(state: RunState, flow: Flow[..., Any], now: int, world: World)
         if ask is None:
             yield _opened(name, asked)
         elif ask.answer is None and not ask.failed:
-            step = ask_step(state, asked.agent, ask, now, world, flow.budget.limits)
+            step = ask_step(state, asked.agent, ask, now, world, Shared(flow.budget.limits))
             yield _contained(step, ask, world)
 
 
@@ -164,6 +175,8 @@ def _contained(step: Step, ask: Conversation, world: World) -> Step:
         return step
     if last.status == "failed":
         return Step((*step.events[:-1], AskFailed(ask_id=ask.ask_id, why=last.why)))
+    if last.status == "rejected":
+        return Step(step.events[:-1])  # the ask is lost by itself
     # A stop ends the leg, and with it what is in flight: its outcome is waited for.
     return WAIT if world.at_work else step
 

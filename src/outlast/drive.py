@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 import msgspec
 from msgspec.structs import replace
 
-from outlast.actions import Action, Interrupt, Short, Sleep, Step, Work, World
+from outlast.actions import Action, Interrupt, Short, Sleep, Step, Work, World, check_id
 from outlast.agent import Agent
 from outlast.breaker import State, source_of
 from outlast.budget import Limits
@@ -33,6 +33,7 @@ from outlast.events import (
     ToolCallStarted,
     Turn,
     UndoFinished,
+    VerdictGiven,
 )
 from outlast.flows import Flow
 from outlast.journal import Record
@@ -244,6 +245,8 @@ def _calls(plan: _Plan, short: Short) -> int:
 def _call_id(outcome: Outcome | Work) -> str:
     if isinstance(outcome, StepFinished):
         return f"step {outcome.name}"
+    if isinstance(outcome, VerdictGiven):
+        return check_id(outcome.call_id, outcome.check)
     return f"undo {outcome.call_id}" if isinstance(outcome, UndoFinished) else outcome.call_id
 
 

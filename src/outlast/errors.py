@@ -29,6 +29,7 @@
     │   ├── NotAStore           the file is something else
     │   └── StoreFull           no space is left
     ├── AskFailed, StepFailed   raised inside a flow: there is no answer, or no result
+    │   └── AskRejected         there were answers, and none was accepted
     ├── ModelFailure            one attempt of a model call came to nothing
     ├── MCPServerLost           an MCP server was asked, and there is no answer
     ├── MCPServerUnreachable    an MCP server could not be asked
@@ -100,19 +101,28 @@ class BudgetTooSmall(UsageError):
         agent: whose budget.
         smallest_usd: the smallest budget that would, in US dollars; empty where dollars suffice.
         smallest_tokens: the same in tokens; 0 where they suffice.
+        smallest_turns: the same in turns; 0 where they suffice.
 
     """
 
     def __init__(
-        self, agent: str, *, given: str, smallest_usd: str = "", smallest_tokens: int = 0
+        self,
+        agent: str,
+        *,
+        given: str,
+        smallest_usd: str = "",
+        smallest_tokens: int = 0,
+        smallest_turns: int = 0,
     ) -> None:
         """See the class."""
         smallest = [f"usd={smallest_usd!r}"] if smallest_usd else []
         smallest += [f"tokens={smallest_tokens}"] if smallest_tokens else []
+        smallest += [f"turns={smallest_turns}"] if smallest_turns else []
         super().__init__(
             f"agent {agent!r} has a budget of {given}, which does not fit one call; the smallest "
             f"that does is Budget({', '.join(smallest)}) for this input. Nothing was started."
         )
+        self.smallest_turns = smallest_turns
         self.agent = agent
         self.smallest_usd = smallest_usd
         self.smallest_tokens = smallest_tokens
@@ -417,6 +427,10 @@ class AskFailed(OutlastError):
         super().__init__(f"the ask {name!r} has no answer: {why}")
         self.name = name
         self.why = why
+
+
+class AskRejected(AskFailed):
+    """A question inside a flow has no answer, because none that came was accepted."""
 
 
 class StepFailed(OutlastError):

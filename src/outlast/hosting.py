@@ -31,12 +31,14 @@ from msgspec.structs import replace
 from outlast import wants
 from outlast.actions import child_id
 from outlast.agent import Agent, check_prices
+from outlast.answers import InvalidAnswer
 from outlast.calls import in_thread, printable, words
 from outlast.content import Input, Put, Redact, rendered
 from outlast.conversation import Conversation
 from outlast.durations import expiry, nanoseconds
 from outlast.errors import (
     AskFailed,
+    AskRejected,
     FlowChanged,
     IllegalPhase,
     InvalidFlow,
@@ -199,8 +201,8 @@ class Host:
         for name in list(self._asks):
             ask = state.asks.get(name)
             if ask is not None and (ask.answer is not None or ask.failed):
-                del self._asks[name]
-                self._answer(f"ask {name}", partial(_answer_of, name, ask))
+                agent = self._asks.pop(name).agent
+                self._answer(f"ask {name}", partial(_answer_of, name, ask, agent))
         for name in list(self._steps):
             if (over := state.steps.finished.get(name)) is not None:
                 del self._steps[name]
@@ -299,7 +301,7 @@ class Host:
             # Its tools are asked for, as if it were open: the conversation is about to go on.
             self._check_agent(replace(self._state.asks[continues], answer=None), agent, version)
         if recorded is not None and (recorded.answer is not None or recorded.failed):
-            return self._ready(lambda: _answer_of(named, recorded), named, agent.name)
+            return self._ready(lambda: _answer_of(named, recorded, agent), named, agent.name)
         self._asks[named] = wants.Ask(
             agent=agent, content=content, continues=continues, version=version
         )
@@ -814,10 +816,15 @@ class _SyncRun(_FlowRun):
             raise
 
 
-def _answer_of(name: str, ask: Conversation) -> Any:
+def _answer_of(name: str, ask: Conversation, agent: Agent) -> Any:
     if ask.failed:
-        raise AskFailed(name, why=ask.failed)
-    return msgspec.json.decode(ask.answer or b"null")
+        lost = AskRejected if ask.rejected else AskFailed
+        raise lost(name, why=ask.failed)
+    answer = ask.answer or Raw(b"null")
+    if agent.answers is not None:
+        with suppress(InvalidAnswer):  # a person took it as it is, or the type was changed
+            return agent.answers.read(answer)
+    return msgspec.json.decode(answer)
 
 
 def _approval_of(over: Finished) -> Approval:

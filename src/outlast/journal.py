@@ -93,6 +93,8 @@ class RunRow(msgspec.Struct, frozen=True, kw_only=True):
     tenant: str = ""
     parent: str = ""
     root: str = ""
+    rejections: int = 0
+    """How many answers were checked, and not accepted."""
     next_seq: int = 1
     fence: int = 0
 

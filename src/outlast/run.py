@@ -27,8 +27,9 @@ if TYPE_CHECKING:
 
     from outlast.agent import Agent
     from outlast.content import Input
-    from outlast.events import Effect
+    from outlast.events import Effect, Issue
     from outlast.flows import Flow
+    from outlast.validation import Attempt
 
 NANO_PER_USD: Final = 1_000_000_000
 
@@ -56,6 +57,24 @@ class Approval(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @dataclass(frozen=True, kw_only=True)
+class RejectedAnswer:
+    """An answer that was checked, and not accepted: it is kept apart, and never handed out as one.
+
+    Attributes:
+        answer: what Claude gave, as JSON has it.
+        issues: what is wrong with it.
+        why: the same in a sentence, and what was done about it.
+        attempt: 1 for the first answer to its question.
+
+    """
+
+    answer: Any
+    issues: tuple[Issue, ...] = ()
+    why: str = ""
+    attempt: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
 class Run:
     """A run as it was when it was looked at.
 
@@ -63,9 +82,12 @@ class Run:
         id: its name.
         agent: the agent's name, or the flow's.
         status: `queued`, `running`, `parked`, `waiting` (for a person), `paused`, `completed`,
-            `failed`, `cancelled` or `stopped`.
+            `failed`, `rejected` (no answer was accepted), `cancelled` or `stopped`.
         phase: the phase that a flow is in; empty without.
-        answer: the reply's text, or what the flow returned; `None` unless the run completed.
+        answer: the reply's text, an object of the agent's `answer=` type, or what the flow
+            returned; `None` unless the run completed.  What is looked up without its agent, as by
+            `Outlast.get`, has plain data in the place of such an object.
+        rejected_answers: the answers that were checked and not accepted, the first one first.
         cost_nano: nano-dollars spent, calls in doubt included.
         tokens: tokens used, calls in doubt included.
         turns: calls of the model, calls in doubt included.
@@ -77,7 +99,7 @@ class Run:
         tenant: for whom it is.
         parent: the run that started it; empty for one of its own.
         degraded: whether an answer that it rests on was less than what was asked for, as one of a
-            fallback is; `outlast show` says which.
+            fallback is, or one that no check could tell anything of; `outlast show` says which.
 
     """
 
@@ -97,6 +119,7 @@ class Run:
     tenant: str = ""
     parent: str = ""
     degraded: bool = False
+    rejected_answers: tuple[RejectedAnswer, ...] = ()
     # No field, so that a run can be copied and sent like any data.
     _awaited: ClassVar[Any] = None
 
@@ -276,8 +299,8 @@ class Run:
         )
 
 
-def run_of(row: RunRow) -> Run:
-    """Return a run as its row tells of it."""
+def run_of(row: RunRow, rejected: Iterable[Attempt] = ()) -> Run:
+    """Return a run as its row tells of it, with the answers that were not accepted."""
     return Run(
         id=row.id,
         agent=row.agent,
@@ -295,6 +318,16 @@ def run_of(row: RunRow) -> Run:
         tenant=row.tenant,
         parent=row.parent,
         degraded=row.degraded,
+        rejected_answers=tuple(map(_rejected, rejected)),
+    )
+
+
+def _rejected(attempt: Attempt) -> RejectedAnswer:
+    return RejectedAnswer(
+        answer=msgspec.json.decode(attempt.answer),
+        issues=attempt.issues,
+        why=attempt.why,
+        attempt=attempt.number,
     )
 
 

@@ -26,6 +26,7 @@ from outlast.actions import (
     CallStep,
     CallTool,
     CallUndo,
+    CheckAnswer,
     CountTokens,
     DriveChild,
     FetchReply,
@@ -42,6 +43,7 @@ from outlast.breaker import DEFAULT, PROBES, Breaker, State, source_of
 from outlast.budget import BILLED, Limits, line, place, posting
 from outlast.caching import marked
 from outlast.calls import call_step, call_tool, finished_step, printable, tool_of, words
+from outlast.checking import run_check
 from outlast.conversation import Conversation, blocks, evolve, opened
 from outlast.decide import BACKOFF_S, lost_calls, lost_probes
 from outlast.doubts import payer_of
@@ -76,6 +78,7 @@ from outlast.events import (
     OUTSIDE,
     RETRYABLE,
     UNBILLED,
+    AnswerRejected,
     BoundExceeded,
     CacheMissed,
     FailureKind,
@@ -98,6 +101,7 @@ from outlast.events import (
     ToolCallStarted,
     ToolCallSucceeded,
     UndoFinished,
+    VerdictGiven,
 )
 from outlast.flows import Flow
 from outlast.helping import call_undo, find_out
@@ -774,8 +778,11 @@ class _Leg:
 
     def _tell(self, records: Sequence[Record]) -> None:
         for record in records:
-            if isinstance(record.event, ToolCallStarted):
-                self._intents[record.event.call_id] = record.seq
+            event = record.event
+            if isinstance(event, ToolCallStarted):
+                self._intents[event.call_id] = record.seq
+            elif isinstance(event, AnswerRejected) and event.action != "degrade":
+                self._discarded(event.ask_id, event.call_id, 1)
         if self._watch.on_record is not None:
             for record in records:
                 self._watched(self._watch.on_record, record)
@@ -1038,6 +1045,8 @@ class _Leg:
                 return await self._call_tool(action)
             case FindOut():
                 return await self._find_out(action)
+            case CheckAnswer():
+                return await self._check(action)
             case CallUndo():
                 return await self._undo(action)
             case CountTokens():
@@ -1124,6 +1133,19 @@ class _Leg:
             tenant=self._started.tenant,
             deps=self._runner._deps,  # noqa: SLF001
             put_blob=self._runner._journal.put_blob,  # noqa: SLF001
+            redact=self._runner._redact,  # noqa: SLF001
+            workshop=self._shop(),
+        )
+
+    async def _check(self, action: CheckAnswer) -> VerdictGiven:
+        agent = self._agent(action.ask_id)
+        assert agent is not None, f"{action.ask_id} is asked of nobody"  # noqa: S101
+        return await run_check(
+            action,
+            agent,
+            run_id=self._run_id,
+            tenant=self._started.tenant,
+            deps=self._runner._deps,  # noqa: SLF001
             redact=self._runner._redact,  # noqa: SLF001
             workshop=self._shop(),
         )
@@ -1217,7 +1239,7 @@ class _Leg:
         began = time.monotonic_ns()
         try:
             request = self._request(call)
-            on_part = None if self._watch.on_part is None else self._show
+            on_part = None if self._watch.on_part is None or call.quiet else self._show
             reply = await self._in_time(call, request, on_part)
             await self._line.learn(call, reply.told)
             return answered(call, reply, latency_ms=(time.monotonic_ns() - began) // 1_000_000)
@@ -1294,12 +1316,17 @@ class _Leg:
             raise ModelFailure("store", f"{type(error).__name__}: {words(error)}") from error
 
     def _discard(self, call: CallModel) -> None:
+        if not call.quiet:
+            self._discarded(call.ask_id, call.call_id, call.attempt)
+
+    def _discarded(self, ask_id: str, call_id: str, attempt: int) -> None:
+        """Say of what was shown that it is no part of an answer."""
         self._show(
             Part(
                 run_id=self._run_id,
-                ask_id=call.ask_id,
-                call_id=call.call_id,
-                attempt=call.attempt,
+                ask_id=ask_id,
+                call_id=call_id,
+                attempt=attempt,
                 kind="discarded",
                 text="",
             )
@@ -1365,6 +1392,16 @@ def given_up(  # noqa: PLR0911  (a row per action)
                 outcome="unknown",
                 note=why,
                 function=True,
+            )
+        case CheckAnswer():
+            return VerdictGiven(
+                ask_id=action.ask_id,
+                call_id=action.answered_by,
+                check=action.check,
+                kind="rule",
+                version="",
+                verdict="unverified",
+                why=why,
             )
         case CallUndo():
             return UndoFinished(call_id=action.undone, status="failed", error="it was given up")

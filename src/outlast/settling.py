@@ -16,9 +16,9 @@ from typing import Final, Literal, TypeAlias, get_args
 import msgspec
 from msgspec import Raw
 
-from outlast.actions import FindOut
+from outlast.actions import FindOut, moment
 from outlast.conversation import Conversation, Pending
-from outlast.decide import moment, place_of, share_of
+from outlast.decide import place_of, share_of
 from outlast.errors import UsageError
 from outlast.events import NULL, Happened, ToolCallInDoubt, ToolCallReconciled
 from outlast.journal import Record

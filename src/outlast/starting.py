@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import secrets
 import sys
@@ -15,12 +16,14 @@ import msgspec
 from msgspec import Raw
 
 from outlast import logs
+from outlast.actions import moment
 from outlast.agent import Agent, check_prices
+from outlast.answers import TOOL, InvalidAnswer
 from outlast.anthropic_tools import is_server
 from outlast.budget import Limits, amount
+from outlast.checks import Evidence
 from outlast.content import Input, rendered
 from outlast.conversation import Conversation, declared_spec, evolve, opened, terms
-from outlast.decide import moment
 from outlast.errors import (
     BudgetTooSmall,
     Conflict,
@@ -40,11 +43,13 @@ from outlast.events import (
     RunStarted,
     Spec,
 )
+from outlast.evidence import text_of
 from outlast.flows import Flow
 from outlast.journal import Commit, Journal, Record, run_stream
 from outlast.limits import Tree
 from outlast.prices import FRAMING_TOKENS, worst_case, worst_tokens
 from outlast.redaction import Redact, same, within
+from outlast.run import Run
 from outlast.state import RunState, fold, row
 from outlast.versions import differences, version_of
 
@@ -91,7 +96,7 @@ def _as_json(given: Any, redact: Redact) -> bytes:
 
 
 def check_affordable(agent: Agent, content: Raw, *, batch: bool = False) -> None:
-    """Refuse to start a run whose budget does not fit its first call.
+    """Refuse to start a run whose budget does not fit its first call, with what judges it.
 
     Raises:
         BudgetTooSmall: it names the smallest budget that would.
@@ -104,15 +109,19 @@ def check_affordable(agent: Agent, content: Raw, *, batch: bool = False) -> None
         return  # pages are counted when the run is driven
     bound = ask.input_bound + FRAMING_TOKENS
     asked_for = terms(ask, batch=batch)
+    judging = judged_at_most(agent, content, batch=batch)
+    calls = 1 + sum(judge.votes for judge in agent.judges)
+    if limits.turns is not None and calls > limits.turns:
+        raise BudgetTooSmall(agent.name, given=amount("turns", limits.turns), smallest_turns=calls)
     given, usd, tokens = [], "", 0
     if limits.nano is not None:
-        needed = worst_case(agent.model, bound, agent.least_tokens, asked_for)
+        needed = judging.nano + worst_case(agent.model, bound, agent.least_tokens, asked_for)
         if needed > limits.nano:
             given.append(amount("nano", limits.nano))
             smallest = -(-needed // 100_000)  # in tenths of a thousandth of a dollar
             usd = f"{smallest / 10_000:.4f}"
     if limits.tokens is not None:
-        needed = worst_tokens(bound, agent.least_tokens, asked_for)
+        needed = judging.tokens + worst_tokens(bound, agent.least_tokens, asked_for)
         if needed > limits.tokens:
             given.append(amount("tokens", limits.tokens))
             tokens = needed
@@ -120,6 +129,29 @@ def check_affordable(agent: Agent, content: Raw, *, batch: bool = False) -> None
         raise BudgetTooSmall(
             agent.name, given=" and ".join(given), smallest_usd=usd, smallest_tokens=tokens
         )
+
+
+class Judging(msgspec.Struct, frozen=True):
+    """What the judges of an answer cost at most, where no tool has returned anything."""
+
+    nano: int
+    tokens: int
+
+
+def judged_at_most(agent: Agent, content: Raw, *, batch: bool = False) -> Judging:
+    """Return what it costs at most to have the shortest answer judged."""
+    evidence = Evidence(task=text_of(content))
+    nano = tokens = 0
+    for judge in agent.judges:
+        spec = judge.spec(agent.name, agent.model)
+        asked = MessageReceived(ask_id=FIRST_ASK, content=judge.question(NULL, evidence))
+        ask = evolve(opened(FIRST_ASK, spec), Record("", 1, 0, 0, 0, asked))
+        # Each token of the answer is so many bytes of the question at most, as bounds count them.
+        bound = ask.input_bound + FRAMING_TOKENS + agent.least_tokens
+        asked_for = terms(ask, batch=batch)
+        nano += judge.votes * worst_case(spec.model, bound, judge.max_tokens, asked_for)
+        tokens += judge.votes * worst_tokens(bound, judge.max_tokens, asked_for)
+    return Judging(nano, tokens)
 
 
 def begin(  # noqa: PLR0913  (all but four are keywords with defaults)
@@ -312,9 +344,10 @@ def fork(journal: Journal, run_id: str, who: Who, version: str) -> str:
     state = fold(journal.read(run_stream(run_id)))
     started = state.started
     assert started is not None, "a run without its first event"  # noqa: S101
-    if started.kind == "agent" and len(state.asks) > 1:
+    asked_for = [ask for ask in state.asks.values() if not ask.judges]
+    if started.kind == "agent" and len(asked_for) > 1:
         raise UsageError(
-            f"run {run_id!r} is a conversation of {len(state.asks)} questions with version "
+            f"run {run_id!r} is a conversation of {len(asked_for)} questions with version "
             f"{started.version} of {who.name}, which cannot be begun again with {version}; go on "
             "with on_change='recorded'"
         )
@@ -357,7 +390,8 @@ def check_tools(run_id: str, recorded: Spec, agent: Agent) -> None:
     """
     known = msgspec.json.decode(recorded.tools, type=list[_Named])
     # What Anthropic runs needs nothing of ours, and the model is told of it as before.
-    ours = [tool.name for tool in known if not is_server(tool.type)]
+    given = TOOL if recorded.answers == "tool" else ""
+    ours = [tool.name for tool in known if not is_server(tool.type) and tool.name != given]
     if missing := [name for name in ours if agent.tool(name) is None]:
         raise UsageError(
             f"run {run_id!r} was started with tools that agent {agent.name!r} no longer has: "
@@ -368,6 +402,17 @@ def check_tools(run_id: str, recorded: Spec, agent: Agent) -> None:
 class _Named(msgspec.Struct):
     name: str
     type: str = ""
+
+
+def as_declared(run: Run, who: Who) -> Run:
+    """Return a run with its answer as an object of the type that its agent declares."""
+    answers = who.answers if isinstance(who, Agent) else None
+    if answers is None or run.status != "completed" or run.answer is None:
+        return run
+    with suppress(InvalidAnswer):  # the type was changed since, or a person took it as it is
+        answer = answers.read(Raw(msgspec.json.encode(run.answer)))
+        return dataclasses.replace(run, answer=answer)
+    return run
 
 
 def code_location(who: Who) -> str:

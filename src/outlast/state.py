@@ -9,12 +9,24 @@ import msgspec
 from msgspec import Raw
 from msgspec.structs import replace
 
-from outlast import approvals, budget, control, conversation, parking, phases, steps, undoing
+from outlast import (
+    approvals,
+    budget,
+    control,
+    conversation,
+    parking,
+    phases,
+    steps,
+    undoing,
+    validation,
+)
 from outlast.approvals import Approvals
 from outlast.budget import Spend
 from outlast.control import Control
 from outlast.conversation import Conversation, rested
 from outlast.events import (
+    AnswerProposed,
+    AnswerRejected,
     ApprovalGiven,
     ApprovalRequested,
     AskAnswered,
@@ -23,6 +35,7 @@ from outlast.events import (
     ChildStarted,
     ControlGiven,
     Event,
+    LabelGiven,
     NoteAdded,
     PhaseEntered,
     RunFinished,
@@ -35,12 +48,14 @@ from outlast.events import (
     ToolCallReconciled,
     UndoFinished,
     UndoStarted,
+    VerdictGiven,
 )
 from outlast.journal import PARKED, Record, RunRow
 from outlast.parking import Parking
 from outlast.phases import Phases
 from outlast.steps import Steps
 from outlast.undoing import Undoing
+from outlast.validation import Validation
 
 FINAL: Final = frozenset({"failed", "rejected", "cancelled"})
 """Statuses after which nothing of a run can go on."""
@@ -64,6 +79,7 @@ class RunState(msgspec.Struct, frozen=True):
     parking: Parking = Parking()
     approvals: Approvals = Approvals()
     undoing: Undoing = Undoing()
+    validation: Validation = Validation()
     factors: dict[str, int] = {}
     """By how much bounds of prompts are multiplied, in whole percent, by the model that showed it.
 
@@ -150,7 +166,14 @@ def _dated(state: RunState, record: Record) -> RunState:
 def _answered(state: RunState, event: AskAnswered, record: Record) -> RunState:
     ask = conversation.evolve(state.asks[event.ask_id], record)
     asks = {**state.asks, event.ask_id: ask}
-    return _stretched(replace(state, answer=event.answer), asks, state.spend, record.epoch, record)
+    if not ask.judges:
+        told = validation.evolve(state.validation, record)
+        state = replace(state, answer=event.answer, validation=told)
+    return _stretched(state, asks, state.spend, record.epoch, record)
+
+
+def _checked(state: RunState, _: Event, record: Record) -> RunState:
+    return replace(state, validation=validation.evolve(state.validation, record), **_at_work(state))
 
 
 def _started(state: RunState, event: RunStarted, _: Record) -> RunState:
@@ -271,7 +294,7 @@ def _mended(state: RunState) -> RunState:
     return replace(state, asks=asks, parking=Parking(), status=status, why="")
 
 
-def _unchanged(state: RunState, _event: NoteAdded, _: Record) -> RunState:
+def _unchanged(state: RunState, _event: NoteAdded | LabelGiven, _: Record) -> RunState:
     return state
 
 
@@ -279,6 +302,10 @@ _RULES: Final[dict[type[Event], Callable[[RunState, Any, Record], RunState]]] = 
     RunStarted: _started,
     AskStarted: _ask_started,
     AskAnswered: _answered,
+    AnswerProposed: _checked,
+    VerdictGiven: _checked,
+    AnswerRejected: _checked,
+    LabelGiven: _unchanged,
     BoundExceeded: _exceeded,
     RunFinished: _finished,
     PhaseEntered: _entered,
@@ -318,11 +345,16 @@ def row(state: RunState, run_id: str) -> RunRow:
         created_at=state.created_at,
         updated_at=state.updated_at,
         why=state.why,
-        degraded=state.steps.degraded or any(ask.degraded for ask in state.asks.values()),
+        degraded=state.steps.degraded or any(map(_is_less, state.asks.values())),
         tenant=started.tenant,
         parent=started.parent,
         root=started.root,
+        rejections=len(state.validation.rejected),
     )
+
+
+def _is_less(ask: Conversation) -> bool:
+    return bool(ask.degraded or ask.less)
 
 
 def _answer(state: RunState) -> str | None:

@@ -11,7 +11,6 @@ from outlast import logs
 from outlast.answering import Answer, Check, given, questions
 from outlast.errors import Conflict, UsageError
 from outlast.events import (
-    NULL,
     ApprovalGiven,
     ControlGiven,
     RunLeft,
@@ -92,8 +91,8 @@ def answer(journal: Journal, run_id: str, said: Answer, check: Check) -> None:
     def told(state: RunState, now: int) -> ApprovalGiven | None:
         below = () if questions(state, now) else _asking(journal, run_id, now)
         asked, event = given(state, run_id, said, now, below=below)
-        if event is not None and event.arguments != NULL:
-            check(state, asked, event.arguments)
+        if event is not None:
+            check(state, asked, event)
         return event
 
     _write(journal, run_id, told)

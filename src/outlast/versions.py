@@ -20,7 +20,8 @@ def version_of(who: Agent | Flow[..., Any]) -> str:
     """Return the version of a declaration: 12 hex digits of a SHA-256.
 
     It changes with whatever the model sees (model, instructions, tools, parameters), with the
-    functions that are called and with where they are declared, and with nothing else.
+    functions that are called and with where they are declared, with its checks and what its judges
+    are told, and with nothing else.
     """
     if isinstance(who, Flow):
         parts = [who.name, _code(who.function), msgspec.json.encode(who.phases).decode()]
@@ -28,6 +29,8 @@ def version_of(who: Agent | Flow[..., Any]) -> str:
         spec = msgspec.json.encode(who.spec()).decode()
         called = [one for tool in who.functions for one in _called(tool)]
         parts = [spec, *(f"{tool.name} {_code(tool.function)}" for tool in called)]
+        parts += [f"check {one.name} {one.version}" for one in who.rules]
+        parts += [f"judge {one.name} {one.version}" for one in who.judges]
     return sha256("\n".join(parts).encode()).hexdigest()[:12]
 
 

@@ -13,7 +13,7 @@ import msgspec
 
 from outlast.app import Outlast
 from outlast.approvals import Request
-from outlast.cli import doubts, exits, shapes, words
+from outlast.cli import doubts, exits, shapes, verdicts, words
 from outlast.cli.agents import here
 from outlast.cli.screen import Screen, screen
 from outlast.cli.stores import opened, row_of
@@ -32,25 +32,36 @@ def answer_run(  # noqa: PLR0913  (the options of two commands)
     call: str | None,
     name: str | None,
     arguments: str | None,
+    answer: str | None,
     note: str,
     by: str | None,
     as_json: bool,
 ) -> int:
     """Say yes or no to what a run asks, and return the exit code."""
     edited = None if arguments is None else _typed(arguments)
+    instead = None if answer is None else _typed_answer(answer)
     who = login() if by is None else by
     here()  # the arguments are checked by the tool, where that can be imported
     with opened(store) as journal:
         row_of(journal, run_id)
         app = Outlast(journal)
         if approved:
-            app.approve(run_id, call=call, name=name, arguments=edited, note=note, by=who)
+            app.approve(
+                run_id,
+                call=call,
+                name=name,
+                arguments=edited,
+                answer=instead,
+                note=note,
+                by=who,
+            )
         else:
             app.deny(run_id, call=call, name=name, note=note, by=who)
         row = row_of(journal, run_id)
         still = open_in(journal, row).asked
+        shape_of = verdicts.run_shape(journal, row)
     if as_json:
-        sys.stdout.write(shapes.encode(shapes.run_shape(row)).decode() + "\n")
+        sys.stdout.write(shapes.encode(shape_of).decode() + "\n")
         return exits.DONE
     on = screen()
     did, then = ("approved", "") if approved else ("denied", ", and it is told so")
@@ -99,6 +110,8 @@ def told(asked: Request) -> list[Part]:
 
 
 def _seen(asked: Request) -> str:
+    if asked.answer != NULL:
+        return words.line(words.given(asked.answer), 400)
     if asked.call_id:
         return words.call(asked.tool, asked.arguments, 400)
     return "" if asked.context == NULL else words.line(words.given(asked.context), 400)
@@ -115,6 +128,7 @@ def shape(asked: Request) -> dict[str, Any]:
         "call_id": asked.call_id or None,
         "tool": asked.tool or None,
         "arguments": asked.arguments,
+        "answer": asked.answer,
         "context": asked.context,
         "asked_at": shapes.moment(asked.asked_at),
         "expires_at": shapes.moment(asked.expires_at) if asked.expires_at else None,
@@ -129,15 +143,15 @@ def list_waiting(
         raise UsageError("--waiting is about runs that wait for a person; leave --status out")
     with opened(store) as journal:
         found = sorted(waiting(journal, agent), key=lambda one: one[1].since)
-    if as_json:
         listed = [
-            shapes.run_shape(row)
+            verdicts.run_shape(journal, row)
             | {
                 "waiting": [shape(one) for one in still.asked],
                 "doubts": [doubts.shape(one) for one in still.doubts],
             }
-            for row, still in found[:limit]
+            for row, still in (found[:limit] if as_json else ())
         ]
+    if as_json:
         sys.stdout.write(shapes.encode(listed).decode() + "\n")
         return exits.DONE
     on = screen()
@@ -180,12 +194,28 @@ def login() -> str:
         return ""
 
 
+def _from_file(text: str, option: str) -> str:
+    if not text.startswith("@"):
+        return text
+    try:
+        return Path(text[1:]).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{option}: {text[1:]!r} cannot be read: {error}") from error
+
+
+def _typed_answer(text: str) -> Any:
+    """Return an answer as it was typed: JSON, and what is none is a text."""
+    text = _from_file(text, "--edit-answer")
+    try:
+        given = msgspec.json.decode(text)
+    except msgspec.DecodeError:
+        return text
+    # `None` from Python is that nothing was changed.
+    return text if given is None else given
+
+
 def _typed(text: str) -> Any:
-    if text.startswith("@"):
-        try:
-            text = Path(text[1:]).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise UsageError(f"--edit-arguments: {text[1:]!r} cannot be read: {error}") from error
+    text = _from_file(text, "--edit-arguments")
     try:
         given = msgspec.json.decode(text)
     except msgspec.DecodeError as error:

@@ -13,7 +13,7 @@ from typing import Any, Final, TypeAlias
 
 from outlast.agent import Agent, WorstCase
 from outlast.app import Outlast
-from outlast.cli import exits, shapes, words
+from outlast.cli import exits, shapes, verdicts, words
 from outlast.cli.agents import agent_at, app_of, declared_at
 from outlast.cli.aside import alone, out
 from outlast.cli.inputs import input_of
@@ -198,7 +198,7 @@ def print_json(journal: Journal, run_id: str, drive: Drive, *, again: str) -> in
             run_id=run_id,
         ) from interrupt
     row = row_of(journal, run_id)
-    shape = shapes.run_shape(row) | {"why": run.why or row.why}
+    shape = verdicts.run_shape(journal, row) | {"why": run.why or row.why}
     out().write(shapes.encode(shape).decode() + "\n")
     return exits.of_status(row.status)
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from outlast.cli import exits, shapes, words
+from outlast.cli import exits, shapes, verdicts, words
 from outlast.cli.screen import columns, screen
 from outlast.cli.stores import opened
 from outlast.cli.story import STATUS_TONES
@@ -40,8 +40,9 @@ def list_runs(
     with opened(store) as journal:
         # One more than is shown tells whether there are more.
         found = journal.runs(status=status, agent=agent, limit=limit + 1)
+        shown = found[:limit] if as_json else ()
+        listed = [verdicts.run_shape(journal, row) for row in shown]
     if as_json:
-        listed = [shapes.run_shape(row) for row in found[:limit]]
         sys.stdout.write(shapes.encode(listed).decode() + "\n")
     else:
         _print(found, limit, store, filtered=bool(status or agent))

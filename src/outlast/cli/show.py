@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from outlast import phases
-from outlast.cli import approvals, changes, doubts, exits, shapes, words
+from outlast.cli import approvals, changes, doubts, exits, shapes, verdicts, words
 from outlast.cli.screen import Screen, columns, screen
 from outlast.cli.stores import opened, row_of
 from outlast.cli.story import STATUS_TONES
@@ -27,6 +27,7 @@ from outlast.events import (
     StepFinished,
     ToolCallStarted,
     ToolCallSucceeded,
+    VerdictGiven,
 )
 from outlast.journal import Journal, Record, RunRow, run_stream
 from outlast.phases import ENDS, Phases
@@ -43,15 +44,18 @@ def show_run(store: str, run_id: str, *, as_json: bool) -> int:
         records = journal.read(run_stream(run_id))
         children = _children(journal, records)
         still = open_in(journal, row)
+        whole = verdicts.run_shape(journal, row)
     changed = changes.since(records)
     more = _more(row, records) | {
         "children": [_child_shape(*child) for child in children],
         "changed": changed,
         "waiting": [approvals.shape(one) for one in still.asked],
         "doubts": [doubts.shape(one, records) for one in still.doubts],
+        "rejected_answers": whole["rejected_answers"],
+        "verdicts": _verdicts(records),
     }
     if as_json:
-        shape = shapes.run_shape(row) | more
+        shape = whole | more
         sys.stdout.write(shapes.encode(shape).decode() + "\n")
     else:
         _print(screen(), row, records, store, more, still)
@@ -117,6 +121,16 @@ def _doubts(records: Sequence[Record]) -> list[dict[str, Any]]:
     known.update(settled(records))
     found = (shape for record in records if (shape := shapes.doubt_shape(record)))
     return [shape for shape in found if shape["call_id"] not in known]
+
+
+def _verdicts(records: Sequence[Record]) -> list[dict[str, Any]]:
+    """Return what checks said of every answer."""
+    return [
+        {"seq": one.seq, "ask_id": one.event.ask_id, "call_id": one.event.call_id}
+        | verdicts.verdict_shape(one.event)
+        for one in records
+        if isinstance(one.event, VerdictGiven)
+    ]
 
 
 def _degradations(records: Sequence[Record]) -> list[dict[str, Any]]:
@@ -260,6 +274,7 @@ def _facts(
         ("journal", (f"{words.count(len(records), 'event')} in {store}", "")),
         *(("in doubt", (_doubt(shape), "doubt")) for shape in more["in_doubt"]),
         *(("degraded", (_less(shape), "doubt")) for shape in more["degradations"]),
+        *verdicts.lines(more["rejected_answers"]),
     ]
 
 

@@ -9,17 +9,21 @@ import msgspec
 from msgspec import Raw
 
 from outlast import budget
+from outlast.actions import moment
 from outlast.budget import Spend
-from outlast.cli import words
+from outlast.cli import verdicts, words
 from outlast.cli.words import Part
 from outlast.conversation import blocks
-from outlast.decide import moment
 from outlast.events import (
     NULL,
+    AnswerProposed,
+    AnswerRejected,
     ApprovalGiven,
     ApprovalRequested,
     AskAnswered,
     AskFailed,
+    AskRejected,
+    AskResampled,
     AskStarted,
     BoundExceeded,
     BoundRaised,
@@ -33,6 +37,7 @@ from outlast.events import (
     ControlGiven,
     Degradation,
     FeedbackGiven,
+    LabelGiven,
     LoopDetected,
     MessageReceived,
     ModelCallBatched,
@@ -65,6 +70,7 @@ from outlast.events import (
     ToolCallSucceeded,
     UndoFinished,
     UndoStarted,
+    VerdictGiven,
 )
 from outlast.journal import Record
 
@@ -263,6 +269,15 @@ class Reader:
                 return [(f"{round_}, {event.times} times with nothing new; {told}", "doubt")]
             case AskFailed() as event:
                 return [(f"{event.ask_id} has no answer: {words.line(event.why, 400)}", "bad")]
+            case (
+                AnswerProposed()
+                | VerdictGiven()
+                | AnswerRejected()
+                | AskResampled()
+                | AskRejected()
+                | LabelGiven()
+            ) as event:
+                return verdicts.told(event)
             case CacheMissed() as event:
                 return _cache_missed(event)
             case ToolCallStarted() as event:
@@ -292,7 +307,10 @@ class Reader:
                 told = words.line(words.spoken(event.content), 400)
                 return [(f"Claude is told ({event.why}): ", "quiet"), (f"“{told}”", "")]
             case AskAnswered() as event:
-                return [(f"“{words.opening(words.spoken(event.answer), 200)}”", "good")]
+                less = f"  degraded: {words.line(event.degraded, 200)}" if event.degraded else ""
+                by = f"  decided by {words.line(event.by, 80)}" if event.by else ""
+                said = f"“{words.opening(words.spoken(event.answer), 200)}”"
+                return [(said, "good"), (less, "doubt"), (by, "quiet")]
             case NoteAdded() as event:
                 by = f"  {words.line(event.by, 80)}" if event.by else ""
                 return [(f"“{words.line(event.text, 400)}”", "strong"), (by, "quiet")]

@@ -426,6 +426,7 @@ def _cold(row: RunRow) -> commits.Row:
         row.tenant,
         row.parent,
         row.root,
+        row.rejections,
         row.why,
         row.answer,
     )

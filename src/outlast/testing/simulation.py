@@ -22,6 +22,7 @@ from outlast.actions import (
     CallStep,
     CallTool,
     CallUndo,
+    CheckAnswer,
     CountTokens,
     DriveChild,
     FetchReply,
@@ -33,6 +34,8 @@ from outlast.agent import Agent
 from outlast.batching import Place
 from outlast.breaker import State
 from outlast.calls import Came, failed_call, succeeded_call, timed_out, tool_of
+from outlast.checking import answer_of, given
+from outlast.checks import Verdict, verdict_of
 from outlast.content import Input
 from outlast.drive import Append, Appended, Behind, Outcomes, Perform, Sent, drive
 from outlast.errors import Conflict, Fenced, ModelFailure
@@ -43,6 +46,7 @@ from outlast.keeping import found, last_good
 from outlast.models.batches import custom_id
 from outlast.models.script import Script
 from outlast.models.scripted import ScriptedModel
+from outlast.redaction import same
 from outlast.runner import (
     answered,
     batched,
@@ -59,7 +63,9 @@ from outlast.tools import ToolContext
 
 T = TypeVar("T")
 
-_Effect: TypeAlias = CallModel | FetchReply | CountTokens | CallTool | FindOut | CallUndo
+_Effect: TypeAlias = (
+    CallModel | FetchReply | CountTokens | CallTool | FindOut | CheckAnswer | CallUndo
+)
 
 NS: Final = 1_000_000_000
 
@@ -86,6 +92,8 @@ class World:
         points: how many points were passed.
         trace: their names, in order.
         emitted: how often each type of event was committed.
+        checked: the answers that were looked at, by the call whose reply they are, and by which
+            check, in order.
         now: the simulated time, nanoseconds since the epoch; it jumps over every wait.
 
     """
@@ -106,6 +114,7 @@ class World:
         self.points = 0
         self.trace: list[str] = []
         self.emitted: Counter[str] = Counter()
+        self.checked: list[tuple[str, str]] = []
         self.now = 1_790_000_000 * NS
 
     def point(self, name: str) -> None:
@@ -281,6 +290,8 @@ class Driver:
                 return self._tool(action)
             case FindOut():
                 return self._found_out(action)
+            case CheckAnswer():
+                return self._check(action)
             case CallUndo():
                 return self._undo(action)
 
@@ -294,6 +305,16 @@ class Driver:
             return answered(call, reply, latency_ms=0)
         except ModelFailure as failure:
             return not_answered(call, failure)
+
+    def _check(self, action: CheckAnswer) -> Outcome:
+        rule = next(one for one in self.agent.rules if one.name == action.check)
+        self.world.checked.append((action.answered_by, action.check))
+        args, kwargs = rule.arguments(answer_of(self.agent, action), action.evidence)
+        try:
+            found = verdict_of(rule, rule.function(*args, **kwargs))
+        except Exception as error:  # noqa: BLE001  (whatever a check raises, nobody can tell)
+            found = Verdict.unverified(f"it raised {type(error).__name__}")
+        return given(action, rule, found, same, 0)
 
     def _batch(self, call: CallModel) -> Outcome:
         request = request_of(call, run_id=self.run_id, blob=self.journal.blob)

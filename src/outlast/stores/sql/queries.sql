@@ -81,15 +81,17 @@ WHERE e.id > ? AND e.id < ? ORDER BY e.id LIMIT ?;
 -- The whole row of a run.
 INSERT INTO runs
     (number, id, next_seq, fence, updated_at, cost_nano, in_doubt_nano, tokens, turns, status,
-     phase, agent, version, created_at, wake_at, degraded, tenant, parent, root, why, answer)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+     phase, agent, version, created_at, wake_at, degraded, tenant, parent, root, rejections, why,
+     answer)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (number) DO UPDATE SET
     next_seq = excluded.next_seq, fence = excluded.fence, updated_at = excluded.updated_at,
     cost_nano = excluded.cost_nano, in_doubt_nano = excluded.in_doubt_nano,
     tokens = excluded.tokens, turns = excluded.turns, status = excluded.status, phase = excluded.phase, agent = excluded.agent,
     version = excluded.version, created_at = excluded.created_at, wake_at = excluded.wake_at,
     degraded = excluded.degraded, tenant = excluded.tenant, parent = excluded.parent,
-    root = excluded.root, why = excluded.why, answer = excluded.answer;
+    root = excluded.root, rejections = excluded.rejections, why = excluded.why,
+    answer = excluded.answer;
 
 -- advance_run --
 -- What changes with nearly every append, and is in no index.
@@ -108,31 +110,36 @@ SELECT next_seq FROM runs WHERE number = ?;
 -- run --
 -- One run's row.
 SELECT id, agent, version, status, phase, answer, cost_nano, in_doubt_nano, tokens, turns,
-       created_at, updated_at, wake_at, why, degraded, tenant, parent, root, next_seq, fence
+       created_at, updated_at, wake_at, why, degraded, tenant, parent, root, rejections,
+       next_seq, fence
 FROM runs WHERE id = ?;
 
 -- runs --
 -- Every run's row, newest first.
 SELECT id, agent, version, status, phase, answer, cost_nano, in_doubt_nano, tokens, turns,
-       created_at, updated_at, wake_at, why, degraded, tenant, parent, root, next_seq, fence
+       created_at, updated_at, wake_at, why, degraded, tenant, parent, root, rejections,
+       next_seq, fence
 FROM runs ORDER BY number DESC LIMIT ?;
 
 -- runs_of_status --
 -- The rows of the runs in a status, newest first.
 SELECT id, agent, version, status, phase, answer, cost_nano, in_doubt_nano, tokens, turns,
-       created_at, updated_at, wake_at, why, degraded, tenant, parent, root, next_seq, fence
+       created_at, updated_at, wake_at, why, degraded, tenant, parent, root, rejections,
+       next_seq, fence
 FROM runs WHERE status = ? ORDER BY number DESC LIMIT ?;
 
 -- runs_of_agent --
 -- The rows of an agent's runs, newest first.
 SELECT id, agent, version, status, phase, answer, cost_nano, in_doubt_nano, tokens, turns,
-       created_at, updated_at, wake_at, why, degraded, tenant, parent, root, next_seq, fence
+       created_at, updated_at, wake_at, why, degraded, tenant, parent, root, rejections,
+       next_seq, fence
 FROM runs WHERE agent = ? ORDER BY number DESC LIMIT ?;
 
 -- runs_of_status_and_agent --
 -- The rows of an agent's runs in a status, newest first.
 SELECT id, agent, version, status, phase, answer, cost_nano, in_doubt_nano, tokens, turns,
-       created_at, updated_at, wake_at, why, degraded, tenant, parent, root, next_seq, fence
+       created_at, updated_at, wake_at, why, degraded, tenant, parent, root, rejections,
+       next_seq, fence
 FROM runs WHERE status = ? AND agent = ? ORDER BY number DESC LIMIT ?;
 
 -- statuses --
@@ -159,7 +166,8 @@ WITH RECURSIVE below (id, depth) AS (
     SELECT runs.id, depth + 1 FROM below JOIN runs ON runs.parent = below.id AND runs.parent <> ''
 )
 SELECT runs.id, agent, version, status, phase, answer, cost_nano, in_doubt_nano, tokens, turns,
-       created_at, updated_at, wake_at, why, degraded, tenant, parent, root, next_seq, fence
+       created_at, updated_at, wake_at, why, degraded, tenant, parent, root, rejections,
+       next_seq, fence
 FROM below CROSS JOIN runs ON runs.id = below.id ORDER BY depth, number;
 
 -- grown --
@@ -210,7 +218,8 @@ placed (number, place) AS (
     SELECT number, row_number() OVER (PARTITION BY tenant ORDER BY number) FROM due
 )
 SELECT id, agent, version, status, phase, answer, cost_nano, in_doubt_nano, tokens, turns,
-       created_at, updated_at, wake_at, why, degraded, tenant, parent, root, next_seq, fence
+       created_at, updated_at, wake_at, why, degraded, tenant, parent, root, rejections,
+       next_seq, fence
 FROM runs WHERE number IN (SELECT number FROM placed WHERE place <= ?2) ORDER BY number;
 
 -- next_wake --
@@ -226,7 +235,8 @@ SELECT min(wake_at) FROM (
 -- running --
 -- Rows of roots that are driven, or were left by whoever drove them, oldest first.
 SELECT id, agent, version, status, phase, answer, cost_nano, in_doubt_nano, tokens, turns,
-       created_at, updated_at, wake_at, why, degraded, tenant, parent, root, next_seq, fence
+       created_at, updated_at, wake_at, why, degraded, tenant, parent, root, rejections,
+       next_seq, fence
 FROM runs WHERE status = 'running' AND root = id ORDER BY number;
 
 -- stream_numbers --

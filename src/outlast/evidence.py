@@ -1,0 +1,82 @@
+"""What there is to check an answer against: what was asked, and what tools returned."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import msgspec
+from msgspec import Raw
+
+from outlast.checks import Evidence, Finding
+from outlast.conversation import Conversation, Found
+
+
+def gathered(asks: Mapping[str, Conversation], ask: Conversation, attempt: int) -> Evidence:
+    """Return what there is to check the answer to a question against.
+
+    What tools returned counts in the whole run, whichever of its questions they were called for.
+
+    Args:
+        asks: every ask of the run.
+        ask: the question.
+        attempt: the number of the answer.
+
+    """
+    found = {one.seq: one for each in asks.values() for one in each.found}
+    chain = [*_chain(asks, ask)]
+    return Evidence(
+        task="\n\n".join(text_of(one.asked) for one in reversed(chain)),
+        findings=tuple(finding(found[seq]) for seq in sorted(found)),
+        attempt=attempt,
+    )
+
+
+def _chain(asks: Mapping[str, Conversation], ask: Conversation | None) -> Iterator[Conversation]:
+    """Yield a question and those before it in its conversation, the last one first."""
+    while ask is not None:
+        yield ask
+        ask = asks.get(ask.continues)
+
+
+def finding(found: Found) -> Finding:
+    """Return what a tool returned as checks see it."""
+    text = text_of(found.content)
+    return Finding(
+        tool=found.tool,
+        arguments=_arguments(found.arguments),
+        text=text,
+        value=_value(text),
+        seq=found.seq,
+        degraded=found.degraded,
+    )
+
+
+def _arguments(raw: Raw) -> dict[str, Any]:
+    try:
+        given = msgspec.json.decode(raw)
+    except (ValueError, RecursionError):
+        return {}
+    return given if isinstance(given, dict) else {}
+
+
+def _value(text: str) -> Any:
+    try:
+        return msgspec.json.decode(text)
+    except (ValueError, RecursionError):
+        return text
+
+
+class _Block(msgspec.Struct, gc=False):
+    type: str = ""
+    text: Any = None
+
+
+def text_of(content: Raw) -> str:
+    """Return the text of a message or of a result; images and documents are left out."""
+    raw = bytes(content)
+    if not raw.startswith(b"["):
+        said = msgspec.json.decode(raw)
+        return said if isinstance(said, str) else raw.decode()
+    blocks = msgspec.json.decode(raw, type=list[_Block])
+    return "\n".join(one.text for one in blocks if isinstance(one.text, str))
