@@ -152,6 +152,7 @@ EXAMPLES: dict[str, Any] = {
     "VersionChanged": (("r",), {"name": "a", "recorded": "1", "given": "2", "what": "tools"}),
     "IllegalPhase": ((), {"now": "a", "wanted": "c", "legal": ("b",)}),
     "AskFailed": (("a-1",), {"why": "it was refused"}),
+    "AskRejected": (("a-1",), {"why": "the list is empty"}),
     "StepFailed": (("send",), {"why": "nobody knows", "in_doubt": True}),
     "RunEnded": (("r",), {"status": "failed"}),
     "RunWithoutAnswer": (("r",), {"status": "failed", "why": "no"}),

@@ -265,10 +265,10 @@ def as_answer(value: object) -> Raw:
         InvalidInput: it cannot be written as JSON, or is too long.
 
     """
-    from pydantic_core import to_json  # noqa: PLC0415  (not needed to import outlast)
+    from pydantic import TypeAdapter  # noqa: PLC0415  (a tenth of a second)
 
     try:
-        encoded = to_json(value)
+        encoded = TypeAdapter(Any).dump_json(value)
         msgspec.json.decode(encoded)
     except Exception as error:
         raise InvalidInput(f"the answer cannot be written as JSON: {error}") from error

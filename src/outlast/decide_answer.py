@@ -336,7 +336,8 @@ def _retry(state: RunState, agent: Agent, ask: Conversation, trial: Attempt) -> 
         content = _with_results(ask, feedback(trial), is_error=True)
         told = FeedbackGiven(ask_id=ask.ask_id, why="rejected", content=content)
         return Step((rejected, told))
-    text = f"{afresh(trial)}{_shown(gathered(state.asks, ask, trial.number))}"
+    attempts = state.validation.of(ask.ask_id)
+    text = f"{afresh(attempts)}{_shown(gathered(state.asks, ask, trial.number))}"
     content = Raw(msgspec.json.encode([{"type": "text", "text": text}]))
     return Step((rejected, AskResampled(ask_id=ask.ask_id, content=content)))
 

@@ -28,8 +28,9 @@
     ├── StoreError              the store cannot be opened, read or written
     │   ├── NotAStore           the file is something else
     │   └── StoreFull           no space is left
-    ├── AskFailed, StepFailed   raised inside a flow: there is no answer, or no result
+    ├── AskFailed               raised inside a flow: there is no answer
     │   └── AskRejected         there were answers, and none was accepted
+    ├── StepFailed              raised inside a flow: there is no result
     ├── ModelFailure            one attempt of a model call came to nothing
     ├── MCPServerLost           an MCP server was asked, and there is no answer
     ├── MCPServerUnreachable    an MCP server could not be asked

@@ -214,12 +214,12 @@ def feedback(attempt: Attempt) -> str:
     )
 
 
-def afresh(attempt: Attempt) -> str:
-    """Return what the model is told of an answer that it does not see again."""
+def afresh(attempts: Iterable[Attempt]) -> str:
+    """Return what the model is told of answers that it does not see again."""
+    told = "\n".join(f"What was wrong with answer {one.number}:\n{listed(one)}" for one in attempts)
     return (
-        "An answer to this was checked before, and not accepted. What was wrong with it:\n"
-        f"{listed(attempt)}\n"
-        "Give an answer without these mistakes."
+        "This was answered before, and what came was checked, and not accepted.\n"
+        f"{told}\nGive an answer without these mistakes."
     )
 
 

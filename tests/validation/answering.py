@@ -102,5 +102,5 @@ def rejected(request: dict[str, Any]) -> int:
     """Return how many answers Claude hears were not accepted."""
     text = msgspec.json.encode(request["messages"]).decode()
     return text.count("Your answer was checked, and is not accepted") + text.count(
-        "was checked before, and not accepted"
+        "What was wrong with answer "
     )

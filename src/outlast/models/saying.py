@@ -103,8 +103,8 @@ def check_format(request: dict[str, Any], said: Said) -> None:
 
     """
     form = (request.get("output_config") or {}).get("format")
-    if not form or said.stop_reason != "end_turn":
-        return
+    if not form or said.stop_reason != "end_turn" or said.is_literal:
+        return  # what a script says as it stands may be what only a broken API would say
     told = "".join(
         block["text"] for block in msgspec.json.decode(said.content) if block["type"] == "text"
     )
