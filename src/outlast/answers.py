@@ -53,6 +53,9 @@ _FORMATS: Final = frozenset(
     }
 )
 _KEPT: Final = frozenset({"type", "enum", "const", "title", "description", "$ref", "required"})
+_SAYING: Final = frozenset({"type", "anyOf", "oneOf", "allOf", "enum", "const", "$ref"})
+"""Without any of them a schema says nothing."""
+
 _MANY: Final = {"anyOf": "anyOf", "oneOf": "anyOf", "allOf": "allOf"}
 
 
@@ -316,8 +319,8 @@ def _unsayable(schema: dict[str, Any]) -> str:
     for one in (schema, *definitions.values()):
         if (open_ := next(_open(one), None)) is not None:
             return (
-                f"holds a dict of any keys{open_}, which structured outputs cannot; declare its "
-                "fields, or a list of pairs"
+                f"holds a dict of any keys, or anything at all{open_}, which structured outputs "
+                "cannot; declare its fields, or a list of pairs"
             )
     return ""
 
@@ -334,9 +337,11 @@ def _references(schema: Any) -> Iterator[str]:
 
 
 def _open(schema: Any, path: str = "") -> Iterator[str]:
-    """Yield where an object may have members that nobody declared."""
+    """Yield where an object may have members that nobody declared, or a value be anything."""
     if not isinstance(schema, dict):
         return
+    if schema.keys().isdisjoint(_SAYING):
+        yield f" at {path}" if path else ""
     if schema.get("type") == "object" and not schema.get("properties") and not _is_empty(schema):
         yield f" at {path}" if path else ""
     for name, one in schema.get("properties", {}).items():
@@ -344,7 +349,8 @@ def _open(schema: Any, path: str = "") -> Iterator[str]:
     for key in ("anyOf", "oneOf", "allOf"):
         for one in schema.get(key, ()):
             yield from _open(one, path)
-    yield from _open(schema.get("items"), f"{path}[]")
+    if schema.get("type") == "array":
+        yield from _open(schema.get("items", {}), f"{path}[]")
 
 
 def _is_empty(schema: dict[str, Any]) -> bool:

@@ -277,7 +277,8 @@ def verdict_of(  # noqa: PLR0911  (a row per kind of thing)
         case Verdict():
             return _checked(declared, came)
         case bool():
-            return Verdict.passed() if came else Verdict.fixable(_own_words(declared))
+            said = Issue(_own_words(declared), rule=declared.name)
+            return Verdict.passed() if came else Verdict.fixable(said)
         case None:
             if declared.may_say_nothing:
                 return Verdict.passed()

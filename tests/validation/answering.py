@@ -1,4 +1,4 @@
-"""What the tests of checked answers need: grants, an agent, a Claude that answers, and judges it."""
+"""What the tests of checked answers need: grants, an agent, a Claude that answers and judges."""
 
 from collections.abc import Callable, Sequence
 from typing import Any

@@ -2,10 +2,10 @@
 
 import msgspec
 import pytest
-from validation.answering import EMPTY, GOOD, NOBODY, Grant, agent, answers
 
 import outlast
 from outlast.models.scripted import ScriptedModel
+from validation.answering import EMPTY, GOOD, NOBODY, Grant, agent, answers
 
 
 def run(*said, **more):
@@ -41,7 +41,9 @@ def test_missing_eligibility_is_rejected_with_that_issue():
 def test_a_good_answer_is_accepted():
     """What passes every check is the answer, as an object of its type; nothing was rejected."""
     came, _, model = run(GOOD)
-    assert came.answer == [Grant(name="Ladder", funder="Trust", max_usd=10, eligibility="charities")]
+    assert came.answer == [
+        Grant(name="Ladder", funder="Trust", max_usd=10, eligibility="charities")
+    ]
     assert came.rejected_answers == ()
     assert came.result() == came.answer
     assert len(model.calls) == 1

@@ -7,7 +7,6 @@ import itertools
 from typing import Any
 
 import pytest
-from validation.answering import GOOD, NOBODY, agent, grants, is_judge, opinion, rejected
 
 import outlast
 from outlast.events import VerdictGiven
@@ -15,9 +14,11 @@ from outlast.journal import run_stream
 from outlast.models.script import Script, Turn, say, tool_use, turn_number
 from outlast.stores import open_store
 from outlast.testing.simulation import World, canonical, run
+from validation.answering import GOOD, NOBODY, agent, grants, is_judge, opinion, rejected
 
 POOR = grants({"name": "Ladder", "funder": "Trust", "max_usd": 99, "eligibility": "charities"})
 """An answer to which only a judge objects."""
+
 
 @outlast.tool(effect="read")
 def search(word: str) -> str:
@@ -153,7 +154,7 @@ def test_pairs_of_points(more, way, whole, soak):
 
 @pytest.mark.parametrize(("more", "way"), WAYS)
 def test_between_verdicts_nothing_is_paid_twice(more, way, whole):
-    """A death between answer and verdict, verdict and feedback, or before the next call, is free."""
+    """A death between answer and verdict, verdict and feedback, or before the next call is free."""
     before = uninterrupted(whole, more, way)
     free = 0
     for point, name in enumerate(before.world.trace, start=1):

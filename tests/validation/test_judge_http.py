@@ -4,13 +4,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from validation.answering import agent
-from validation.judged import FAULTS, INJECTION
 
 import outlast
 from outlast import decide
 from outlast.events import ModelCallStarted, VerdictGiven
 from outlast.testing import simulator
+from validation.answering import agent
+from validation.judged import FAULTS, INJECTION
 
 JUDGE = outlast.Judge("Is every grant real?", timeout_s=0.5, attempts=2)
 JUDGED = agent(checks=[JUDGE], answer_attempts=1)
