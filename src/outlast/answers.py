@@ -76,7 +76,7 @@ class InvalidAnswer(Exception):
     def __init__(self, issues: list[Issue]) -> None:
         """See the class."""
         self.issues = issues
-        super().__init__("; ".join(one.message for one in issues))
+        super().__init__("; ".join(f"{one.path}: {one.message}".lstrip(": ") for one in issues))
 
 
 class AnswerType:

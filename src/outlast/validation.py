@@ -55,8 +55,9 @@ class Attempt(msgspec.Struct, frozen=True):
 
     @property
     def issues(self) -> tuple[Issue, ...]:
-        """Everything that is wrong with it."""
-        return tuple(issue for one in self.verdicts for issue in one.issues)
+        """Everything that is wrong with it, in an order that is not that of who was faster."""
+        ordered = sorted(self.verdicts, key=lambda one: (RUNGS.index(one.kind), one.check))
+        return tuple(issue for one in ordered for issue in one.issues)
 
     @property
     def rung(self) -> int:

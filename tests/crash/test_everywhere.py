@@ -13,10 +13,14 @@ from agents import idle as idle_script
 
 import outlast
 from outlast.events import (
+    AnswerProposed,
+    AnswerRejected,
     AnyEvent,
     ApprovalGiven,
     ApprovalRequested,
     AskFailed,
+    AskRejected,
+    AskResampled,
     BoundRaised,
     BreakerChanged,
     BudgetPassed,
@@ -24,6 +28,7 @@ from outlast.events import (
     ChildStarted,
     CompactionRequested,
     ControlGiven,
+    LabelGiven,
     ModelCallBatched,
     ModelCallReconciled,
     NoteAdded,
@@ -38,6 +43,7 @@ from outlast.events import (
     ToolCallGivenUp,
     UndoFinished,
     UndoStarted,
+    VerdictGiven,
     tag,
 )
 from outlast.journal import Journal, run_stream
@@ -297,6 +303,8 @@ def test_no_event_type_is_left_out(uninterrupted: Played) -> None:
     people = (ApprovalRequested, ApprovalGiven, RunLeft)  # tests/test_approvals, tests/worker
     long = (CompactionRequested,)  # tests/context
     undone = (ToolCallGivenUp, UndoStarted, UndoFinished)  # tests/recovery
+    checked = (AnswerProposed, VerdictGiven, AnswerRejected)  # tests/validation
+    checked += (AskResampled, AskRejected, LabelGiven)
     outside = (
         NoteAdded,
         ControlGiven,
@@ -311,4 +319,4 @@ def test_no_event_type_is_left_out(uninterrupted: Played) -> None:
         ModelCallReconciled,
         ModelCallBatched,
     )
-    assert known - emitted == set(map(tag, (*outside, *flows, *people, *long, *undone)))
+    assert known - emitted == set(map(tag, (*outside, *flows, *people, *long, *undone, *checked)))

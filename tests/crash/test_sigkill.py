@@ -20,10 +20,14 @@ import pytest
 
 from conftest import SOAK
 from outlast.events import (
+    AnswerProposed,
+    AnswerRejected,
     AnyEvent,
     ApprovalGiven,
     ApprovalRequested,
     AskFailed,
+    AskRejected,
+    AskResampled,
     BoundExceeded,
     BoundRaised,
     BreakerChanged,
@@ -33,6 +37,7 @@ from outlast.events import (
     ChildStarted,
     CompactionRequested,
     ControlGiven,
+    LabelGiven,
     LoopDetected,
     ModelCallBatched,
     ModelCallReconciled,
@@ -52,6 +57,7 @@ from outlast.events import (
     ToolCallGivenUp,
     UndoFinished,
     UndoStarted,
+    VerdictGiven,
     tag,
 )
 from outlast.journal import run_stream
@@ -76,6 +82,8 @@ ELSEWHERE = (
     ModelCallBatched,  # of batches, see tests/batch
     CompactionRequested,  # of long conversations, see tests/context
     *(ToolCallGivenUp, UndoStarted, UndoFinished),  # see tests/recovery
+    *(AnswerProposed, VerdictGiven, AnswerRejected),  # see tests/validation, test_sigkill_checks
+    *(AskResampled, AskRejected, LabelGiven),
     *(PhaseEntered, StepStarted, StepFinished, ChildStarted, RunParked, RunWoken, AskFailed),
     *(ApprovalRequested, ApprovalGiven, RunLeft),  # tests/test_approvals, tests/worker
 )

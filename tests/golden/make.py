@@ -28,6 +28,7 @@ from outlast.events import (
     BudgetPassed,
     CompactionRequested,
     ControlGiven,
+    LabelGiven,
     NoteAdded,
     RateFrozen,
     RateLimitsTold,
@@ -201,6 +202,7 @@ def make(journal: Journal) -> None:
     condensed(journal)
     recovered(journal)
     undone(journal)
+    checked(journal)
     begin(journal, "queued", agent(None), "Later.", tenant="acme", tags={"a": "ä"}, at=1, nonce="n")
 
 
@@ -357,6 +359,49 @@ def undone(journal: Journal) -> None:
     at = 1 + trace.trace.index("before ask-1.m2")
     world.at = {at: lambda: journal.append(Commit(stream="run:undone", events=(told,), at=at))}
     run(world, journal, helpless(), "Do it all.", run_id="undone")
+
+
+@outlast.check(name="is short")
+def is_short(answer: list[str]) -> list[outlast.Issue]:
+    """Be short."""
+    long = [one for one in answer if len(one) > 6]
+    return [outlast.Issue("ä: too long", path="[0]", got=one, expected=5) for one in long]
+
+
+def strict(**more: Any) -> outlast.Agent:
+    """Return an agent whose answers are checked."""
+    judge = outlast.Judge("Is it in German?", name="german", at_least=0.75)
+    return replace(agent(None), tools=[], answer=list[str], checks=[is_short, judge], **more)
+
+
+def answering(request: dict[str, Any], attempt: int) -> Turn:
+    """Answer at too great a length, then briefly, then in German; judge what is not."""
+    said = str(request["messages"])
+    if "You judge an answer" in str(request.get("system")):
+        wrong = "Bücher" not in said
+        told = {"issues": ["ä: no"] * wrong, "valid": not wrong, "confidence": 0.75}
+        return say(msgspec.json.encode(told | {"suggestion": "say Bücher"}).decode())
+    times = said.count("is not accepted") + said.count("What was wrong with answer")
+    word = ("a long one", "books", "Bücher")[min(times, 2)]
+    return say(f'{{"answer":["{word}"]}}')
+
+
+def checked(journal: Journal) -> None:
+    """Play runs whose answers are checked: in every way that another one is asked for, and none."""
+    run(World(answering), journal, strict(), "Was ist das?", run_id="repaired")
+    run(World(answering), journal, strict(retry="resample"), "Was?", run_id="resampled")
+    label = LabelGiven(ask_id="ask-1", call_id="ask-1.m3", good=False, why="no", by="ann")
+    for run_id in ("repaired", "resampled"):
+        journal.append(Commit(stream=f"run:{run_id}", events=(label,), at=5))
+    run(World(answering), journal, strict(answer_attempts=1), "Was?", run_id="rejected")
+    asked = strict(answer_attempts=1, last_resort="escalate", answer_expires=None)
+    given = ApprovalGiven(
+        approved=True, call_id="ask-1.m1", by="ann", answer=msgspec.Raw(b'["gut"]')
+    )
+    begin(journal, "escalated", asked, "Was?", at=1, nonce="n")
+    run(World(answering), journal, asked, "Was?", run_id="escalated")
+    journal.append(Commit(stream="run:escalated", events=(given,), at=6))
+    run(World(answering), journal, asked, "Was?", run_id="escalated")
 
 
 def scheduled(journal: Journal) -> None:

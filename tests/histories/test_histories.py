@@ -12,10 +12,14 @@ from played import Played
 
 from conftest import SOAK
 from outlast.events import (
+    AnswerProposed,
+    AnswerRejected,
     AnyEvent,
     ApprovalGiven,
     ApprovalRequested,
     AskFailed,
+    AskRejected,
+    AskResampled,
     BoundExceeded,
     BoundRaised,
     BreakerChanged,
@@ -24,6 +28,7 @@ from outlast.events import (
     ChildStarted,
     CompactionRequested,
     ControlGiven,
+    LabelGiven,
     ModelCallBatched,
     ModelCallReconciled,
     NoteAdded,
@@ -38,6 +43,7 @@ from outlast.events import (
     ToolCallGivenUp,
     UndoFinished,
     UndoStarted,
+    VerdictGiven,
     tag,
 )
 
@@ -70,6 +76,12 @@ ELSEWHERE = frozenset(
         ToolCallGivenUp,
         UndoStarted,
         UndoFinished,
+        AnswerProposed,
+        VerdictGiven,
+        AnswerRejected,
+        AskResampled,
+        AskRejected,
+        LabelGiven,
     }
 )
 

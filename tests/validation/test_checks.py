@@ -241,9 +241,9 @@ def test_a_reply_of_another_type_is_a_failed_check():
     assert first.issues[1].got == 5
     told_first = told.requests()[1]["messages"][-1]["content"][0]["text"]
     assert "[0].name: Field required" in told_first
-    assert [one.check for one in told.of(VerdictGiven)] == [
-        "schema", "schema", "finds_some", "says_who_is_eligible",
-    ]  # fmt: skip
+    given = [one.check for one in told.of(VerdictGiven)]
+    assert given[:2] == ["schema", "schema"]
+    assert sorted(given[2:]) == ["finds_some", "says_who_is_eligible"]
 
 
 def say_raw(text: str) -> Any:
