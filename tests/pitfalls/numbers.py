@@ -6,7 +6,7 @@ that is done owes nothing: `test_complete.py` sees to that.
 
 from typing import NamedTuple
 
-DONE = frozenset({"1/15", "2/15", "3/15", "4/15", "6/15", "7/15"})
+DONE = frozenset({"1/15", "2/15", "3/15", "4/15", "6/15", "7/15", "8/15"})
 """The issues that are done."""
 
 
