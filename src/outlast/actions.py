@@ -153,6 +153,8 @@ class CheckAnswer(msgspec.Struct, frozen=True, kw_only=True):
     check: str
     answer: Raw
     evidence: Evidence
+    typed: bool = True
+    """Claude was told of a type that it is to have."""
 
     @property
     def call_id(self) -> str:

@@ -26,6 +26,7 @@ from outlast.events import Spec
 from outlast.judges import Judge
 from outlast.prices import (
     NANO,
+    PLAIN,
     Terms,
     check_priced,
     context_window,
@@ -343,8 +344,8 @@ class Agent:
             yield WorstCase(nano=limits.tokens * dearest, why=told)
         below = self._worst_below()
         if limits.turns is not None and below is not None and not self._unbounded:
-            each, window = max(map(self._dearest_turn, self.models))
-            told = f"{limits.turns:,} turns, each with {window:,} tokens, {self.max_tokens:,} back"
+            each, window, most = max(self._dearest_turns())
+            told = f"{limits.turns:,} turns, each with {window:,} tokens, {most:,} back"
             loops = self._terms(self.model).loops
             more = f", {loops:,} times more for what its server tools bring" if loops else ""
             more += ", and the agents that it asks" if below else ""
@@ -367,17 +368,29 @@ class Agent:
             if isinstance(tool.agent, Agent):
                 yield from tool.agent._asked()  # noqa: SLF001
 
-    def _dearest_turn(self, model: str) -> tuple[int, int]:
-        """Return the most that a turn with a full context window costs, and how wide that is."""
-        window = context_window(model)
-        return worst_case(model, window, self.max_tokens, self._terms(model)), window
+    def _dearest_turns(self) -> Iterator[tuple[int, int, int]]:
+        """Yield the most that turns with a full context window cost, how wide that is, and longest.
+
+        Each turn may be a judge's.
+        """
+        for model in self.models:
+            window = context_window(model)
+            cost = worst_case(model, window, self.max_tokens, self._terms(model))
+            yield cost, window, self.max_tokens
+        for judge in self.judges:
+            model = judge.model_for(self.model)
+            window = context_window(model)
+            yield worst_case(model, window, judge.max_tokens), window, judge.max_tokens
 
     def _dearest_token(self) -> int:
-        return max(map(self._dearest_token_of, self.models))
+        judges = [self._dearest_token_of(one.model_for(self.model), PLAIN) for one in self.judges]
+        own = (self._dearest_token_of(model, self._terms(model)) for model in self.models)
+        return max([*own, *judges])
 
-    def _dearest_token_of(self, model: str) -> int:
+    @staticmethod
+    def _dearest_token_of(model: str, asked: Terms) -> int:
         window = context_window(model)
-        terms = replace(self._terms(model), loops=0, fees_nano=0)
+        terms = replace(asked, loops=0, fees_nano=0)
         prompt = worst_case(model, window, 0, terms)
         into = -(-prompt // (window * terms.passes))
         return max(into, worst_case(model, window, 1, terms) - prompt)

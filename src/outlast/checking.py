@@ -96,7 +96,7 @@ def answer_of(agent: Agent, action: CheckAnswer) -> Any:
         InvalidAnswer: it is not of the type that the agent declares.
 
     """
-    if agent.answers is not None:
+    if agent.answers is not None and action.typed:
         return agent.answers.read(action.answer)
     return msgspec.json.decode(action.answer)
 

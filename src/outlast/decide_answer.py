@@ -130,6 +130,7 @@ def _call(
         check=rule.name,
         answer=answer,
         evidence=evidence,
+        typed=bool(ask.spec.answers),
     )
 
 
@@ -144,8 +145,8 @@ def _type_step(agent: Agent, ask: Conversation, trial: Attempt) -> Step | None:
 def _read(
     answers: AnswerType | None, ask: Conversation, call_id: str, answer: Raw
 ) -> VerdictGiven | None:
-    if answers is None:
-        return None
+    if answers is None or not ask.spec.answers:
+        return None  # Claude was not told of a type that was declared since
     try:
         answers.read(answer)
     except InvalidAnswer as error:
@@ -482,7 +483,7 @@ def _decided(agent: Agent, ask: Conversation, trial: Attempt, asked: Request, sa
     if not said.approved:
         note = f": {said.note}" if said.note else ""
         return Step((label, *_lost(ask, f"{by} denied the answer{note}")))
-    if agent.answers is not None and not _fits(agent.answers, answer):
+    if agent.answers is not None and ask.spec.answers and not _fits(agent.answers, answer):
         why = f"{by} approved an answer that is not of the type it has to be"
         return Step((label, *_lost(ask, why)))
     return Step((label, *_answered(ask, answer, by=by)))

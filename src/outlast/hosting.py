@@ -206,9 +206,14 @@ class Host:
         for name in list(self._steps):
             if (over := state.steps.finished.get(name)) is not None:
                 del self._steps[name]
-                given = over.kind == "approval"
-                answer = partial(_approval_of, over) if given else partial(self._result, name, over)
-                self._answer(f"step {name}", answer)
+                self._answer(f"step {name}", partial(self._over, name, over))
+
+    def _over(self, name: str, over: Finished) -> Any:
+        if over.kind == "approval":
+            return _approval_of(over)
+        born = self.offspring.get(name)
+        result = self._result(name, over)
+        return result if born is None else _typed(result, born.who)
 
     async def unwind(self) -> None:
         """End this execution, wherever it is."""
@@ -340,7 +345,7 @@ class Host:
         digest = _digest(given)
         over = self._known(name, "child", digest, who.name)
         if over is not None:
-            return self._ready(lambda: self._result(name, over), name)
+            return self._ready(lambda: _typed(self._result(name, over), who), name)
         self.offspring[name] = Offspring(who=who, input=given, batch=batch)
         self._steps[name] = wants.Child(
             run_id=child_id(self.run_id, name), agent=who.name, given=digest
@@ -814,6 +819,14 @@ class _SyncRun(_FlowRun):
                 work.close()
                 raise Unwound from error
             raise
+
+
+def _typed(answer: Any, who: Agent | Flow[..., Any]) -> Any:
+    """Return the answer of a child run as an object of the type that its agent declares."""
+    if isinstance(who, Agent) and who.answers is not None:
+        with suppress(InvalidAnswer):  # a person took it as it is, or the type was changed
+            return who.answers.read(Raw(msgspec.json.encode(answer)))
+    return answer
 
 
 def _answer_of(name: str, ask: Conversation, agent: Agent) -> Any:

@@ -19,6 +19,7 @@ from outlast.cli.waits import NOTHING, Open, open_in
 from outlast.cli.words import Part
 from outlast.events import (
     NULL,
+    AskAnswered,
     ChildStarted,
     MessageReceived,
     ModelCallReconciled,
@@ -143,10 +144,15 @@ def _degradations(records: Sequence[Record]) -> list[dict[str, Any]]:
             as_of = shapes.moment(less.as_of) if less.as_of else None
             shape = {"tool": tools.get(event.call_id), "step": None, "call_id": event.call_id}
             shape |= {"source": less.source, "as_of": as_of, "note": less.note}
-            found.append(shape | {"dropped_filters": list(less.dropped)})
+            found.append(shape | {"dropped_filters": list(less.dropped), "ask": None})
         elif isinstance(event, StepFinished) and event.degraded:
             shape = {"tool": None, "step": event.name, "call_id": None, "source": "", "as_of": None}
-            found.append(shape | {"note": "", "dropped_filters": []})
+            found.append(shape | {"note": "", "dropped_filters": [], "ask": None})
+        elif isinstance(event, AskAnswered) and event.degraded:
+            shape = {"tool": None, "step": None, "call_id": None, "source": "", "as_of": None}
+            found.append(
+                shape | {"note": event.degraded, "dropped_filters": [], "ask": event.ask_id}
+            )
     return found
 
 
@@ -280,6 +286,8 @@ def _facts(
 
 def _less(shape: dict[str, Any]) -> str:
     """Return in what an answer is less than what was asked for."""
+    if shape["ask"] is not None:
+        return words.line(f"the answer to {shape['ask']}: {shape['note']}", 400)
     if shape["step"] is not None:
         return f"step {words.line(shape['step'], 80)}"
     at = (shape["as_of"] or "").partition(".")[0]

@@ -101,6 +101,7 @@ class Reader:
         asks: the open asks, by id, and how many replies each has.
         steps: what a flow waits for besides, by name: a step, a sleep or a child run.
         phase: the phase a flow is in.
+        judges: the asks of judges, and what each is called.
         instead: the model that the agent of an ask names, by ask, where another one was asked.
 
     """
@@ -118,6 +119,7 @@ class Reader:
     asks: dict[str, int] = field(default_factory=dict)
     steps: dict[str, StepStarted | ChildStarted] = field(default_factory=dict)
     phase: str = ""
+    judges: dict[str, str] = field(default_factory=dict)
     instead: dict[str, str] = field(default_factory=dict)
 
     def take(self, record: Record) -> None:
@@ -144,7 +146,7 @@ class Reader:
                 self.in_flight[event.call_id] = record.at
             case ModelCallSucceeded() as event:
                 self.in_flight.pop(event.call_id, None)
-                self.replies += 1
+                self.replies += event.ask_id not in self.judges
                 self.asks[event.ask_id] = self.asks.get(event.ask_id, 0) + 1
                 for block in blocks(event.content):
                     if block.type == "tool_use":
@@ -164,6 +166,8 @@ class Reader:
         match record.event:
             case PhaseEntered() as event:
                 self.phase = event.phase
+            case AskStarted() as event if event.judges:
+                self.judges[event.ask_id] = event.check
             case AskStarted() as event:
                 self.asks[event.ask_id] = 0
             case AskAnswered() | AskFailed() as event:
@@ -197,6 +201,10 @@ class Reader:
         """Return the sentence for a record that comes next; in a flow it says of which ask."""
         told = self._told(record)
         ask_id = getattr(record.event, "ask_id", "")
+        if ask_id in self.judges:
+            if isinstance(record.event, MessageReceived):
+                told = [("is asked whether the answer may be believed", "")]
+            return [(f"{words.line(self.judges[ask_id], 80)}: ", "quiet"), *told]
         if self.is_flow and ask_id and not isinstance(record.event, AskStarted | AskFailed):
             return [(f"{words.line(ask_id, 80)}: ", "quiet"), *told]
         return told
@@ -330,8 +338,9 @@ class Reader:
         again = f", attempt {event.attempt}" if event.attempt > 1 else ""
         # Asks of a flow go on side by side, so each counts its own turns.
         turn = self.asks.get(event.ask_id, 0) if self.is_flow else self.replies
+        what = "judging" if event.ask_id in self.judges else f"turn {turn + 1}"
         return [
-            (f"turn {turn + 1}{again}", ""),
+            (f"{what}{again}", ""),
             (f"  holds {words.money(event.hold_nano)}", "quiet"),
         ]
 
@@ -456,6 +465,11 @@ def _run_started(event: RunStarted) -> list[Part]:
 
 def _ask_started(event: AskStarted, declared: str) -> list[Part]:
     asked = words.line(event.ask_id, 80)
+    if event.judges and event.spec is not None:
+        return [
+            (f"{words.line(event.check, 80)} judges", "strong"),
+            (f", on {event.spec.model}", ""),
+        ]
     if event.spec is not None:
         return [(asked, "strong"), (f" asks {event.spec.agent} on {event.spec.model}", "")]
     if event.continues:
