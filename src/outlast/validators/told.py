@@ -1,0 +1,548 @@
+"""A text held against records: each of its claims, sentence by sentence."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from decimal import Decimal
+from difflib import get_close_matches
+from functools import cached_property
+from typing import Any, Final, Literal
+
+from outlast.events import Issue
+from outlast.validators.names import (
+    ARTICLES,
+    LINKS,
+    begins_sentence,
+    ends_sentence,
+    is_ordinary,
+    runs,
+    spoken,
+)
+from outlast.validators.records import Entry, Key, Known, Record, shortened
+from outlast.validators.tokens import Day, Number, Token, normal, same_unit, scan_normal
+
+RULE: Final = "grounded_in_tools"
+NO_KEY: Final = Key("")
+
+_PREFIX: Final = re.compile(r"\s*(?:#{1,6}\s+|>\s*|(?:[-*+•]|\(?\d{1,3}[.)])\s+){0,3}")
+_RULER: Final = re.compile(r"[\s|:=-]+$")
+_LIMITS: Final = frozenset(
+    "under below most than within over above maximum limit cap least your requested asked".split()  # noqa: SIM905
+)
+_SUMMING: Final = frozenset(
+    """all altogether average between combined in largest most overall range ranged ranges ranging
+    smallest sum together total totals totalling biggest highest lowest
+    """.split()  # noqa: SIM905
+) - {"in", "most"}
+_ACTS: Final = frozenset(
+    """received receives got won secured gave gives awarded granted funded funds obtained gets wins
+    offers runs donated
+    """.split()  # noqa: SIM905
+)
+
+
+@dataclass(frozen=True)
+class Task:
+    """What was asked, which grounds what an answer says again."""
+
+    text: str
+
+    @cached_property
+    def entry(self) -> Entry:
+        """Its facts."""
+        return Entry(NO_KEY, self.text)
+
+    @cached_property
+    def _spoken(self) -> str:
+        return " " + " ".join(self.entry.words) + " "
+
+    def names(self, words: Iterable[str]) -> bool:
+        """Return whether it says these words, one after the other."""
+        return f" {' '.join(words)} " in self._spoken
+
+    def has_number(self, number: Number) -> bool:
+        """Return whether it has a number."""
+        return any(
+            said.value == number.value
+            and (not said.unit or not number.unit or same_unit(said.unit, number.unit))
+            for said in self.entry.numbers
+        ) or any(Decimal(day.year) == number.value for day in self.entry.days)
+
+    def has_day(self, days: Iterable[Day]) -> bool:
+        """Return whether it has a date."""
+        return any(day.within(known) for day in days for known in self.entry.days)
+
+
+@dataclass(frozen=True)
+class Claim:
+    """Something that a text says and that records must say as well."""
+
+    kind: Literal["name", "number", "date", "url", "id"]
+    said: str
+    start: int
+    token: Token
+    words: tuple[str, ...] = ()
+    end: int = 0
+
+
+@dataclass
+class Line:
+    """A line of a text, read."""
+
+    text: str
+    tokens: list[Token]
+    is_heading: bool = False
+    is_inner: bool = False
+    claims: list[Claim] = field(default_factory=list)
+    unknown: list[tuple[str, tuple[str, ...]]] = field(default_factory=list)
+
+
+class Reader:
+    """Finds the claims of a text."""
+
+    def __init__(self, known: Known, task: Task) -> None:
+        self.known = known
+        self.task = task
+
+    def line(self, raw: str) -> Line:
+        """Return a line with its claims, and with names that nobody said."""
+        lead = _PREFIX.match(raw)
+        text = raw[lead.end() :] if lead else raw
+        line = Line(
+            text,
+            scan_normal(text),
+            is_heading=raw.lstrip().startswith("#") or bool(re.match(r"\s*\*\*[^*]*\*\*:?\s*$", raw)),
+            is_inner=raw[:1] in " \t" or (bool(lead) and raw.lstrip()[:1] in "-*+•"),
+        )
+        taken = [False] * len(line.tokens)
+        self._find_known(line, taken)
+        self._find_unknown(line, taken)
+        self._find_values(line, taken)
+        line.claims.sort(key=lambda claim: claim.start)
+        return line
+
+    def _find_known(self, line: Line, taken: list[bool]) -> None:
+        tokens = line.tokens
+        at = 0
+        while at < len(tokens):
+            end = self._longest(tokens, at)
+            if end <= at or not _is_name(tokens, at, end) or self._goes_on(tokens, at, end, taken):
+                at += 1
+                continue
+            taken[at:end] = [True] * (end - at)
+            said = line.text[tokens[at].start : tokens[end - 1].end]
+            words = spoken(tokens, (at, end))
+            line.claims.append(Claim("name", said, at, tokens[at], words, end))
+            at = end
+
+    def _longest(self, tokens: list[Token], at: int) -> int:
+        node: dict[str, Any] = self.known.names
+        end = at
+        place = at
+        if tokens[at].kind == "mark":
+            return at
+        while place < len(tokens):
+            token = tokens[place]
+            if token.kind == "mark":
+                if token.text in "|\n":
+                    break
+            elif token.text in node:
+                node = node[token.text]
+                if "" in node:
+                    end = place + 1
+            else:
+                break
+            place += 1
+        return end
+
+    def _goes_on(self, tokens: list[Token], at: int, end: int, taken: list[bool]) -> bool:
+        """Return whether a name that is known is only a part of the one that stands there."""
+        if at and not taken[at - 1] and _touches(tokens, at - 1, at):
+            return True
+        after = end
+        if after < len(tokens) and tokens[after].text in ("-", "/") and _is_tight(tokens, after):
+            after += 1
+        if after >= len(tokens) or not _touches(tokens, after, after):
+            return False
+        return self._longest(tokens, after) <= after
+
+    def _find_unknown(self, line: Line, taken: list[bool]) -> None:
+        tokens = line.tokens
+        for start, stop in runs(tokens, taken):
+            begin, end = _trimmed(tokens, start, stop)
+            if begin >= end:
+                continue
+            words = spoken(tokens, (begin, end))
+            if len(words) == 1:
+                known = self._is_word(tokens, begin)
+            else:
+                known = self._is_made_of_known(tokens, begin, end)
+            if not known:
+                said = line.text[tokens[begin].start : tokens[end - 1].end]
+                line.unknown.append((said, words))
+                taken[begin:end] = [True] * (end - begin)
+
+    def _is_word(self, tokens: list[Token], at: int) -> bool:
+        """Return whether a capitalised word is no name, or one that was asked about."""
+        token = tokens[at]
+        if token.kind == "id" or self.task.names([token.text]):
+            return True  # identifiers are values of their own
+        if token.text in self.known.small:
+            return True
+        if at and tokens[at - 1].text in ARTICLES:
+            return token.text in self.known.by_word
+        if not begins_sentence(tokens, at):
+            return False
+        after = tokens[at + 1].text if at + 1 < len(tokens) else "|"
+        alone = after == "|" and (at == 0 or tokens[at - 1].text == "|")
+        return not (alone or after in _ACTS or (at == 0 and after in ("(", "-", ":")))
+
+    def _is_made_of_known(self, tokens: list[Token], begin: int, end: int) -> bool:
+        words = spoken(tokens, (begin, end))
+        if self.task.names(words) or is_ordinary(words) or words in self.known.by_name:
+            return True
+        part: list[str] = []
+        loose = True
+        parts: list[tuple[list[str], bool]] = []
+        for token in tokens[begin:end]:
+            if token.kind == "mark":
+                continue
+            if token.text in LINKS or is_ordinary([token.text]):
+                if part:
+                    parts.append((part, loose and token.text not in ("of", "for")))
+                    part = []
+                loose = token.text not in ("of", "for", "the")
+            else:
+                part.append(token.text)
+        parts.append((part, loose))
+        if len(parts) == 1 and len(part) == len(words):
+            return False
+        return all(self._is_part(part, loose=loose) for part, loose in parts if part)
+
+    def _is_part(self, part: list[str], *, loose: bool) -> bool:
+        if tuple(part) in self.known.by_name or self.task.names(part):
+            return True
+        return loose and len(part) == 1 and part[0] in self.known.small
+
+    def _find_values(self, line: Line, taken: list[bool]) -> None:
+        for at, token in enumerate(line.tokens):
+            if not taken[at] and token.kind in ("number", "date", "url", "id"):
+                said = line.text[token.start : token.end].strip()
+                line.claims.append(
+                    Claim(token.kind, said, at, token, (token.text,), at + 1)  # type: ignore[arg-type]
+                )
+
+
+def _is_name(tokens: list[Token], at: int, end: int) -> bool:
+    words = spoken(tokens, (at, end))
+    if is_ordinary(words) or all(token.kind == "date" for token in tokens[at:end]):
+        return False
+    if len(words) == 1 and tokens[at].kind in ("number", "url", "date"):
+        return False
+    return any(token.capital for token in tokens[at:end])
+
+
+def _is_tight(tokens: list[Token], at: int) -> bool:
+    return (
+        0 < at < len(tokens) - 1
+        and tokens[at - 1].end == tokens[at].start
+        and tokens[at].end == tokens[at + 1].start
+    )
+
+
+def _touches(tokens: list[Token], at: int, _: int) -> bool:
+    """Return whether a word beside a name would be part of it."""
+    token = tokens[at]
+    return token.capital and token.kind == "word" and not is_ordinary([token.text])
+
+
+def _trimmed(tokens: list[Token], start: int, stop: int) -> tuple[int, int]:
+    """Leave out ordinary words at both ends of a run."""
+    while start < stop and (
+        tokens[start].kind == "mark" or is_ordinary([tokens[start].text])
+    ):
+        start += 1
+    while stop > start and (
+        tokens[stop - 1].kind == "mark" or is_ordinary([tokens[stop - 1].text])
+    ):
+        stop -= 1
+    return start, stop
+
+
+# ── judging ────────────────────────────────────────────────────────────────────────────────────
+
+
+class Judge:
+    """Holds what a text says against the records.
+
+    Args:
+        subjects: the records that it is about, if that is known before.
+
+    """
+
+    def __init__(
+        self, known: Known, task: Task, *, subjects: frozenset[int] = frozenset(), path: str = ""
+    ) -> None:
+        self.known = known
+        self.task = task
+        self.reader = Reader(known, task)
+        self.given = subjects
+        self.path = path
+        self.has_claims = False
+
+    def issues(self, text: str) -> list[Issue]:
+        """Return what a text says that no record does, or only another one."""
+        lines = normal(text).split("\n")
+        self.counts = self.known.counts | _lengths(lines)
+        found: list[Issue] = []
+        heading: frozenset[int] = frozenset()
+        block: frozenset[int] = frozenset()
+        blank = False
+        for number, raw in enumerate(lines):
+            if not raw.strip() or _RULER.match(raw):
+                blank = True
+                continue
+            line = self.reader.line(raw)
+            if _is_table_head(lines, number):
+                continue
+            if blank and not line.is_inner:
+                block = frozenset()
+            blank = False
+            if line.is_heading:
+                heading = block = frozenset()
+            self.has_claims = self.has_claims or bool(line.claims or line.unknown)
+            found += [self._unknown(said, words) for said, words in line.unknown]
+            for claims, words in _sentences(line):
+                issues, about = self._sentence(claims, words, block or heading)
+                found += issues
+                block = about or block
+                if line.is_heading:
+                    heading = about or heading
+        return found
+
+    def _sentence(
+        self, claims: list[Claim], words: frozenset[str], context: frozenset[int]
+    ) -> tuple[list[Issue], frozenset[int]]:
+        homes = [self.homes(claim) for claim in claims]
+        anchors = self._anchors(claims, homes)
+        if self.given:
+            about = [(0, self.given)]
+        elif anchors:
+            about = anchors
+        elif context and not words & _SUMMING:
+            about = [(0, context)]
+        else:
+            about = []
+        named = frozenset().union(*(one for _, one in about)) if about else frozenset()
+        apart = _interleaved(claims, anchors)
+        found = []
+        for claim, home in zip(claims, homes, strict=True):
+            subjects = named
+            if apart and not self.given:
+                before = [one for start, one in anchors if start <= claim.start]
+                subjects = before[-1] if before else anchors[0][1]
+            if issue := self._judged(claim, home, subjects, words):
+                found.append(issue)
+        # The sentence after one with several subjects is about any of them.
+        return found, (frozenset() if not anchors else named)
+
+    def homes(self, claim: Claim) -> dict[int, set[str]]:
+        """Return the records that say the same, each with the fields in which they do."""
+        token = claim.token
+        match claim.kind:
+            case "name":
+                return self.known.by_name.get(claim.words, {})
+            case "url" | "id":
+                return self.known.by_exact.get(token.text, {})
+            case "date":
+                return {number: set() for number in self.known.with_day(token.days)}
+            case "number" if token.number:
+                return {number: set() for number in self.known.with_number(token.number)}
+        return {}
+
+    def _anchors(
+        self, claims: list[Claim], homes: list[dict[int, set[str]]]
+    ) -> list[tuple[int, frozenset[int]]]:
+        """Return what a sentence is about: its rarest name, and others of the same field."""
+        names = [
+            (claim, home)
+            for claim, home in zip(claims, homes, strict=True)
+            if claim.kind in ("name", "id") and home
+        ]
+        if not names:
+            return []
+        _, rarest = min(
+            names, key=lambda one: (len(one[1]), one[0].kind != "id", one[0].start)
+        )
+        fields = _fields(rarest)
+        return [
+            (claim.start, frozenset(home))
+            for claim, home in names
+            if home is rarest or (_fields(home) & fields and not set(home) & set(rarest))
+        ]
+
+    def _judged(
+        self,
+        claim: Claim,
+        home: dict[int, set[str]],
+        subjects: frozenset[int],
+        words: frozenset[str],
+    ) -> Issue | None:
+        if subjects & home.keys():
+            return None
+        if claim.kind in ("name", "id", "url") and self.task.names(claim.words):
+            return None
+        if claim.kind == "number" and self._is_free(claim, words, subjects):
+            return None
+        if claim.kind == "date" and self.task.has_day(claim.token.days):
+            return None
+        if not home:
+            return self._nowhere(claim)
+        if not subjects or (claim.kind in ("name", "id", "url") and self._is_aside(home, subjects)):
+            return None
+        return self._elsewhere(claim, home, subjects)
+
+    def _is_free(self, claim: Claim, words: frozenset[str], subjects: frozenset[int]) -> bool:
+        """Return whether a number needs no record: a count, or a limit that was asked for."""
+        number = claim.token.number
+        if number is None:
+            return True
+        if not number.unit and number.value in self.counts:
+            return True
+        return self.task.has_number(number) and (not subjects or bool(words & _LIMITS))
+
+    def _is_aside(self, home: dict[int, set[str]], subjects: frozenset[int]) -> bool:
+        """Return whether a name says nothing about a field that the subjects have."""
+        fields = [Key(name) for name in _fields(home)]
+        return not any(
+            entry.key.name == one.name and not entry.is_prose
+            for number in sorted(subjects)[:50]
+            for _, entry in self.known.records[number].entries
+            for one in fields
+        )
+
+    # what is said of it
+
+    def _unknown(self, said: str, words: tuple[str, ...]) -> Issue:
+        near = nearest(self.known, words)
+        hint = f"; the nearest is {near!r}" if near else ""
+        return Issue(
+            f"{said!r} occurs in no tool result{hint}", self.path, RULE, said, near or None
+        )
+
+    def _nowhere(self, claim: Claim) -> Issue:
+        return Issue(
+            f"{claim.said!r} occurs in no tool result, nor in the task: leave it out, or look it "
+            "up with a tool",
+            self.path,
+            RULE,
+            claim.said,
+        )
+
+    def _elsewhere(
+        self, claim: Claim, home: dict[int, set[str]], subjects: frozenset[int]
+    ) -> Issue:
+        about = self.known.records[min(subjects)]
+        theirs = known_of(about, claim, _fields(home))
+        said = f"the tools say {theirs!r}" if theirs else "no tool says so"
+        return Issue(
+            f"{claim.said!r} is not of {about.title()!r}: {said}",
+            self.path,
+            RULE,
+            claim.said,
+            theirs or None,
+        )
+
+
+def known_of(record: Record, claim: Claim, fields: frozenset[str]) -> str:
+    """Return what a record says instead."""
+    said: list[str] = []
+    for _, entry in record.entries:
+        if claim.kind == "number":
+            said += [str(entry.value)] if entry.is_typed else []
+        elif (claim.kind == "date" and entry.days) or entry.key.name in fields:
+            said.append(str(entry.value))
+    return shortened(", ".join(dict.fromkeys(said)))
+
+
+def nearest(known: Known, words: tuple[str, ...]) -> str:
+    """Return the name of a tool's result that is most like one, if any is."""
+    near: dict[int, int] = {}
+    for word in words:
+        for number in sorted(known.by_word.get(word, ()))[:200]:
+            near[number] = near.get(number, 0) + 1
+    best = sorted(near, key=lambda number: (-near[number], number))[:30]
+    records = [known.records[number] for number in best] or known.records[:200]
+    spelt = {
+        " ".join(entry.words): str(entry.value)
+        for record in records
+        for _, entry in record.entries
+        if entry.words and len(entry.words) <= 16
+    }
+    said = get_close_matches(" ".join(words)[:200], spelt, n=1, cutoff=0.55)
+    return shortened(spelt[said[0]]) if said else ""
+
+
+def _fields(home: dict[int, set[str]]) -> frozenset[str]:
+    named: set[str] = set()
+    for keys in list(home.values())[:200]:
+        named |= keys
+    return frozenset(named)
+
+
+def _interleaved(claims: list[Claim], anchors: list[tuple[int, frozenset[int]]]) -> bool:
+    """Return whether each of several subjects is followed by values of its own."""
+    starts = [start for start, _ in anchors]
+    if len(starts) < 2:
+        return False
+    values = [claim.start for claim in claims if claim.kind in ("number", "date")]
+    ends = [*starts[1:], 10**9]
+    return all(
+        any(start < value < end for value in values)
+        for start, end in zip(starts, ends, strict=True)
+    )
+
+
+def _sentences(line: Line) -> Iterator[tuple[list[Claim], frozenset[str]]]:
+    """Yield the claims of each sentence with its words; a row of a table is one sentence."""
+    covered = {at for claim in line.claims for at in range(claim.start, claim.end)}
+    row = line.text.lstrip().startswith("|")
+    bounds = [
+        at
+        for at in range(len(line.tokens))
+        if not row and at not in covered and ends_sentence(line.tokens, at)
+    ]
+    begin = 0
+    claims = iter(line.claims)
+    claim = next(claims, None)
+    for end in [*bounds, len(line.tokens)]:
+        held = []
+        while claim and claim.start < end:
+            held.append(claim)
+            claim = next(claims, None)
+        yield held, frozenset(token.text for token in line.tokens[begin:end])
+        begin = end
+
+
+def _lengths(lines: list[str]) -> set[int]:
+    """Return how many items each list of a text has, and each table rows."""
+    lengths: set[int] = set()
+    count = total = 0
+    for line in [*lines, ""]:
+        item = re.match(r"(?:[-*+•]|\(?\d{1,3}[.)])\s|\s*\||#{2,6}\s", line)
+        if item and not _RULER.match(line):
+            count += 1
+            total += 1
+        elif not line.strip() or not line[:1].isspace():
+            lengths |= {count, count - 1}
+            count = 0 if line.strip() else count
+    return (lengths | {total, total - 1}) - {0, -1}
+
+
+def _is_table_head(lines: list[str], number: int) -> bool:
+    following = lines[number + 1] if number + 1 < len(lines) else ""
+    return "|" in lines[number] and "-" in following and "|" in following and bool(
+        _RULER.match(following)
+    )
