@@ -66,7 +66,7 @@ def _as_nested(grant: dict[str, Any]) -> dict[str, Any]:
 
 def _as_line(grant: dict[str, Any]) -> str:
     return (
-        f"- {grant['recipient']} | {grant['recipient_locality']} | £{grant['amount_awarded']:,.0f}"
+        f"- {grant['recipient']} | {grant['recipient_locality']} | £{grant['amount_awarded']:,}"
         f" | {grant['award_date']} | {grant['funder']} | {page(grant)} | {grant['id']}"
     )
 
@@ -244,10 +244,10 @@ def sentence(dice: random.Random, facts: Facts) -> str:
         [
             f"{name} received {amount} from the {funder} in {facts.day[:4]} ({url}).",
             f"The {funder} awarded {amount} to {name} on {day}. See {url}.",
-            f"**{name}** – {amount}, {funder}, {day}: {url}",
-            f"{name}: {amount} ({funder}; {day}; [details]({url}))",
-            f"A grant of {amount} went to {name}. It was paid by the {funder}; more at {url}",
-            f"In {facts.day[:4]}, the {funder} gave {name} a grant of {amount}: <{url}>",
+            f"**{name}** – {amount}, {funder}, {day}: {url}.",
+            f"{name}: {amount} ({funder}; {day}; [details]({url})).",
+            f"A grant of {amount} went to {name}. It was paid by the {funder}; more at {url}.",
+            f"In {facts.day[:4]}, the {funder} gave {name} a grant of {amount}: <{url}>.",
         ]
     )
 
@@ -374,7 +374,7 @@ def answers(seed: int, count: int, *, size: int = 40) -> Iterator[Told]:
         grants = _sample(dice, size)
         evidence = evidence_of(dice, grants)
         many = [facts_of(one) for one in dice.sample(grants, dice.randint(1, 4))]
-        lie = ""
+        lie, said = "", many[0]
         if number % 2:
             at = dice.randrange(len(many))
             options = [
@@ -390,20 +390,11 @@ def answers(seed: int, count: int, *, size: int = 40) -> Iterator[Told]:
             if len(many) == 1 and dice.random() < 0.5:
                 answer = answer[0]
             # Not every form says everything, and what is not said is no lie.
-            if lie and not _says(answer, lie):
-                lie, answer = _as_text(lie, dice, many)
+            if lie.startswith("url") and said.url not in repr(answer):
+                answer = text(dice, many)
         else:
             answer = text(dice, many)
         yield Told(answer, evidence, lie)
-
-
-def _says(answer: Any, lie: str) -> bool:
-    shown = repr(answer)
-    return not lie.startswith("url") or "https" in shown
-
-
-def _as_text(lie: str, dice: random.Random, many: list[Facts]) -> tuple[str, str]:
-    return lie, text(dice, many)
 
 
 def _sample(dice: random.Random, size: int) -> list[dict[str, Any]]:

@@ -243,7 +243,7 @@ class Comparison:
         if not isinstance(value, str):
             return False  # such as NaN
         if said.is_currency and not any(said.entry.words == entry.words for entry in same):
-            return value.strip().upper() in record.units
+            return not record.units or value.strip().upper() in record.units
         if said.is_day:
             dated = [entry for entry in same if entry.days]
             return record.has_day(said.entry.days, dated or None) or (
@@ -326,7 +326,14 @@ def _is_free(said: Said) -> bool:
         return not entry.key.name
     if not isinstance(value, str):
         return False
-    return not (said.number or said.is_day or said.is_exact or said.is_name or _is_text(said))
+    return not (
+        said.number
+        or said.is_day
+        or said.is_exact
+        or said.is_name
+        or said.is_currency
+        or _is_text(said)
+    )
 
 
 def _is_text(said: Said) -> bool:

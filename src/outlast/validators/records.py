@@ -346,11 +346,13 @@ class Known:
                 continue
             match value:
                 case dict():
-                    waiting += self._read_object(value, outer, depth)
+                    waiting += self._read_object(value, key, outer, depth)
                 case list():
                     self.counts.add(len(value))
+                    elements = [opened(one) for one in reversed(value)]
                     waiting += [
-                        (opened(one), key, outer, depth + 1) for one in reversed(value)
+                        (one, NO_KEY if isinstance(one, dict) else key, outer, depth + 1)
+                        for one in elements
                     ]
                 case str():
                     self._read_text(value, key, outer)
@@ -364,17 +366,29 @@ class Known:
             self.records.append(Record(len(self.records), entries))
 
     def _read_object(
-        self, value: dict[str, Any], outer: list[tuple[int, Entry]], depth: int
+        self, value: dict[str, Any], key: Key, outer: list[tuple[int, Entry]], depth: int
     ) -> list[tuple[Any, Key, list[tuple[int, Entry]], int]]:
-        own, inside = gathered(value)
+        own, inside = gathered(value, f"{key.name} ".lstrip())
         self._add([*own, *outer])
-        short = [(rank + 10, entry) for rank, entry in own if rank == 0 and _is_short(entry)]
+        short = [(rank + 10, entry) for rank, entry in own if _is_short(entry)]
         handed = [*short, *((rank + 10, entry) for rank, entry in outer)][:INHERITED]
-        return [(one, key, handed, depth + 1) for key, one in reversed(inside)]
+        return [(one, its, handed, depth + 1) for its, one in reversed(inside)]
 
     def _read_text(self, text: str, key: Key, outer: list[tuple[int, Entry]]) -> None:
+        head: list[str] = []
+        before: list[str] = []
         for lines in pieces(text):
-            self._add([*((0, _said(line, key)) for line in lines if line.strip()), *outer])
+            cells = _cells(lines[0]) if len(lines) == 1 else []
+            if cells and not any(any(char.isalnum() for char in cell) for cell in cells):
+                head = before  # the line under the head of a table
+                continue
+            before = cells
+            if len(cells) > 1:
+                keys = [Key(name) for name in head] if len(head) == len(cells) else [NO_KEY] * 99
+                said = [Entry(one, cell) for one, cell in zip(keys, cells, strict=False) if cell]
+            else:
+                said = [_said(line, key) for line in lines if line.strip()]
+            self._add([*((0, one) for one in said), *outer])
 
     def _index(self, record: Record) -> None:
         number = record.number
@@ -428,12 +442,15 @@ class Known:
 
 
 def gathered(
-    value: dict[str, Any],
+    value: dict[str, Any], named: str = ""
 ) -> tuple[list[tuple[int, Entry]], list[tuple[Key, Any]]]:
-    """Return the facts of an object and of objects in it, and what is records of its own."""
+    """Return the facts of an object and of objects in it, and what is records of its own.
+
+    The fields of an object that is the value of a field have its name, too: `funder name`.
+    """
     own: list[tuple[int, Entry]] = []
     inside: list[tuple[Key, Any]] = []
-    waiting: list[tuple[dict[str, Any], str, int]] = [(value, "", 0)]
+    waiting: list[tuple[dict[str, Any], str, int]] = [(value, named, 0)]
     while waiting:
         members, outer, rank = waiting.pop()
         opened_members = {name: opened(one) for name, one in members.items()}
@@ -443,16 +460,16 @@ def gathered(
             if isinstance(one, list) and len(one) == 1 and isinstance(opened(one[0]), dict):
                 one = opened(one[0])  # noqa: PLW2901  (the only one is as good as not in a list)
             if isinstance(one, dict):
-                if rank == 0:  # what lies deeper is read when that one is
-                    inside.append((key, one))
-                if not apart and rank < MERGED:
+                if apart or rank >= MERGED or len(one.keys() & members.keys()) > 1:
+                    inside.append((NO_KEY if apart else Key(outer + name), one))
+                else:
                     waiting.append((one, f"{outer}{name} ", rank + 1))
             elif isinstance(one, list):
                 plain = [opened(element) for element in one]
                 scalars = [e for e in plain if not isinstance(e, dict | list) and e is not None]
                 own += [(rank, Entry(Key(outer + name), scalar)) for scalar in scalars]
                 nested = [element for element in plain if isinstance(element, dict | list)]
-                if nested and rank == 0:
+                if nested:
                     inside.append((key, nested))
             elif isinstance(one, str) and is_listing(one):
                 inside.append((key, one))
@@ -522,6 +539,14 @@ def _are_rows(lines: list[str]) -> bool:
         lines[0].count(mark) and len({line.count(mark) for line in lines}) == 1
         for mark in (",", "\t", ";")
     ) and not all(_FIELD.match(line) for line in lines)
+
+
+def _cells(line: str) -> list[str]:
+    """Return the cells of a line of a table, or nothing."""
+    line = re.sub(r"^\s*[-*+•]\s", "", line).strip()
+    mark = "\t" if "\t" in line else "|"
+    cells = [cell.strip().strip("*") for cell in line.strip("|").split(mark)]
+    return cells if len(cells) > 1 and len(cells) < 99 else []
 
 
 def _names_something(lines: list[str]) -> bool:

@@ -219,6 +219,8 @@ _NUMBER: Final = re.compile(
 )
 _CHUNK: Final = re.compile(r"[^\W_]{1,64}(?:[-/.:_]{1,2}[^\W_]{1,64}){0,8}")
 _WORD: Final = re.compile(r"[^\W\d_]++(?:'[^\W\d_]++)*+'?|[^\W_]++")
+_PLAIN: Final = re.compile(r"([^\W\d_]++(?:'[^\W\d_]++)*+)(?=[\s,;)!?]|\Z)")
+"""Most words: nothing stands around them that could make them something else."""
 _PART: Final = re.compile(r"[-/.:_]+")
 _TURNS: Final = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 """What turns the direction of a text, so that it reads otherwise than it is: never left out."""
@@ -269,6 +271,10 @@ def _token(text: str, at: int, before: list[Token]) -> Token:
     if char == "&":
         return Token("word", "and", at, at + 1)
     word = char.isalnum()
+    if char.isalpha() and (match := _PLAIN.match(text, at)):
+        said = match[1]
+        if said not in CODES and (not char.isupper() or said[:3].casefold() not in _MONTHS):
+            return _word(said, at)
     if word and (found := _address(text, at)):
         return found
     if char.isdigit() or char.isupper():
@@ -280,11 +286,13 @@ def _token(text: str, at: int, before: list[Token]) -> Token:
     if (char.isdigit() or not word or char.isupper()) and (found := _number(text, at, before)):
         return found
     if word and (match := _WORD.match(text, at)):
-        said = match[0]
-        return Token(
-            "word", said.replace("'", "").casefold(), at, match.end(), capital=said[0].isupper()
-        )
+        return _word(match[0], at)
     return Token("mark", char, at, at + 1)
+
+
+def _word(said: str, at: int) -> Token:
+    kept = said.replace("'", "").casefold()
+    return Token("word", kept, at, at + len(said), capital=said[0].isupper())
 
 
 def _address(text: str, at: int) -> Token | None:

@@ -36,6 +36,7 @@ _SUMMING: Final = frozenset(
     smallest sum together total totals totalling biggest highest lowest
     """.split()  # noqa: SIM905
 ) - {"in", "most"}
+_AGAIN: Final = frozenset("it they this that its their he she which".split())  # noqa: SIM905
 _ACTS: Final = frozenset(
     """received receives got won secured gave gives awarded granted funded funds obtained gets wins
     offers runs donated
@@ -114,7 +115,7 @@ class Reader:
             text,
             scan_normal(text),
             is_heading=raw.lstrip().startswith("#") or bool(re.match(r"\s*\*\*[^*]*\*\*:?\s*$", raw)),
-            is_inner=raw[:1] in " \t" or (bool(lead) and raw.lstrip()[:1] in "-*+•"),
+            is_inner=raw[:1] in " \t" or _is_field(raw),
         )
         taken = [False] * len(line.tokens)
         self._find_known(line, taken)
@@ -235,6 +236,12 @@ class Reader:
                 )
 
 
+def _is_field(raw: str) -> bool:
+    """Return whether a line says one thing of what is named above, as "- **Amount**: £5" does."""
+    match = re.match(r"(?:[-*+•]\s+)?[*_]{0,2}([^\W\d][\w /-]{0,40}?)[*_]{0,2}:", raw)
+    return bool(match) and is_ordinary(match[1].casefold().split()) if match else False
+
+
 def _is_name(tokens: list[Token], at: int, end: int) -> bool:
     words = spoken(tokens, (at, end))
     if is_ordinary(words) or all(token.kind == "date" for token in tokens[at:end]):
@@ -274,6 +281,22 @@ def _trimmed(tokens: list[Token], start: int, stop: int) -> tuple[int, int]:
 # ── judging ────────────────────────────────────────────────────────────────────────────────────
 
 
+@dataclass(frozen=True)
+class About:
+    """The records that a sentence is about, and the fields by whose values it names them."""
+
+    records: frozenset[int] = frozenset()
+    fields: frozenset[str] = frozenset()
+
+    def __bool__(self) -> bool:
+        return bool(self.records)
+
+
+NOTHING: Final = About()
+RARE: Final = 3
+"""A name that so many records have tells which is meant; one of more is rather a funder's."""
+
+
 class Judge:
     """Holds what a text says against the records.
 
@@ -294,48 +317,64 @@ class Judge:
 
     def issues(self, text: str) -> list[Issue]:
         """Return what a text says that no record does, or only another one."""
-        lines = normal(text).split("\n")
-        self.counts = self.known.counts | _lengths(lines)
+        raws = normal(text).split("\n")
+        lines = [
+            None
+            if not raw.strip() or _RULER.match(raw) or _is_table_head(raws, number)
+            else self.reader.line(raw)
+            for number, raw in enumerate(raws)
+        ]
+        self.counts = self.known.counts | _lengths(raws) | self._named([x for x in lines if x])
         found: list[Issue] = []
-        heading: frozenset[int] = frozenset()
-        block: frozenset[int] = frozenset()
+        heading = block = NOTHING
         blank = False
-        for number, raw in enumerate(lines):
-            if not raw.strip() or _RULER.match(raw):
+        for line in lines:
+            if line is None:
                 blank = True
                 continue
-            line = self.reader.line(raw)
-            if _is_table_head(lines, number):
-                continue
             if blank and not line.is_inner:
-                block = frozenset()
+                block = NOTHING
             blank = False
             if line.is_heading:
-                heading = block = frozenset()
+                heading = block = NOTHING
             self.has_claims = self.has_claims or bool(line.claims or line.unknown)
             found += [self._unknown(said, words) for said, words in line.unknown]
-            for claims, words in _sentences(line):
-                issues, about = self._sentence(claims, words, block or heading)
+            for claims, words, first in _sentences(line):
+                strict = line.is_inner or not block.records or first in _AGAIN
+                issues, about = self._sentence(claims, words, block or heading, strict=strict)
                 found += issues
                 block = about or block
                 if line.is_heading:
                     heading = about or heading
         return found
 
+    def _named(self, lines: list[Line]) -> set[int]:
+        """Return how many things a text names, of each kind: what it may count."""
+        named: dict[str, set[tuple[str, ...]]] = {}
+        for line in lines:
+            for claim in line.claims:
+                if claim.kind in ("name", "id"):
+                    home = self.homes(claim)
+                    for one in _fields(home):
+                        named.setdefault(one, set()).add(claim.words)
+                    if 0 < len(home) <= RARE:
+                        named.setdefault("\n", set()).add(claim.words)
+        return {len(names) for names in named.values()}
+
     def _sentence(
-        self, claims: list[Claim], words: frozenset[str], context: frozenset[int]
-    ) -> tuple[list[Issue], frozenset[int]]:
+        self, claims: list[Claim], words: frozenset[str], context: About, *, strict: bool
+    ) -> tuple[list[Issue], About]:
         homes = [self.homes(claim) for claim in claims]
-        anchors = self._anchors(claims, homes)
+        anchors, fields = self._anchors(claims, homes)
+        named = frozenset(one for _, records in anchors for one in records)
         if self.given:
-            about = [(0, self.given)]
-        elif anchors:
-            about = anchors
-        elif context and not words & _SUMMING:
-            about = [(0, context)]
-        else:
-            about = []
-        named = frozenset().union(*(one for _, one in about)) if about else frozenset()
+            named = self.given
+        elif words & _SUMMING and not anchors:
+            named = frozenset()
+        elif context and (not anchors or (strict and self._is_value(named, fields, context))):
+            # What a heading or the item above names is what this line is about, too.
+            named, fields = (context.records & named) or context.records, context.fields
+            anchors = []
         apart = _interleaved(claims, anchors)
         found = []
         for claim, home in zip(claims, homes, strict=True):
@@ -345,8 +384,19 @@ class Judge:
                 subjects = before[-1] if before else anchors[0][1]
             if issue := self._judged(claim, home, subjects, words):
                 found.append(issue)
-        # The sentence after one with several subjects is about any of them.
-        return found, (frozenset() if not anchors else named)
+        return found, (About(named, fields) if anchors else NOTHING)
+
+    def _is_value(
+        self, named: frozenset[int], fields: frozenset[str], context: About
+    ) -> bool:
+        """Return whether a name is a value of what a text is about, and no subject of its own."""
+        keys = [Key(one) for one in fields if one]
+        if any(key.like(Key(one)) for key in keys for one in context.fields if one):
+            return False
+        if named & context.records or len(named) > max(RARE, 2 * len(context.records)):
+            return True
+        about = self.known.records[min(context.records)]
+        return any(key.like(entry.key) for key in keys for _, entry in about.entries)
 
     def homes(self, claim: Claim) -> dict[int, set[str]]:
         """Return the records that say the same, each with the fields in which they do."""
@@ -364,24 +414,25 @@ class Judge:
 
     def _anchors(
         self, claims: list[Claim], homes: list[dict[int, set[str]]]
-    ) -> list[tuple[int, frozenset[int]]]:
-        """Return what a sentence is about: its rarest name, and others of the same field."""
+    ) -> tuple[list[tuple[int, frozenset[int]]], frozenset[str]]:
+        """Return what a sentence is about, its rarest name and others of that field; and which."""
         names = [
             (claim, home)
             for claim, home in zip(claims, homes, strict=True)
             if claim.kind in ("name", "id") and home
         ]
         if not names:
-            return []
+            return [], frozenset()
         _, rarest = min(
             names, key=lambda one: (len(one[1]), one[0].kind != "id", one[0].start)
         )
         fields = _fields(rarest)
-        return [
+        anchors = [
             (claim.start, frozenset(home))
             for claim, home in names
             if home is rarest or (_fields(home) & fields and not set(home) & set(rarest))
         ]
+        return anchors, fields
 
     def _judged(
         self,
@@ -505,8 +556,11 @@ def _interleaved(claims: list[Claim], anchors: list[tuple[int, frozenset[int]]])
     )
 
 
-def _sentences(line: Line) -> Iterator[tuple[list[Claim], frozenset[str]]]:
-    """Yield the claims of each sentence with its words; a row of a table is one sentence."""
+def _sentences(line: Line) -> Iterator[tuple[list[Claim], frozenset[str], str]]:
+    """Yield the claims of each sentence, its words and the first of them.
+
+    A row of a table is one sentence.
+    """
     covered = {at for claim in line.claims for at in range(claim.start, claim.end)}
     row = line.text.lstrip().startswith("|")
     bounds = [
@@ -522,23 +576,18 @@ def _sentences(line: Line) -> Iterator[tuple[list[Claim], frozenset[str]]]:
         while claim and claim.start < end:
             held.append(claim)
             claim = next(claims, None)
-        yield held, frozenset(token.text for token in line.tokens[begin:end])
+        said = [token.text for token in line.tokens[begin:end] if token.kind != "mark"]
+        yield held, frozenset(said), said[0] if said else ""
         begin = end
 
 
 def _lengths(lines: list[str]) -> set[int]:
-    """Return how many items each list of a text has, and each table rows."""
-    lengths: set[int] = set()
-    count = total = 0
-    for line in [*lines, ""]:
-        item = re.match(r"(?:[-*+•]|\(?\d{1,3}[.)])\s|\s*\||#{2,6}\s", line)
-        if item and not _RULER.match(line):
-            count += 1
-            total += 1
-        elif not line.strip() or not line[:1].isspace():
-            lengths |= {count, count - 1}
-            count = 0 if line.strip() else count
-    return (lengths | {total, total - 1}) - {0, -1}
+    """Return how many items a text lists, by bullets, by numbers, by headings, in rows."""
+    counts = [
+        sum(bool(re.match(mark, line)) for line in lines)
+        for mark in (r"[-*+•]\s", r"\(?\d{1,3}[.)]\s", r"##\s", r"###\s", r"\*\*", r"\s*\|")
+    ]
+    return {*counts, counts[-1] - 2} - {0, -1, -2}  # a table has a head of two lines
 
 
 def _is_table_head(lines: list[str], number: int) -> bool:
