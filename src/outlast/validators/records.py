@@ -192,13 +192,16 @@ def _without_brackets(text: str) -> Iterator[tuple[str, ...]]:
             yield words
 
 
+_BETWEEN: Final = frozenset("and in on at to upon".split())  # noqa: SIM905
+
+
 def _parts(tokens: Sequence[Token], span: tuple[int, int]) -> Iterator[tuple[str, ...]]:
-    """Yield the sides of every "and" of a run, and the run without ordinary first words."""
+    """Yield what stands between words such as "and" of a run, and it without ordinary beginnings."""
     said = list(tokens[span[0] : span[1]])
     side: list[str] = []
     sides = []
     for token in said:
-        if token.text == "and" and token.kind == "word":
+        if token.text in _BETWEEN and not token.capital:
             sides.append(tuple(side))
             side = []
         elif token.kind != "mark":
