@@ -167,7 +167,7 @@ class Entry:
     def names(self) -> frozenset[tuple[str, ...]]:
         """The names in it: the whole of a short text, the runs of capitals, and their parts."""
         found: set[tuple[str, ...]] = set()
-        if not self.tokens:
+        if not any(token.kind in ("word", "id") for token in self.tokens):
             return frozenset()
         if not self.is_prose and self.words:
             found.add(self.words)
@@ -331,6 +331,7 @@ class Known:
         self.by_word: dict[str, set[int]] = defaultdict(set)
         self.by_day: dict[Day, set[int]] = defaultdict(set)
         self.small: set[str] = set()
+        self.values: set[tuple[str, ...]] = set()
         for record in self.records:
             self._index(record)
 
@@ -402,6 +403,8 @@ class Known:
                 self.by_exact[one].setdefault(number, set()).add(entry.key.name)
             for name in entry.names:
                 self.by_name[name].setdefault(number, set()).add(entry.key.name)
+                if not entry.key.name or name == entry.words:
+                    self.values.add(name)
             if rank < 10:
                 for token in entry.tokens:
                     if token.kind != "mark":

@@ -382,6 +382,8 @@ class Judge:
             if apart and not self.given:
                 before = [one for start, one in anchors if start <= claim.start]
                 subjects = before[-1] if before else anchors[0][1]
+            if claim.kind == "name" and not self.given:
+                subjects |= _named_beside(claim, claims, homes)
             if issue := self._judged(claim, home, subjects, words):
                 found.append(issue)
         return found, (About(named, fields) if anchors else NOTHING)
@@ -451,7 +453,9 @@ class Judge:
             return None
         if not home:
             return self._nowhere(claim)
-        if not subjects or (claim.kind in ("name", "id", "url") and self._is_aside(home, subjects)):
+        if not subjects or (claim.kind == "name" and claim.words not in self.known.values):
+            return None  # said in passing, in somebody's description
+        if claim.kind == "url" and not self._has_urls(subjects):
             return None
         return self._elsewhere(claim, home, subjects)
 
@@ -464,14 +468,13 @@ class Judge:
             return True
         return self.task.has_number(number) and (not subjects or bool(words & _LIMITS))
 
-    def _is_aside(self, home: dict[int, set[str]], subjects: frozenset[int]) -> bool:
-        """Return whether a name says nothing about a field that the subjects have."""
-        fields = [Key(name) for name in _fields(home)]
-        return not any(
-            entry.key.name == one.name and not entry.is_prose
+    def _has_urls(self, subjects: frozenset[int]) -> bool:
+        """Return whether tools returned any address of the subjects."""
+        return any(
+            token.kind == "url"
             for number in sorted(subjects)[:50]
             for _, entry in self.known.records[number].entries
-            for one in fields
+            for token in entry.tokens
         )
 
     # what is said of it
@@ -541,6 +544,18 @@ def _fields(home: dict[int, set[str]]) -> frozenset[str]:
     for keys in list(home.values())[:200]:
         named |= keys
     return frozenset(named)
+
+
+def _named_beside(
+    claim: Claim, claims: list[Claim], homes: list[dict[int, set[str]]]
+) -> frozenset[int]:
+    """Return the records of other rare names of a sentence, of which one may say something."""
+    beside = [
+        home
+        for other, home in zip(claims, homes, strict=True)
+        if other.kind == "name" and other.words != claim.words and len(home) <= RARE
+    ]
+    return frozenset(number for home in beside for number in home)
 
 
 def _interleaved(claims: list[Claim], anchors: list[tuple[int, frozenset[int]]]) -> bool:
