@@ -155,16 +155,29 @@ def day_text(dice: random.Random, day: str) -> str:
     year, month, date = (int(part) for part in day.split("-"))
     name = _MONTHS[month - 1]
     return dice.choice(
-        [day, f"{date} {name} {year}", f"{name} {date}, {year}", f"{name} {year}",
-         f"{date}/{month:02}/{year}", f"{date} {name[:3]} {year}"]
+        [
+            day,
+            f"{date} {name} {year}",
+            f"{name} {date}, {year}",
+            f"{name} {year}",
+            f"{date}/{month:02}/{year}",
+            f"{date} {name[:3]} {year}",
+        ]
     )
 
 
 def name_text(dice: random.Random, name: str) -> str:
     """Return a name in one of the forms that look different and are the same."""
     return dice.choice(
-        [name, name, name, name.replace("&", "and"), name.replace("'", "’"),
-         name.replace("-", "‑"), name.replace(" ", "\u00a0")]
+        [
+            name,
+            name,
+            name,
+            name.replace("&", "and"),
+            name.replace("'", "’"),
+            name.replace("-", "‑"),
+            name.replace(" ", "\u00a0"),
+        ]
     )
 
 
@@ -256,8 +269,12 @@ def text(dice: random.Random, many: list[Facts]) -> str:
     """Return an answer in words about several grants."""
     form = dice.randrange(4)
     opening = dice.choice(
-        [f"I found {len(many)} grants under £500,000:", "Here is what the tools returned.",
-         "## Recommended grants", "Summary of the grants that fit:"]
+        [
+            f"I found {len(many)} grants under £500,000:",
+            "Here is what the tools returned.",
+            "## Recommended grants",
+            "Summary of the grants that fit:",
+        ]
     )
     if form == 0:
         rows = [
@@ -328,7 +345,9 @@ def _digit(dice: random.Random, amount: float) -> float:
     return float("".join(digits))
 
 
-def lies(dice: random.Random, facts: Facts, grants: list[dict[str, Any]]) -> Iterator[tuple[str, Facts]]:
+def lies(
+    dice: random.Random, facts: Facts, grants: list[dict[str, Any]]
+) -> Iterator[tuple[str, Facts]]:
     """Yield what is nearly said of a grant, with what is wrong with it; some are true by chance."""
 
     def with_(**changes: Any) -> Facts:

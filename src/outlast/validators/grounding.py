@@ -81,8 +81,7 @@ class Said:
         if is_ordinary(words):
             return False
         return any(
-            start == 0 and end == len(self.entry.tokens)
-            for start, end in runs(self.entry.tokens)
+            start == 0 and end == len(self.entry.tokens) for start, end in runs(self.entry.tokens)
         )
 
 
@@ -160,9 +159,7 @@ class Comparison:
                 self.has_claims = self.has_claims or not _is_free(said)
 
     def _told(self, said: Said, about: frozenset[int] | None) -> list[Issue]:
-        judge = Judge(
-            self.known, self.task, subjects=about or frozenset(), path=shown(said.place)
-        )
+        judge = Judge(self.known, self.task, subjects=about or frozenset(), path=shown(said.place))
         issues = judge.issues(str(said.entry.value))
         self.has_claims = self.has_claims or judge.has_claims
         return issues
@@ -273,8 +270,10 @@ class Comparison:
             if any(entry.words == one.words or entry.words in one.names for one in same):
                 return True
             texts = [one for one in same if isinstance(one.value, str)]
-            return bool(texts) and all(one.is_prose for one in texts) and any(
-                contains(one, entry) for one in texts
+            return (
+                bool(texts)
+                and all(one.is_prose for one in texts)
+                and any(contains(one, entry) for one in texts)
             )
         if said.is_exact:
             (token,) = [token for token in entry.tokens if token.kind != "mark"]
@@ -304,8 +303,10 @@ class Comparison:
             return Issue(message, path, RULE, _plain(value), _plain(expected or near or None))
         if expected is None and best is not None and said.number:
             expected = _amounts(best, said.number)
-        instead = f"the tools say {_brief(expected)}" if expected is not None else (
-            "no tool says that of it"
+        instead = (
+            f"the tools say {_brief(expected)}"
+            if expected is not None
+            else ("no tool says that of it")
         )
         message = f"{where}: {_brief(value)} is not of {_title(best)}: {instead}"
         return Issue(message, path, RULE, _plain(value), _plain(expected))
@@ -424,9 +425,7 @@ class GroundedInTools(Check[..., Any]):
 
     """
 
-    def __init__(
-        self, *, fields: Sequence[str] | None = None, ignore: Sequence[str] = ()
-    ) -> None:
+    def __init__(self, *, fields: Sequence[str] | None = None, ignore: Sequence[str] = ()) -> None:
         self.fields = None if fields is None else tuple(_listed("fields", fields))
         self.ignore = tuple(_listed("ignore", ignore))
         if fields is not None and not self.fields:

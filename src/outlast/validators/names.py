@@ -140,8 +140,9 @@ def ends_sentence(tokens: Sequence[Token], at: int) -> bool:
     if at + 1 < len(tokens) and tokens[at + 1].start == mark.end:
         return tokens[at + 1].kind == "mark"
     before = tokens[at - 1] if at else mark
-    return not (mark.text == "." and before.kind == "word" and before.capital and
-                len(before.text) <= 2)
+    return not (
+        mark.text == "." and before.kind == "word" and before.capital and len(before.text) <= 2
+    )
 
 
 def is_ordinary(words: Sequence[str]) -> bool:

@@ -135,7 +135,7 @@ class Path:
         found: list[tuple[Place, Any]] = [((), opened(answer))]
         for step in self.steps:
             found = [
-                (outer + (key,), opened(value))
+                ((*outer, key), opened(value))
                 for outer, inside in found
                 for key, value in _members(inside, step)
             ]

@@ -382,7 +382,7 @@ class Known:
         head: list[str] = []
         before: list[str] = []
         for lines in pieces(text):
-            cells = _cells(lines[0]) if len(lines) == 1 else []
+            cells = cells_of(lines[0]) if len(lines) == 1 else []
             if cells and not any(any(char.isalnum() for char in cell) for cell in cells):
                 head = before  # the line under the head of a table
                 continue
@@ -502,7 +502,9 @@ def _is_address(text: str) -> bool:
 
 
 _ITEM: Final = re.compile(r"\s*(?:[-*+•|]|\(?\d{1,3}[.)]\s)")
-_FIELD: Final = re.compile(r"\s*(?:[-*+•]\s*)?(?:\*\*)?([^\W\d][\w /-]{0,40}?)(?:\*\*)?:(?:\*\*)?\s+(\S.*)")
+_FIELD: Final = re.compile(
+    r"\s*(?:[-*+•]\s*)?(?:\*\*)?([^\W\d][\w /-]{0,40}?)(?:\*\*)?:(?:\*\*)?\s+(\S.*)"
+)
 
 
 def is_listing(text: str) -> bool:
@@ -547,7 +549,7 @@ def _are_rows(lines: list[str]) -> bool:
     ) and not all(_FIELD.match(line) for line in lines)
 
 
-def _cells(line: str) -> list[str]:
+def cells_of(line: str) -> list[str]:
     """Return the cells of a line of a table, or nothing."""
     line = re.sub(r"^\s*[-*+•]\s", "", line).strip()
     mark = "\t" if "\t" in line else "|"
@@ -571,4 +573,3 @@ def _said(line: str, key: Key) -> Entry:
     if match := _FIELD.match(line):
         return Entry(Key(match[1]), match[2])
     return Entry(key, line)
-

@@ -238,7 +238,9 @@ def same_form(value: Any, depth: int = 0) -> Any:
         case list():
             return ("list", tuple(same_form(one, depth + 1) for one in value))
     number = as_decimal(value)
-    return ("number", tokens.number_text(tokens.Number(number))) if number else ("other", str(value))
+    return (
+        ("number", tokens.number_text(tokens.Number(number))) if number else ("other", str(value))
+    )
 
 
 no_duplicates: Final = NoDuplicates()

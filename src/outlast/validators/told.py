@@ -20,7 +20,15 @@ from outlast.validators.names import (
     runs,
     spoken,
 )
-from outlast.validators.records import Entry, Key, Known, Record, shortened
+from outlast.validators.records import (
+    MOST_WORDS,
+    Entry,
+    Key,
+    Known,
+    Record,
+    cells_of,
+    shortened,
+)
 from outlast.validators.tokens import Day, Number, Token, normal, same_unit, scan_normal
 
 RULE: Final = "grounded_in_tools"
@@ -114,7 +122,8 @@ class Reader:
         line = Line(
             text,
             scan_normal(text),
-            is_heading=raw.lstrip().startswith("#") or bool(re.match(r"\s*\*\*[^*]*\*\*:?\s*$", raw)),
+            is_heading=raw.lstrip().startswith("#")
+            or bool(re.match(r"\s*\*\*[^*]*\*\*:?\s*$", raw)),
             is_inner=raw[:1] in " \t" or _is_field(raw),
         )
         taken = [False] * len(line.tokens)
@@ -193,7 +202,9 @@ class Reader:
         if token.text in self.known.small:
             return True
         if at and tokens[at - 1].text in ARTICLES:
-            return token.text in self.known.by_word
+            # "the Foundation" is one that is known already; "gave The Foundation" is a name.
+            spoken_of = not tokens[at - 1].capital or begins_sentence(tokens, at - 1)
+            return spoken_of and token.text in self.known.by_word
         if not begins_sentence(tokens, at):
             return False
         after = tokens[at + 1].text if at + 1 < len(tokens) else "|"
@@ -232,7 +243,7 @@ class Reader:
             if not taken[at] and token.kind in ("number", "date", "url", "id"):
                 said = line.text[token.start : token.end].strip()
                 line.claims.append(
-                    Claim(token.kind, said, at, token, (token.text,), at + 1)  # type: ignore[arg-type]
+                    Claim(token.kind, said, at, token, (token.text,), at + 1)
                 )
 
 
@@ -267,9 +278,7 @@ def _touches(tokens: list[Token], at: int, _: int) -> bool:
 
 def _trimmed(tokens: list[Token], start: int, stop: int) -> tuple[int, int]:
     """Leave out ordinary words at both ends of a run."""
-    while start < stop and (
-        tokens[start].kind == "mark" or is_ordinary([tokens[start].text])
-    ):
+    while start < stop and (tokens[start].kind == "mark" or is_ordinary([tokens[start].text])):
         start += 1
     while stop > start and (
         tokens[stop - 1].kind == "mark" or is_ordinary([tokens[stop - 1].text])
@@ -325,6 +334,7 @@ class Judge:
             for number, raw in enumerate(raws)
         ]
         self.counts = self.known.counts | _lengths(raws) | self._named([x for x in lines if x])
+        self._find_titles(raws, lines)
         found: list[Issue] = []
         heading = block = NOTHING
         blank = False
@@ -348,11 +358,41 @@ class Judge:
                     heading = about or heading
         return found
 
+    def _find_titles(self, raws: list[str], lines: list[Line | None]) -> None:
+        """Note names that stand alone: in a column of names, or above what is said of them."""
+        head: list[str] = []
+        for number, (raw, line) in enumerate(zip(raws, lines, strict=True)):
+            cells = cells_of(raw) if "|" in raw else []
+            if line is None:
+                head = cells if cells and not _RULER.match(raw) else head if cells else []
+            elif head and len(cells) == len(head):
+                for name, cell in zip(head, cells, strict=True):
+                    if Key(name).is_naming:
+                        self._must_be_known(cell, line)
+            elif line.is_heading and _is_above_fields(raws, number) and not line.claims:
+                self._must_be_known(line.text, line)
+
+    def _must_be_known(self, said: str, line: Line) -> None:
+        tokens = [token for token in scan_normal(said) if token.kind != "mark"]
+        words = tuple(token.text for token in tokens)
+        if not words or len(words) > MOST_WORDS or is_ordinary(words):
+            return
+        if all(token.kind in ("url", "id", "number", "date") for token in tokens):
+            return  # values, which are compared as such
+        if any(token.kind == "url" for token in tokens):
+            return
+        if words in self.known.by_name or self.task.names(words):
+            return
+        if not any(one in said for one, _ in line.unknown):
+            line.unknown.append((said, words))
+
     def _named(self, lines: list[Line]) -> set[int]:
         """Return how many things a text names, of each kind: what it may count."""
         named: dict[str, set[tuple[str, ...]]] = {}
         for line in lines:
             for claim in line.claims:
+                if claim.kind == "url":
+                    named.setdefault("\r", set()).add(claim.words)
                 if claim.kind in ("name", "id"):
                     home = self.homes(claim)
                     for one in _fields(home):
@@ -388,9 +428,7 @@ class Judge:
                 found.append(issue)
         return found, (About(named, fields) if anchors else NOTHING)
 
-    def _is_value(
-        self, named: frozenset[int], fields: frozenset[str], context: About
-    ) -> bool:
+    def _is_value(self, named: frozenset[int], fields: frozenset[str], context: About) -> bool:
         """Return whether a name is a value of what a text is about, and no subject of its own."""
         keys = [Key(one) for one in fields if one]
         if any(key.like(Key(one)) for key in keys for one in context.fields if one):
@@ -425,14 +463,12 @@ class Judge:
         ]
         if not names:
             return [], frozenset()
-        _, rarest = min(
-            names, key=lambda one: (len(one[1]), one[0].kind != "id", one[0].start)
-        )
+        _, rarest = min(names, key=lambda one: (len(one[1]), one[0].kind != "id", one[0].start))
         fields = _fields(rarest)
         anchors = [
             (claim.start, frozenset(home))
             for claim, home in names
-            if home is rarest or (_fields(home) & fields and not set(home) & set(rarest))
+            if home is rarest or (_are_alike(home, fields) and not home.keys() & rarest.keys())
         ]
         return anchors, fields
 
@@ -546,6 +582,12 @@ def _fields(home: dict[int, set[str]]) -> frozenset[str]:
     return frozenset(named)
 
 
+def _are_alike(home: dict[int, set[str]], fields: frozenset[str]) -> bool:
+    """Return whether a name is told in one of some fields; in none, where it is a rare one."""
+    shared = _fields(home) & fields
+    return bool(shared - {""}) or (bool(shared) and len(home) <= RARE)
+
+
 def _named_beside(
     claim: Claim, claims: list[Claim], homes: list[dict[int, set[str]]]
 ) -> frozenset[int]:
@@ -605,8 +647,16 @@ def _lengths(lines: list[str]) -> set[int]:
     return {*counts, counts[-1] - 2} - {0, -1, -2}  # a table has a head of two lines
 
 
+def _is_above_fields(raws: list[str], number: int) -> bool:
+    following = next((raw for raw in raws[number + 1 :] if raw.strip()), "")
+    return _is_field(following)
+
+
 def _is_table_head(lines: list[str], number: int) -> bool:
     following = lines[number + 1] if number + 1 < len(lines) else ""
-    return "|" in lines[number] and "-" in following and "|" in following and bool(
-        _RULER.match(following)
+    return (
+        "|" in lines[number]
+        and "-" in following
+        and "|" in following
+        and bool(_RULER.match(following))
     )
