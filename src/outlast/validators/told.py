@@ -45,6 +45,7 @@ _SUMMING: Final = frozenset(
     """.split()  # noqa: SIM905
 ) - {"in", "most"}
 _AGAIN: Final = frozenset("it they this that its their he she which".split())  # noqa: SIM905
+_LANDS: Final = frozenset({"uk", "us", "usa", "eu"})
 _ACTS: Final = frozenset(
     """received receives got won secured gave gives awarded granted funded funds obtained gets wins
     offers runs donated
@@ -209,7 +210,9 @@ class Reader:
             return False
         after = tokens[at + 1].text if at + 1 < len(tokens) else "|"
         alone = after == "|" and (at == 0 or tokens[at - 1].text == "|")
-        return not (alone or after in _ACTS or (at == 0 and after in ("(", "-", ":")))
+        return not (
+            alone or after in _ACTS or after in _LANDS or (at == 0 and after in ("(", "-", ":"))
+        )
 
     def _is_made_of_known(self, tokens: list[Token], begin: int, end: int) -> bool:
         words = spoken(tokens, (begin, end))
@@ -242,9 +245,7 @@ class Reader:
         for at, token in enumerate(line.tokens):
             if not taken[at] and token.kind in ("number", "date", "url", "id"):
                 said = line.text[token.start : token.end].strip()
-                line.claims.append(
-                    Claim(token.kind, said, at, token, (token.text,), at + 1)
-                )
+                line.claims.append(Claim(token.kind, said, at, token, (token.text,), at + 1))
 
 
 def _is_field(raw: str) -> bool:
@@ -479,21 +480,27 @@ class Judge:
         subjects: frozenset[int],
         words: frozenset[str],
     ) -> Issue | None:
-        if subjects & home.keys():
-            return None
-        if claim.kind in ("name", "id", "url") and self.task.names(claim.words):
-            return None
-        if claim.kind == "number" and self._is_free(claim, words, subjects):
-            return None
-        if claim.kind == "date" and self.task.has_day(claim.token.days):
+        if subjects & home.keys() or self._is_asked(claim, words, subjects):
             return None
         if not home:
             return self._nowhere(claim)
-        if not subjects or (claim.kind == "name" and claim.words not in self.known.values):
-            return None  # said in passing, in somebody's description
-        if claim.kind == "url" and not self._has_urls(subjects):
+        if not subjects or self._is_aside(claim, subjects):
             return None
         return self._elsewhere(claim, home, subjects)
+
+    def _is_asked(self, claim: Claim, words: frozenset[str], subjects: frozenset[int]) -> bool:
+        """Return whether a claim needs no record: the task says it, or the answer counts."""
+        if claim.kind == "number":
+            return self._is_free(claim, words, subjects)
+        if claim.kind == "date":
+            return self.task.has_day(claim.token.days)
+        return self.task.names(claim.words)
+
+    def _is_aside(self, claim: Claim, subjects: frozenset[int]) -> bool:
+        """Return whether a claim is of no field: said in passing, in somebody's description."""
+        if claim.kind == "name":
+            return claim.words not in self.known.values
+        return claim.kind == "url" and not self._has_urls(subjects)
 
     def _is_free(self, claim: Claim, words: frozenset[str], subjects: frozenset[int]) -> bool:
         """Return whether a number needs no record: a count, or a limit that was asked for."""
