@@ -13,7 +13,7 @@ CORE = frozenset(
     """errors redaction events journal anthropic_tools prices caching context history media loops
     conversation budget steps phases durations sources tools control parking approvals pacing turns
     breaker undoing recovery
-    checks validators validators.plain validators.tokens validators.names validators.records
+    validators validators.plain validators.tokens validators.names validators.records
     validators.told validators.grounding validators.rules
     agent flows wants models state actions decide decide_control decide_flow drive
     answering settling answers checks judges validation evidence decide_answer

@@ -101,6 +101,7 @@ class Grant:
         {},
         {"max_gbp": "£72,000"},
         {"max_gbp": "72k"},
+        {"max_gbp": "£72\u200b,000", "funder": "Llo\u00adyds Bank\u200b Foundation"},
         {"max_gbp": Decimal("72000.00")},
         {"max_gbp": "72 000 GBP"},
         {"max_gbp": "seventy-two thousand pounds"},
@@ -161,6 +162,14 @@ def test_what_no_record_says_is_an_issue(said, path):
     issues = wrong([{"name": "Dorset Blind Association", "funder": BLIND["funder"]} | said])
     assert path in [issue.path for issue in issues]
     assert all(issue.rule == "grounded_in_tools" and issue.message for issue in issues)
+
+
+@pytest.mark.parametrize("said", ["Side by side", "Side", "by side centre", "Side centre"])
+def test_a_part_of_a_name_is_another_name(said):
+    """Where a field is a name, its words in small letters are part of the name, too."""
+    evidence = of([{"name": "Side by side centre"}], task="")
+    assert wrong({"recipient": "Side by side centre"}, evidence) == []
+    assert wrong({"recipient": said}, evidence)
 
 
 def test_an_issue_says_what_the_tool_said():
