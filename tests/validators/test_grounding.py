@@ -280,6 +280,8 @@ def test_a_text_that_says_what_tools_said_passes(said):
         ("Westlea Primary School is new. It received £72,000.", "£72,000"),
         ("It was 10² people.", "10"),
         (TABLE.replace("£30,000", "£31,000"), "£31,000"),
+        (TABLE.replace("Westlea Primary School", "primary school"), "primary school"),
+        ("### primary school\n\n- Amount: £72,000\n", "primary school"),
     ],
 )
 def test_a_text_that_says_something_else_is_an_issue(said, got):

@@ -237,7 +237,8 @@ class Reader:
         return all(self._is_part(part, loose=loose) for part, loose in parts if part)
 
     def _is_part(self, part: list[str], *, loose: bool) -> bool:
-        if tuple(part) in self.known.by_name or self.task.names(part):
+        known = self.known.by_name if loose or len(part) > 1 else self.known.values
+        if tuple(part) in known or self.task.names(part):
             return True
         return loose and len(part) == 1 and part[0] in self.known.small
 
@@ -370,7 +371,7 @@ class Judge:
                 for name, cell in zip(head, cells, strict=True):
                     if Key(name).is_naming:
                         self._must_be_known(cell, line)
-            elif line.is_heading and _is_above_fields(raws, number) and not line.claims:
+            elif line.is_heading and _is_above_fields(raws, number) and _begins_unknown(line):
                 self._must_be_known(line.text, line)
 
     def _must_be_known(self, said: str, line: Line) -> None:
@@ -652,6 +653,14 @@ def _lengths(lines: list[str]) -> set[int]:
         for mark in (r"[-*+•]\s", r"\(?\d{1,3}[.)]\s", r"##\s", r"###\s", r"\*\*", r"\s*\|")
     ]
     return {*counts, counts[-1] - 2} - {0, -1, -2}  # a table has a head of two lines
+
+
+def _begins_unknown(line: Line) -> bool:
+    """Return whether a heading begins with what is neither a claim nor an ordinary word."""
+    first = next((at for at, one in enumerate(line.tokens) if one.kind != "mark"), None)
+    if first is None or any(claim.start == first for claim in line.claims):
+        return False
+    return not line.claims or not is_ordinary([line.tokens[first].text])
 
 
 def _is_above_fields(raws: list[str], number: int) -> bool:
