@@ -13,6 +13,8 @@ CORE = frozenset(
     """errors redaction events journal anthropic_tools prices caching context history media loops
     conversation budget steps phases durations sources tools control parking approvals pacing turns
     breaker undoing recovery
+    validators validators.plain validators.tokens validators.names validators.records
+    validators.told validators.grounding validators.rules
     agent flows wants models state actions decide decide_control decide_flow drive
     answering settling answers checks judges validation evidence decide_answer
     """.split()  # noqa: SIM905  (a list of words)
@@ -100,8 +102,9 @@ def _refused(module: str) -> Iterator[str]:
 
 def path_of(module: str) -> Path:
     """Return where a module of outlast, or the `__init__` of a package of it, is written."""
-    flat = SOURCE / f"{module}.py"
-    return flat if flat.exists() else SOURCE / module / "__init__.py"
+    place = SOURCE.joinpath(*module.split("."))
+    flat = place.with_suffix(".py")
+    return flat if flat.exists() else place / "__init__.py"
 
 
 @pytest.mark.parametrize("module", sorted(CORE))
