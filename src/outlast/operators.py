@@ -1,4 +1,4 @@
-"""What an operator says of a budget, a schedule or an answer, checked before any of it is written."""
+"""What an operator says of a budget, a schedule or an answer, checked before it is written."""
 
 from __future__ import annotations
 

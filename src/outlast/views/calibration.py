@@ -182,7 +182,7 @@ def _step(weight: float, value: float, limits: tuple[float, float]) -> tuple[flo
 def _chance(table: Table) -> str | None:
     """Return why a check may be no better than chance; `None` where it is.
 
-    Sensitivity + specificity − 1 is above 0 just where of what it objected to a greater share is
+    Sensitivity and specificity add up to more than 1 just where of what it objected to a greater share is
     bad than of what it let pass.  The interval of that difference is Newcombe's (1998).
     """
     one = wilson(table.caught, table.objected_labelled)

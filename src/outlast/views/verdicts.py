@@ -91,7 +91,7 @@ class Judged(msgspec.Struct, kw_only=True):
         """What the labels make of it."""
         return calibrate(self.table)
 
-    def count(self, verdict: str, good: bool | None) -> None:
+    def count(self, verdict: str, *, good: bool | None) -> None:
         """Count what it said of an answer, and what people say of it, if anybody does."""
         self.verdicts[verdict] = self.verdicts.get(verdict, 0) + 1
         if good is None:
@@ -158,7 +158,7 @@ class Reading:
         row = self._rows.setdefault(key, fresh)
         for call_id, verdict in said.items():
             label = run.answers.labels.get(call_id)
-            row.count(verdict.verdict, None if label is None else label.good)
+            row.count(verdict.verdict, good=None if label is None else label.good)
         row.cost_nano += run.costs[key]
         row.last_at = max(row.last_at, run.last_at[key])
 
