@@ -182,8 +182,8 @@ def _step(weight: float, value: float, limits: tuple[float, float]) -> tuple[flo
 def _chance(table: Table) -> str | None:
     """Return why a check may be no better than chance; `None` where it is.
 
-    Sensitivity and specificity add up to more than 1 just where of what it objected to a greater share is
-    bad than of what it let pass.  The interval of that difference is Newcombe's (1998).
+    Sensitivity and specificity add up to more than 1 just where of what it objected to a greater
+    share is bad than of what it let pass.  The interval of that difference is Newcombe's (1998).
     """
     one = wilson(table.caught, table.objected_labelled)
     other = wilson(table.missed, table.passed_labelled)
@@ -225,25 +225,34 @@ def exact(hits: int, of: int) -> tuple[float, float]:
 
 
 def _quantile(probability: float, a: int, b: int) -> float:
-    """Return the quantile of a beta distribution."""
-    low, high = 0.0, 1.0
-    for _ in range(50):
-        middle = (low + high) / 2
-        if _beta(a, b, middle) < probability:
-            low = middle
+    """Return the quantile of a beta distribution: by Newton's steps, halving where they lead out."""
+    low, high, x = 0.0, 1.0, a / (a + b)
+    for _ in range(100):
+        below, slope = _beta(a, b, x)
+        if below < probability:
+            low = x
         else:
-            high = middle
-    return (low + high) / 2
+            high = x
+        before, x = x, x - (below - probability) / slope if slope else low
+        if not low < x < high:
+            x = (low + high) / 2
+        if abs(x - before) <= 1e-12 * x:
+            break
+    return x
 
 
-def _beta(a: int, b: int, x: float) -> float:
-    """Return the regularized incomplete beta function: https://dlmf.nist.gov/8.17."""
+def _beta(a: int, b: int, x: float) -> tuple[float, float]:
+    """Return the regularized incomplete beta function (https://dlmf.nist.gov/8.17), and its slope.
+
+    Where its mirror image converges faster, that is taken.
+    """
     front = math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b)
     front = math.exp(front + a * math.log(x) + b * math.log1p(-x))
-    # Where its mirror image converges faster, that is taken.
     if x < (a + 1) / (a + b + 2):
-        return front * _fraction(a, b, x) / a
-    return 1 - front * _fraction(b, a, 1 - x) / b
+        value = front * _fraction(a, b, x) / a
+    else:
+        value = 1 - front * _fraction(b, a, 1 - x) / b
+    return value, front / (x * (1 - x))
 
 
 def _fraction(a: int, b: int, x: float) -> float:
