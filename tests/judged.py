@@ -135,9 +135,7 @@ def write(journal: Journal, run_id: str, events: Sequence[AnyEvent], at: int = A
         created_at=at,
         updated_at=at,
     )
-    commit = Commit(
-        stream=run_stream(run_id), events=(started,), at=at, expected_seq=1, row=row
-    )
+    commit = Commit(stream=run_stream(run_id), events=(started,), at=at, expected_seq=1, row=row)
     journal.append(commit)
     epoch = journal.claim(run_stream(run_id))
     rest = Commit(

@@ -20,12 +20,14 @@ in proportion, which is the estimate of Tenenbein (1970) from two samples.
 
 The interval of Lang and Reiczigel (2014) for the formula of Rogan and Gladen needs answers that are
 labelled whatever the check says of them.  Where that is not so it misses nearly always, and where
-it is so it is wider.  So this one is put together of the intervals of the three shares (Clopper and
-Pearson, 1934), as by Zou and Donner (2008); that it covers is simulated, for both ways to label.
+it is so it is wider.  So this one is that of a rate that is added up of several, as by Fay and
+Feuer (1997), of shares: as the limits of Clopper and Pearson (1934) for one share are quantiles of
+two beta distributions, its limits are those of the beta distributions that have the mean and the
+variance of the sum.  That it covers is simulated, for several ways to label.
 
 Sources: Wilson, J Am Stat Assoc 22:209.  Clopper, Pearson, Biometrika 26:404.  Tenenbein, J Am Stat
-Assoc 65:1350.  Rogan, Gladen, Am J Epidemiol 107:71.  Begg, Greenes, Biometrics 39:207.  Newcombe
-(1998), Stat Med 17:873.  Zou, Donner, Stat Med 27:1693.  Lang, Reiczigel, Prev Vet Med 113:13.
+Assoc 65:1350.  Rogan, Gladen, Am J Epidemiol 107:71.  Begg, Greenes, Biometrics 39:207.  Fay,
+Feuer, Stat Med 16:791.  Newcombe (1998), Stat Med 17:873.  Lang, Reiczigel, Prev Vet Med 113:13.
 """
 
 from __future__ import annotations
@@ -41,9 +43,9 @@ LEAST: Final = 10
 Where there are fewer such answers, all of them.
 """
 
+_TAIL: Final = 0.025
 _Z: Final = 1.959963984540054
 """The quantile of the normal distribution for 95 %."""
-_TAIL: Final = 0.025
 
 
 class Interval(msgspec.Struct, frozen=True):
@@ -152,17 +154,30 @@ def pass_rate(table: Table) -> Interval:
     """Return which share of all answers is good; there is a label of either kind."""
     share, objected, passed = _shares(table)
     bad = share * objected + (1 - share) * passed
-    # Of each share what it adds to the interval, below and above, as far as the others do not.
-    slope = objected - passed
-    shares = exact(table.objected, table.objected + table.passed)
-    steps = [
-        _step(slope, share, shares),
-        _step(share, objected, exact(table.caught, table.objected_labelled)),
-        _step(1 - share, passed, exact(table.missed, table.passed_labelled)),
-    ]
-    below = math.hypot(*(step[0] for step in steps))
-    above = math.hypot(*(step[1] for step in steps))
-    return Interval(1 - bad, max(0.0, 1 - bad - above), min(1.0, 1 - bad + below))
+    # One more that is bad of each kind for the upper limit, one more that is good for the lower.
+    low, high = _limit(table, more_bad=0), _limit(table, more_bad=1)
+    return Interval(1 - bad, 1 - high, 1 - low)
+
+
+def _limit(table: Table, *, more_bad: int) -> float:
+    """Return a limit of the share of all answers that is bad: the lower one, or the upper."""
+    share, _, _ = _shares(table)
+    more_good = 1 - more_bad
+    one, spread = _beta(table.caught + more_bad, table.false_alarms + more_good)
+    other, other_spread = _beta(table.missed + more_bad, table.agreed + more_good)
+    mean = share * one + (1 - share) * other
+    # To how many it objects is chance, too.
+    chance = share * (1 - share) / (table.objected + table.passed)
+    variance = share**2 * spread + (1 - share) ** 2 * other_spread + (one - other) ** 2 * chance
+    if not variance:
+        return mean
+    size = mean * (1 - mean) / variance - 1
+    return _quantile(1 - _TAIL if more_bad else _TAIL, mean * size, (1 - mean) * size)
+
+
+def _beta(a: int, b: int) -> tuple[float, float]:
+    """Return the mean and the variance of a beta distribution; of none of a kind it is a point."""
+    return a / (a + b), a * b / ((a + b) ** 2 * (a + b + 1))
 
 
 def _shares(table: Table) -> tuple[float, float, float]:
@@ -172,11 +187,6 @@ def _shares(table: Table) -> tuple[float, float, float]:
         table.caught / table.objected_labelled,
         table.missed / table.passed_labelled,
     )
-
-
-def _step(weight: float, value: float, limits: tuple[float, float]) -> tuple[float, float]:
-    low, high = weight * (value - limits[0]), weight * (limits[1] - value)
-    return (low, high) if weight >= 0 else (-high, -low)
 
 
 def _chance(table: Table) -> str | None:
@@ -217,18 +227,11 @@ def wilson(hits: int, of: int) -> Interval | None:
     return Interval(share, low, high)
 
 
-def exact(hits: int, of: int) -> tuple[float, float]:
-    """Return the interval of Clopper and Pearson (1934) for a share; `of` is above 0."""
-    low = 0.0 if hits == 0 else _quantile(_TAIL, hits, of - hits + 1)
-    high = 1.0 if hits == of else _quantile(1 - _TAIL, hits + 1, of - hits)
-    return low, high
-
-
-def _quantile(probability: float, a: int, b: int) -> float:
+def _quantile(probability: float, a: float, b: float) -> float:
     """Return the quantile of a beta distribution: by Newton's steps, halving where they lead out."""
     low, high, x = 0.0, 1.0, a / (a + b)
     for _ in range(100):
-        below, slope = _beta(a, b, x)
+        below, slope = _below(a, b, x)
         if below < probability:
             low = x
         else:
@@ -241,7 +244,7 @@ def _quantile(probability: float, a: int, b: int) -> float:
     return x
 
 
-def _beta(a: int, b: int, x: float) -> tuple[float, float]:
+def _below(a: float, b: float, x: float) -> tuple[float, float]:
     """Return the regularized incomplete beta function (https://dlmf.nist.gov/8.17), and its slope.
 
     Where its mirror image converges faster, that is taken.
@@ -255,7 +258,7 @@ def _beta(a: int, b: int, x: float) -> tuple[float, float]:
     return value, front / (x * (1 - x))
 
 
-def _fraction(a: int, b: int, x: float) -> float:
+def _fraction(a: float, b: float, x: float) -> float:
     """Return the continued fraction of https://dlmf.nist.gov/8.17.E22, as by Lentz."""
     c, d = 1.0, 1 / (1 - (a + b) * x / (a + 1))
     whole = d

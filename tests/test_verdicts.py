@@ -1,0 +1,273 @@
+"""What checks said, beside what people say: read from journals written event by event."""
+
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from judged import ASK, AT, label, records, run_of, said, verdict
+from outlast.events import (
+    AnyEvent,
+    ApprovalGiven,
+    ApprovalRequested,
+    AskStarted,
+    Spec,
+    VerdictGiven,
+)
+from outlast.views.calibration import Calibration, Uncalibrated
+from outlast.views.verdicts import KINDS, Judged, Reading, Worth, current, short, void
+
+M1, M2 = f"{ASK}.m1", f"{ASK}.m2"
+
+
+def read(*runs: Sequence[AnyEvent], agent: str = "", check: str = "") -> Reading:
+    """Return what runs tell, each a day after the other."""
+    reading = Reading(agent, check)
+    for number, events in enumerate(runs):
+        at = AT + number * 86_400 * 10**9
+        reading.take(f"r{number}", records(events, f"r{number}", at))
+    return reading
+
+
+def only(reading: Reading) -> Judged:
+    (row,) = reading.rows()
+    return row
+
+
+def judged(said: str, *, good: bool | None = None, **more: object) -> list[AnyEvent]:
+    """Return a run with one answer, what was said of it, and its label."""
+    after = [] if good is None else [label(M1, good=good)]
+    return run_of(("x", [verdict(M1, said, **more)]), after=after)
+
+
+# ── what is counted ─────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("said", "good", "where"),
+    [
+        ("passed", True, "agreed"),
+        ("passed", False, "missed"),
+        ("fixable", True, "false_alarms"),
+        ("fixable", False, "caught"),
+        ("terminal", True, "false_alarms"),
+        ("terminal", False, "caught"),
+        ("unverified", True, "undecided"),
+        ("unverified", False, "undecided"),
+        ("needs_person", True, "undecided"),
+        ("needs_person", False, "undecided"),
+    ],
+)
+def test_a_label_is_counted_by_what_was_said(said: str, good: bool, where: str) -> None:
+    """A check objects by two verdicts; of those that do not decide, labels are counted apart."""
+    row = only(read(judged(said, good=good)))
+    counts = ("agreed", "missed", "false_alarms", "caught", "undecided")
+    assert {name for name in counts if getattr(row, name)} == {where}
+    assert row.verdicts == {said: 1}
+    assert row.table.labelled == (where != "undecided")
+
+
+_SAID = st.tuples(st.sampled_from(KINDS), st.sampled_from([True, False, None]))
+
+
+@given(st.lists(_SAID, max_size=12))
+def test_all_answers_are_in_one_place(said: list[tuple[str, bool | None]]) -> None:
+    """The five kinds add up to the answers, and what labels came to adds up to the labels."""
+    reading = read(*(judged(kind, good=good) for kind, good in said))
+    if not said:
+        assert reading.rows() == []
+        return
+    row = only(reading)
+    assert row.answers == len(said)
+    assert {kind: row.verdicts.get(kind, 0) for kind in KINDS} == {
+        kind: sum(one == kind for one, _ in said) for kind in KINDS
+    }
+    assert row.table.labelled + row.undecided == sum(good is not None for _, good in said)
+    assert row.table.objected + row.table.passed <= row.answers
+
+
+def test_the_last_word_counts() -> None:
+    """Of what people say of an answer the last counts, an approval with another answer included."""
+    words = [label(M1, good=True, by="ann"), label(M1, good=False, by="bob")]
+    assert only(read(run_of(("x", [verdict(M1, "passed")]), after=words))).missed == 1
+    words.reverse()
+    assert only(read(run_of(("x", [verdict(M1, "passed")]), after=words))).agreed == 1
+    events = run_of(("x", [verdict(M1, "needs_person"), verdict(M1, "fixable", check="b")]))[:-2]
+    asked = ApprovalRequested(question="?", name="q", ask_id=ASK, answer=said("x"))
+    edited = ApprovalGiven(approved=True, name="q", answer=said("y"))
+    rows = {row.check: row for row in read([*events, asked, edited]).rows()}
+    assert (rows["b"].caught, rows["grounded"].undecided) == (1, 1)
+
+
+def test_each_attempt_is_an_answer() -> None:
+    """Each answer has its own verdict and label, whatever became of the others."""
+    events = run_of(
+        ("x", [verdict(M1, "fixable")]),
+        ("y", [verdict(M2, "passed")]),
+        after=[label(M1, good=False), label(M2, good=True)],
+    )
+    row = only(read(events))
+    assert (row.caught, row.agreed, row.answers) == (1, 1, 2)
+
+
+def test_a_verdict_given_twice_counts_once_and_costs_twice() -> None:
+    """After a crash a check is asked again: its last verdict counts, and what both cost."""
+    twice = [
+        verdict(M1, "unverified", kind="judge", cost_nano=300),
+        verdict(M1, "fixable", kind="judge", cost_nano=500),
+    ]
+    row = only(read(run_of(("x", twice), after=[label(M1, good=False)])))
+    assert (row.verdicts, row.caught, row.cost_nano) == ({"fixable": 1}, 1, 800)
+
+
+def test_costs_are_told_for_each_verdict_and_each_error_caught() -> None:
+    """What it cost is divided by its answers, and by the errors it caught, rounded up."""
+    runs = [
+        judged("fixable", good=False, cost_nano=100),
+        judged("passed", good=True, cost_nano=101),
+        judged("passed", good=False, cost_nano=100),
+    ]
+    row = only(read(*runs))
+    assert (row.cost_nano, row.nano_per_verdict, row.nano_per_caught) == (301, 101, 301)
+    assert only(read(runs[1])).nano_per_caught is None
+
+
+def test_a_check_is_that_of_an_agent() -> None:
+    """A check that several agents have is told of each, by the agent that was asked."""
+    other = Spec(agent="writer", model="m", max_tokens=1)
+    asks = [
+        AskStarted(ask_id="a", spec=other),
+        verdict("a.m1", "passed", ask_id="a"),
+        AskStarted(ask_id="b", continues="a"),
+        verdict("b.m1", "terminal", ask_id="b"),
+    ]
+    reading = read([*judged("passed"), *asks])
+    assert [(row.agent, row.verdicts) for row in reading.rows()] == [
+        ("finder", {"passed": 1}),
+        ("writer", {"passed": 1, "terminal": 1}),
+    ]
+    assert [row.agent for row in read([*judged("passed"), *asks], agent="writer").rows()] == [
+        "writer"
+    ]
+
+
+def test_one_check_is_looked_at() -> None:
+    """With the name of a check, only that is told of, and only its answers are worth a label."""
+    runs = (judged("fixable"), judged("fixable", check="other"))
+    assert [row.check for row in read(*runs, check="grounded").rows()] == ["grounded"]
+    worth = read(*runs, check="grounded").worth("objected")
+    assert worth is not None
+    assert worth.run == "r0"
+
+
+def test_a_run_that_breaks_off_is_not_counted_by_half() -> None:
+    """Where a run cannot be read to its end, nothing of it counts."""
+
+    def broken():
+        yield from records(judged("fixable"))
+        raise OSError("damaged")
+
+    reading = Reading()
+    with pytest.raises(OSError, match="damaged"):
+        reading.take("r", broken())
+    assert reading.rows() == []
+    assert reading.worth("objected") is None
+
+
+# ── versions ────────────────────────────────────────────────────────────────────────────────────
+
+
+def labelled(version: str, model: str = "", times: int = 15) -> list[list[AnyEvent]]:
+    """Return runs with labels enough to calibrate a version."""
+    told = {"version": version, "model": model}
+    right = [judged("fixable", good=False, **told), judged("passed", good=True, **told)]
+    return [run for _ in range(times) for run in right]
+
+
+@pytest.mark.parametrize(
+    "changed", [{"version": "v2", "model": "m1"}, {"version": "v1", "model": "m2"}]
+)
+def test_another_prompt_or_model_voids_the_calibration(changed: dict[str, str]) -> None:
+    """Labels tell of the version that judged; the next is not calibrated, and it is said whose."""
+    before = labelled("v1", "m1")
+    rows = read(*before).rows()
+    assert isinstance(rows[0].calibration, Calibration)
+    rows = read(*before, judged("passed", **changed)).rows()
+    newest = current(rows)["finder", "grounded"]
+    assert {"version": newest.version, "model": newest.model} == changed
+    assert isinstance(newest.calibration, Uncalibrated)
+    assert [(one.version, one.model, one.table.labelled) for one in void(rows, newest)] == [
+        ("v1", "m1", 30)
+    ]
+    assert isinstance(void(rows, newest)[0].calibration, Calibration)
+    assert void(rows, rows[-1]) == []
+
+
+def test_a_version_that_judges_again_is_the_newest() -> None:
+    """Which version is in force is told by the last verdict: who goes back has its labels again."""
+    rows = read(*labelled("v1"), judged("passed", version="v2"), judged("passed")).rows()
+    newest = current(rows)["finder", "grounded"]
+    assert newest.version == "v1"
+    assert isinstance(newest.calibration, Calibration)
+
+
+def test_the_newest_version_comes_first() -> None:
+    """Rows are in the order of agents and checks, the newest version of each first."""
+    runs = [judged("passed", check=check, version=v) for v in ("v1", "v2") for check in ("b", "a")]
+    assert [(row.check, row.version) for row in read(*runs).rows()] == [
+        ("a", "v2"),
+        ("a", "v1"),
+        ("b", "v2"),
+        ("b", "v1"),
+    ]
+
+
+# ── what is worth a label ───────────────────────────────────────────────────────────────────────
+
+
+def two(one: str, other: str, **more: object) -> list[AnyEvent]:
+    said: list[VerdictGiven] = [verdict(M1, one), verdict(M1, other, check="other")]
+    return run_of(("x", said), **more)  # type: ignore[arg-type]
+
+
+def test_what_checks_disagree_on_is_looked_at_first() -> None:
+    """First what checks disagree on, then what was rejected, then the latest."""
+
+    def first(*runs: Sequence[AnyEvent]) -> str:
+        worth = read(*runs).worth("objected")
+        assert worth is not None
+        return worth.run
+
+    disputed, rejected = two("fixable", "passed"), two("fixable", "fixable", accepts=False)
+    unsure = two("fixable", "unverified")
+    assert first(disputed, rejected, unsure) == "r0"
+    assert first(rejected, unsure) == "r0"
+    assert first(unsure, unsure) == "r1"
+    told = run_of(("x", [verdict(M1, "fixable")]), after=[label(M1, good=True)])
+    assert first(unsure, told) == "r0"
+
+
+def test_what_passed_is_worth_a_label_too() -> None:
+    """Answers that passed are apart, for where those are what labels are needed of."""
+    reading = read(judged("passed"), judged("fixable"), judged("passed"))
+    assert reading.worth("passed") == Worth(False, False, reading.worth("passed").at, "r2", None)  # type: ignore[union-attr]
+    assert read(judged("fixable")).worth("passed") is None
+
+
+def test_an_attempt_is_named_where_the_run_means_another() -> None:
+    """The attempt is told where the label of the run would be about its accepted answer."""
+    events = run_of(("x", [verdict(M1, "fixable")]), ("y", [verdict(M2, "passed")]))
+    reading = read(events)
+    objected, passed = reading.worth("objected"), reading.worth("passed")
+    assert objected is not None
+    assert passed is not None
+    assert (objected.attempt, passed.attempt) == (1, None)
+
+
+def test_it_is_told_of_what_labels_are_needed() -> None:
+    """Labels are needed of what was objected to, of what passed, of both, or of none."""
+    assert short(read(*labelled("v1")).rows()) == []
+    assert short(read(judged("passed"), judged("fixable")).rows()) == ["objected", "passed"]
+    seen = [judged("fixable", good=False), judged("passed")]
+    assert short(read(*seen).rows()) == ["passed"]
