@@ -57,7 +57,7 @@ def words_of(app: outlast.Outlast, run_id: str) -> list[tuple[str, bool, str, st
         (False, 2, "m2"),
     ],
 )
-def test_the_accepted_answer_is_meant(accepts: bool, attempt: int | None, meant: str) -> None:
+def test_the_accepted_answer_is_meant(*, accepts: bool, attempt: int | None, meant: str) -> None:
     """A label is about the accepted answer, else about the last; or about the attempt named."""
     answers = labels.read(records(run_of(*THREE, accepts=accepts)))
     one = labels.meant(answers, "r", attempt)
@@ -87,7 +87,7 @@ def test_what_judges_reply_is_no_answer() -> None:
 def test_no_answer_and_no_such_attempt_say_what_there_is() -> None:
     """Who labels what is not there is told what is, and what to do."""
     none = labels.read(records(run_of(accepts=False)))
-    with pytest.raises(UsageError, match="no answer yet.*`outlast show r`"):
+    with pytest.raises(UsageError, match=r"no answer yet.*`outlast show r`"):
         labels.meant(none, "r", None)
     with pytest.raises(UsageError, match=r"below it there are, in r/a; `outlast label r/a`"):
         labels.meant(none, "r", None, ["r/a"])

@@ -1,6 +1,7 @@
 """What checks said, beside what people say: read from journals written event by event."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -13,10 +14,9 @@ from outlast.events import (
     ApprovalRequested,
     AskStarted,
     Spec,
-    VerdictGiven,
 )
 from outlast.views.calibration import Calibration, Uncalibrated
-from outlast.views.verdicts import KINDS, Judged, Reading, Worth, current, short, void
+from outlast.views.verdicts import KINDS, Judged, Reading, current, short, void
 
 M1, M2 = f"{ASK}.m1", f"{ASK}.m2"
 
@@ -59,7 +59,7 @@ def judged(said: str, *, good: bool | None = None, **more: object) -> list[AnyEv
         ("needs_person", False, "undecided"),
     ],
 )
-def test_a_label_is_counted_by_what_was_said(said: str, good: bool, where: str) -> None:
+def test_a_label_is_counted_by_what_was_said(*, said: str, good: bool, where: str) -> None:
     """A check objects by two verdicts; of those that do not decide, labels are counted apart."""
     row = only(read(judged(said, good=good)))
     counts = ("agreed", "missed", "false_alarms", "caught", "undecided")
@@ -153,12 +153,9 @@ def test_a_check_is_that_of_an_agent() -> None:
 
 
 def test_one_check_is_looked_at() -> None:
-    """With the name of a check, only that is told of, and only its answers are worth a label."""
+    """With the name of a check, only that is told of, and nothing else."""
     runs = (judged("fixable"), judged("fixable", check="other"))
     assert [row.check for row in read(*runs, check="grounded").rows()] == ["grounded"]
-    worth = read(*runs, check="grounded").worth("objected")
-    assert worth is not None
-    assert worth.run == "r0"
 
 
 def test_a_run_that_breaks_off_is_not_counted_by_half() -> None:
@@ -172,7 +169,6 @@ def test_a_run_that_breaks_off_is_not_counted_by_half() -> None:
     with pytest.raises(OSError, match="damaged"):
         reading.take("r", broken())
     assert reading.rows() == []
-    assert reading.worth("objected") is None
 
 
 # ── versions ────────────────────────────────────────────────────────────────────────────────────
@@ -226,48 +222,56 @@ def test_the_newest_version_comes_first() -> None:
 # ── what is worth a label ───────────────────────────────────────────────────────────────────────
 
 
-def two(one: str, other: str, **more: object) -> list[AnyEvent]:
-    said: list[VerdictGiven] = [verdict(M1, one), verdict(M1, other, check="other")]
-    return run_of(("x", said), **more)  # type: ignore[arg-type]
+def two(one: str, other: str, **more: Any) -> list[AnyEvent]:
+    return run_of(("x", [verdict(M1, one), verdict(M1, other, check="other")]), **more)
+
+
+def worth(*runs: Sequence[AnyEvent], check: str = "grounded") -> tuple[str, int] | None:
+    """Return the run, and the attempt, that is to be labelled first for a check."""
+    reading = read(*runs)
+    found = reading.worth([row for row in reading.rows() if row.check == check])
+    return found and (found.run, found.attempt)
 
 
 def test_what_checks_disagree_on_is_looked_at_first() -> None:
     """First what checks disagree on, then what was rejected, then the latest."""
-
-    def first(*runs: Sequence[AnyEvent]) -> str:
-        worth = read(*runs).worth("objected")
-        assert worth is not None
-        return worth.run
-
     disputed, rejected = two("fixable", "passed"), two("fixable", "fixable", accepts=False)
     unsure = two("fixable", "unverified")
-    assert first(disputed, rejected, unsure) == "r0"
-    assert first(rejected, unsure) == "r0"
-    assert first(unsure, unsure) == "r1"
-    told = run_of(("x", [verdict(M1, "fixable")]), after=[label(M1, good=True)])
-    assert first(unsure, told) == "r0"
+    assert worth(disputed, rejected, unsure) == ("r0", 0)
+    assert worth(rejected, unsure) == ("r0", 0)
+    assert worth(unsure, unsure) == ("r1", 0)
 
 
-def test_what_passed_is_worth_a_label_too() -> None:
-    """Answers that passed are apart, for where those are what labels are needed of."""
-    reading = read(judged("passed"), judged("fixable"), judged("passed"))
-    assert reading.worth("passed") == Worth(False, False, reading.worth("passed").at, "r2", None)  # type: ignore[union-attr]
-    assert read(judged("fixable")).worth("passed") is None
+def test_what_is_labelled_is_not_asked_for_again() -> None:
+    """An answer that has a label is worth none; where all have, there is nothing to label."""
+    told = two("fixable", "passed", after=[label(M1, good=True)])
+    assert worth(two("fixable", "fixable"), told) == ("r0", 0)
+    assert worth(told) is None
+
+
+def test_answers_of_which_labels_are_needed_come_first() -> None:
+    """Where a check lacks labels of what it passed, such an answer is looked at, and its own."""
+    seen = [judged("fixable", good=False) for _ in range(10)]
+    some = [judged("passed"), judged("fixable"), judged("passed", check="other")]
+    reading = read(*seen, *some)
+    row = next(row for row in reading.rows() if row.check == "grounded")
+    assert short(row) == ["passed"]
+    assert worth(*seen, *some) == ("r10", 0)
+    rows = read(*labelled("v1")).rows()
+    assert short(rows[0]) == []
+    assert worth(*labelled("v1"), judged("passed"), judged("fixable"), judged("passed")) == (
+        *("r31", 0),
+    )
+
+
+def test_what_nobody_could_tell_comes_last() -> None:
+    """An answer of which the check could not tell is looked at where there is no other."""
+    assert worth(judged("passed"), judged("unverified")) == ("r0", 0)
+    assert worth(judged("unverified")) == ("r0", 0)
 
 
 def test_an_attempt_is_named_where_the_run_means_another() -> None:
     """The attempt is told where the label of the run would be about its accepted answer."""
-    events = run_of(("x", [verdict(M1, "fixable")]), ("y", [verdict(M2, "passed")]))
-    reading = read(events)
-    objected, passed = reading.worth("objected"), reading.worth("passed")
-    assert objected is not None
-    assert passed is not None
-    assert (objected.attempt, passed.attempt) == (1, None)
-
-
-def test_it_is_told_of_what_labels_are_needed() -> None:
-    """Labels are needed of what was objected to, of what passed, of both, or of none."""
-    assert short(read(*labelled("v1")).rows()) == []
-    assert short(read(judged("passed"), judged("fixable")).rows()) == ["objected", "passed"]
-    seen = [judged("fixable", good=False), judged("passed")]
-    assert short(read(*seen).rows()) == ["passed"]
+    events = run_of(("x", [verdict(M1, "fixable")]), ("y", [verdict(M2, "passed", check="b")]))
+    assert worth(events) == ("r0", 1)
+    assert worth(events, check="b") == ("r0", 0)

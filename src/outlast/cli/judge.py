@@ -16,7 +16,7 @@ from outlast.cli.stores import opened
 from outlast.cli.words import Part
 from outlast.errors import JournalDamaged, JournalTooNew
 from outlast.views.calibration import Calibration, Interval, Uncalibrated
-from outlast.views.verdicts import KINDS, Judged, Reading, Worth, current, short, void
+from outlast.views.verdicts import KINDS, Judged, Reading, Worth, current, void
 
 _BAR: Final = 40
 
@@ -51,21 +51,13 @@ def show_report(store: str, *, agent: str | None, check: str | None, as_json: bo
         unreadable=unreadable,
         rows=rows,
         newest=newest,
-        next=_worth(reading, list(newest.values())),
+        next=reading.worth(newest.values()),
     )
     if as_json:
         sys.stdout.write(shapes.encode(_shape(report)).decode() + "\n")
     else:
         _print(on, report, agent, check)
     return max(map(exits.of_error, unreadable), default=exits.DONE)
-
-
-def _worth(reading: Reading, newest: Sequence[Judged]) -> Worth | None:
-    """Return the answer to label first: of a kind that labels are needed of, if there is one."""
-    for side in (*short(newest), "objected", "passed"):
-        if (found := reading.worth("passed" if side == "passed" else "objected")) is not None:
-            return found
-    return None
 
 
 # ── for programs ────────────────────────────────────────────────────────────────────────────────
@@ -79,7 +71,7 @@ def _shape(report: Report) -> dict[str, Any]:
             "unreadable": [str(error) for error in report.unreadable],
         },
         "checks": [_row_shape(report, row) for row in report.rows],
-        "next": report.next and {"run": report.next.run, "attempt": report.next.attempt},
+        "next": report.next and {"run": report.next.run, "attempt": report.next.attempt or None},
     }
 
 
@@ -170,7 +162,7 @@ def _next(report: Report, chosen: str | None) -> str:
         return "outlast judge report" if chosen else "outlast runs"
     if report.next is None:
         return "outlast costs   (every answer that can be labelled is)"
-    which = "" if report.next.attempt is None else f" --attempt {report.next.attempt}"
+    which = f" --attempt {report.next.attempt}" if report.next.attempt else ""
     return f"outlast label {report.next.run}{which} --good|--bad"
 
 

@@ -228,7 +228,7 @@ def wilson(hits: int, of: int) -> Interval | None:
 
 
 def _quantile(probability: float, a: float, b: float) -> float:
-    """Return the quantile of a beta distribution: by Newton's steps, halving where they lead out."""
+    """Return the quantile of a beta distribution: by Newton's steps, or by halves."""
     low, high, x = 0.0, 1.0, a / (a + b)
     for _ in range(100):
         below, slope = _below(a, b, x)

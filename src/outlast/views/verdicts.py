@@ -25,12 +25,12 @@ from outlast.events import (
     VerdictKind,
 )
 from outlast.journal import Record
-from outlast.labels import Answers, Given, meant
+from outlast.labels import Answers, meant
 from outlast.views.calibration import Calibration, Table, Uncalibrated, calibrate
 
 KINDS: Final[tuple[VerdictKind, ...]] = get_args(VerdictKind)
 
-Side: TypeAlias = Literal["objected", "passed"]
+Side: TypeAlias = Literal["objected", "passed", "undecided"]
 
 _OBJECTS: Final = frozenset({"fixable", "terminal"})
 _DECIDES: Final = _OBJECTS | {"passed"}
@@ -58,6 +58,11 @@ class Judged(msgspec.Struct, kw_only=True):
     cost_nano: int = 0
     last_at: int = 0
     """When it gave its last verdict, in nanoseconds since the epoch."""
+
+    @property
+    def key(self) -> _Key:
+        """What it is told apart by."""
+        return self.agent, self.check, self.kind, self.version, self.model
 
     @property
     def answers(self) -> int:
@@ -112,8 +117,8 @@ class Worth(msgspec.Struct, frozen=True, order=True):
     rejected: bool
     at: int
     run: str
-    attempt: int | None
-    """Its number, where the label of the run would be about another one."""
+    attempt: int = 0
+    """Its number, where the label of the run would be about another one; else 0."""
 
 
 class Reading:
@@ -129,7 +134,7 @@ class Reading:
         self._agent = agent
         self._check = check
         self._rows: dict[_Key, Judged] = {}
-        self._worth: dict[Side, Worth] = {}
+        self._worth: dict[tuple[_Key, Side], Worth] = {}
 
     def take(self, run_id: str, records: Iterable[Record]) -> None:
         """Read all records of a run; where they cannot all be read, none of it counts."""
@@ -148,9 +153,19 @@ class Reading:
             key=lambda one: (one.agent, one.check, -one.last_at, one.version, one.model),
         )
 
-    def worth(self, side: Side) -> Worth | None:
-        """Return the answer to label first of those that some check objected to, or that passed."""
-        return self._worth.get(side)
+    def worth(self, rows: Iterable[Judged]) -> Worth | None:
+        """Return the answer to label first for these versions; `None` where all are labelled.
+
+        It is one that labels are needed of, if there are such; else one that was objected to,
+        rather than one that passed.
+        """
+        listed = list(rows)
+        needed = [(row.key, side) for row in listed for side in short(row)]
+        whole = [[(row.key, side) for row in listed] for side in get_args(Side)]
+        found = (
+            [self._worth[key] for key in keys if key in self._worth] for keys in (needed, *whole)
+        )
+        return next((max(worths) for worths in found if worths), None)
 
     def _count(self, run: _Run, key: _Key, said: dict[str, VerdictGiven]) -> None:
         agent, check, kind, version, model = key
@@ -169,25 +184,25 @@ class Reading:
             return
         default = meant(run.answers, run_id, None)
         for one in there:
-            if one.call_id in run.answers.labels or not (said := self._said(run, one)):
+            if one.call_id in run.answers.labels:
                 continue
-            decided = {verdict in _OBJECTS for verdict in said if verdict in _DECIDES}
+            said = {key: of[one.call_id] for key, of in run.said.items() if one.call_id in of}
+            sides = {key: _side(verdict.verdict) for key, verdict in said.items()}
             worth = Worth(
-                disagreed=len(decided) > 1,
+                disagreed={"objected", "passed"} <= set(sides.values()),
                 rejected=one.call_id in run.rejected,
                 at=run.at,
                 run=run_id,
-                attempt=None if one is default else one.attempt,
+                attempt=0 if one is default else one.attempt,
             )
-            side: Side = "passed" if decided == {False} else "objected"
-            if (best := self._worth.get(side)) is None or worth > best:
-                self._worth[side] = worth
+            for place in sides.items():
+                self._worth[place] = max(worth, self._worth.get(place, worth))
 
-    def _said(self, run: _Run, one: Given) -> list[str]:
-        """Return what all checks said of an answer; nothing where none is looked at."""
-        keys = [key for key, said in run.said.items() if one.call_id in said]
-        of_it = any(self._agent in ("", key[0]) and self._check in ("", key[1]) for key in keys)
-        return [run.said[key][one.call_id].verdict for key in keys] if of_it else []
+
+def _side(verdict: str) -> Side:
+    if verdict not in _DECIDES:
+        return "undecided"
+    return "objected" if verdict in _OBJECTS else "passed"
 
 
 class _Run:
@@ -247,8 +262,10 @@ def void(rows: Sequence[Judged], of: Judged) -> list[Judged]:
     return [row for row in others if row.table.labelled]
 
 
-def short(rows: Iterable[Judged]) -> list[Side]:
-    """Return of which answers labels are needed, those that checks objected to or let pass."""
-    told = [one for row in rows if isinstance(one := row.calibration, Uncalibrated)]
-    sides: list[Side] = ["objected"] if any(one.objected_needed for one in told) else []
-    return [*sides, "passed"] if any(one.passed_needed for one in told) else sides
+def short(row: Judged) -> list[Side]:
+    """Return of which answers labels are needed, those that a check objected to or let pass."""
+    told = row.calibration
+    if isinstance(told, Calibration):
+        return []
+    needed: dict[Side, int] = {"objected": told.objected_needed, "passed": told.passed_needed}
+    return [side for side, number in needed.items() if number]
