@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 import outlast
-from judged import ASK, label, proposed, records, run_of, said, verdict, write
+from checked_runs import ASK, label, proposed, records, run_of, said, verdict, write
 from outlast import labels
 from outlast.errors import InvalidInput, RunNotFound, UsageError
 from outlast.events import (

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from judged import ASK, AT, label, records, run_of, said, verdict
+import outlast
+from checked_runs import ASK, AT, label, records, run_of, said, verdict
 from outlast.events import (
     AnyEvent,
     ApprovalGiven,
@@ -15,8 +16,18 @@ from outlast.events import (
     AskStarted,
     Spec,
 )
+from outlast.models.scripted import ScriptedModel
 from outlast.views.calibration import Calibration, Uncalibrated
 from outlast.views.verdicts import KINDS, Judged, Reading, current, short, void
+from validation.answering import (
+    EMPTY,
+    GOOD,
+    agent,
+    answers,
+    finds_some,
+    opinion,
+    says_who_is_eligible,
+)
 
 M1, M2 = f"{ASK}.m1", f"{ASK}.m2"
 
@@ -275,3 +286,61 @@ def test_an_attempt_is_named_where_the_run_means_another() -> None:
     events = run_of(("x", [verdict(M1, "fixable")]), ("y", [verdict(M2, "passed", check="b")]))
     assert worth(events) == ("r0", 1)
     assert worth(events, check="b") == ("r0", 0)
+
+
+# ── runs as they are driven ─────────────────────────────────────────────────────────────────────
+
+
+def test_a_run_that_was_driven_is_read() -> None:
+    """What a driver writes is read: of two answers two checks' verdicts, and one of a judge's."""
+    judge = outlast.Judge("Is every grant real?", name="fair")
+    who = agent(checks=[finds_some, says_who_is_eligible, judge])
+    model = ScriptedModel(answers(EMPTY, GOOD, judge=[opinion()]))
+    with outlast.Outlast("memory://", model=model) as app:
+        run = app.run(who, "Find grants.", run_id="r")
+        assert run.status == "completed"
+        app.label("r", good=False, by="ann")
+        app.label("r", good=False, by="ann", attempt=1)
+        reading = Reading()
+        reading.take("r", app.log("r"))
+    rows = {row.check: row for row in reading.rows()}
+    assert {name: row.kind for name, row in rows.items() if name in {"finds_some", "fair"}} == {
+        "finds_some": "rule",
+        "fair": "judge",
+    }
+    assert (rows["finds_some"].caught, rows["finds_some"].missed) == (1, 1)
+    assert (rows["fair"].caught, rows["fair"].missed, rows["fair"].answers) == (0, 1, 1)
+    assert 0 < rows["fair"].cost_nano < run.cost_nano
+    assert rows["fair"].model
+
+
+@pytest.mark.parametrize(
+    ("said", "where"),
+    [
+        ({"answer": [{"name": "Ladder", "eligibility": "charities"}]}, "caught"),
+        ({}, "false_alarms"),
+    ],
+)
+def test_who_decides_on_an_answer_labels_it(said: dict[str, Any], where: str) -> None:
+    """An answer that a person approves was good, and one that a person edits was not."""
+    who = agent(answer_attempts=1, last_resort="escalate")
+    with outlast.Outlast("memory://", model=ScriptedModel(answers(EMPTY))) as app:
+        assert app.run(who, "Find grants.", run_id="r", wait_s=0).status == "waiting"
+        app.approve("r", by="ann", **said)
+        told = Reading()
+        told.take("r", app.log("r"))
+        assert app.resume("r", agent=who).status == "completed"
+        reading = Reading()
+        reading.take("r", app.log("r"))
+        app.label("r", good=False, by="bob")
+        last = Reading()
+        last.take("r", app.log("r"))
+    row = {row.check: row for row in reading.rows()}["finds_some"]
+    assert {name: getattr(row, name) for name in ("caught", "false_alarms")} == {
+        "caught": int(where == "caught"),
+        "false_alarms": int(where == "false_alarms"),
+    }
+    row = {row.check: row for row in told.rows()}["finds_some"]
+    assert row.caught == int(where == "caught"), "an edit counts before the run goes on"
+    row = {row.check: row for row in last.rows()}["finds_some"]
+    assert (row.caught, row.false_alarms) == (1, 0), "the last word counts"

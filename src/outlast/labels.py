@@ -107,10 +107,12 @@ class Answers:
     def _answered(self, event: AskAnswered) -> None:
         self.asked_last = event.ask_id
         proposed = [one for one in self.given.values() if one.ask_id == event.ask_id]
-        # A person may have made another one of it: then it is the last that Claude gave.
-        same = [one for one in proposed if one.answer == event.answer]
-        if accepted := (same or proposed)[-1:]:
-            one = msgspec.structs.replace(accepted[0], accepted=True)
+        if proposed:
+            # Where a person made another one of it, none that Claude gave was accepted.
+            same = [one for one in proposed if one.answer == event.answer]
+            if not same:
+                return
+            one = msgspec.structs.replace(same[-1], accepted=True)
         elif event.ask_id in self._replies:
             call_id = self._replies[event.ask_id]
             one = Given(ask_id=event.ask_id, call_id=call_id, answer=event.answer, accepted=True)

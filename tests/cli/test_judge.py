@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from checked_runs import ASK, AT, label, run_of, verdict, write
 from cli.console import documents, typed
-from judged import ASK, AT, label, run_of, verdict, write
 from outlast.cli import exits, judge
 from outlast.errors import JournalDamaged, JournalTooNew
 from outlast.events import AnyEvent, LabelGiven
