@@ -1,6 +1,8 @@
 """Labels: which answer a person calls good or bad, and that the last word counts."""
 
+import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -199,3 +201,25 @@ def test_what_is_no_label_is_refused(
     with pytest.raises(error, match=told):
         app.label(run_id, **word)
     assert given(app, "r") == given(app, "waits") == []
+
+
+PAGE = (Path(__file__).parents[1] / "docs" / "labels.md").read_text()
+
+
+def test_the_page_works(app: outlast.Outlast) -> None:
+    """What docs/labels.md shows in Python works."""
+    (block,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(block, names)  # noqa: S102  (our own page)
+    assert names["labelled"](app).status == "completed"
+    assert words_of(app, "grants-001") == [
+        ("ask-1.m1", False, "The fund closed in May.", "ann"),
+    ]
+
+
+def test_one_sentence_a_line() -> None:
+    """Prose stands one sentence a line, so that diffs read well."""
+    prose = re.sub(r"```.*?```", "", PAGE, flags=re.DOTALL)
+    for line in prose.splitlines():
+        if not line.startswith(("|", "#")):
+            assert not re.search(r"[.!?] [A-Z]", line), line
