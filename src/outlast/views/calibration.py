@@ -19,7 +19,7 @@ the answers that were rejected which share is bad, of those that passed likewise
 in proportion, which is the estimate of Tenenbein (1970) from two samples.
 
 The interval of Lang and Reiczigel (2014) for the formula of Rogan and Gladen needs answers that are
-labelled whatever the check says of them.  Where that is not so it misses nearly always, and where
+labelled whatever the check says of them.  Where that is not so it mostly misses, and where
 it is so it is wider.  So this one is that of a rate that is added up of several, as by Fay and
 Feuer (1997), of shares: as the limits of Clopper and Pearson (1934) for one share are quantiles of
 two beta distributions, its limits are those of the beta distributions that have the mean and the
