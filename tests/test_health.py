@@ -22,6 +22,7 @@ from cli.console import typed
 from conftest import SOAK
 from outlast import breaker
 from outlast.cli import exits, health
+from outlast.cli.reading import read_runs
 from outlast.errors import JournalTooNew
 from outlast.events import (
     NULL,
@@ -812,9 +813,9 @@ def test_a_long_reading_shows_how_far_it_is() -> None:
     for name in names:
         begin(journal, name)
     on: Any = Shown()
-    assert health._read_runs(journal, Reading(), names[:20], on) == []
+    assert read_runs(journal, Reading(), names[:20], on) == []
     assert on.now is None
-    assert health._read_runs(journal, Reading(), names, on) == []
+    assert read_runs(journal, Reading(), names, on) == []
     (full, _), (empty, _), (told_of, _) = on.now()
     assert (len(full), empty, told_of) == (40, "", " 200 of 200 runs")
 

@@ -50,9 +50,10 @@ from outlast.errors import (
 from outlast.events import NULL, ApprovalGiven, ControlGiven, NoteAdded, ScheduleSet, Verb
 from outlast.firing import schedules, set_schedule
 from outlast.journal import PARKED, Commit, Journal, Record, RunRow, run_stream
+from outlast.labels import Word as Label
 from outlast.limits import set_budget
 from outlast.models import Model, Part
-from outlast.operators import budget_set, check_schedule
+from outlast.operators import budget_set, check_label, check_schedule
 from outlast.operators import check_text as _check_text
 from outlast.redaction import checked, same, within
 from outlast.results import as_content
@@ -80,7 +81,7 @@ from outlast.starting import (
 from outlast.state import ENDED, FINAL, WAITING, RunState, fold, owes, row
 from outlast.stores import open_store
 from outlast.streaming import AsyncStream, Feed, Stream
-from outlast.telling import answer, mend, reconcile, tell
+from outlast.telling import answer, label, mend, reconcile, tell
 from outlast.tools import InvalidArguments
 from outlast.workshop import Workshop
 
@@ -611,6 +612,35 @@ class Outlast:
 
         reconcile(self._journal, run_id, hidden, render)
         self._nudge(run_id)
+        return self.get(run_id)
+
+    def label(
+        self, run_id: str, *, good: bool, why: str = "", by: str = "", attempt: int | None = None
+    ) -> Run:
+        """Say whether an answer is good, and return the run, which goes on as it would.
+
+        `outlast judge report` compares checks and judges with it.  What was labelled may be
+        labelled again, and the last word counts; the same by the same person changes nothing.
+
+        Args:
+            run_id: the run, which may have ended.
+            good: whether the answer is.
+            why: what there is to say to it.
+            by: who says so.
+            attempt: which answer to the run's last question, from 1; by default the accepted one,
+                and where none was accepted the last.
+
+        Raises:
+            RunNotFound: there is no such run.
+            UsageError: it has no answer yet, or no such attempt.  Nothing was written.
+            InvalidInput: what is said is not text.  Nothing was written.
+
+        """
+        self.get(run_id)
+        check_label(good, attempt)
+        _check_text("the label", why, by)
+        why, by = self._redact(why), by and self._redact(by)
+        label(self._journal, run_id, Label(good=good, attempt=attempt, why=why, by=by))
         return self.get(run_id)
 
     def _answered(self, run_id: str, said: Answer) -> Run:

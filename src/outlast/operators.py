@@ -1,4 +1,4 @@
-"""What an operator says of a budget or a schedule, checked before any of it is written."""
+"""What an operator says of a budget, a schedule or an answer, checked before it is written."""
 
 from __future__ import annotations
 
@@ -130,3 +130,18 @@ def check_schedule(event: ScheduleSet, *, at: int) -> ScheduleSet:
             "look at its day, month and day of the week"
         )
     return event
+
+
+def check_label(good: object, attempt: object) -> None:
+    """Refuse what is no label of an answer.
+
+    Raises:
+        UsageError: `good` is not whether it is good, or `attempt` no number of an answer.
+
+    """
+    if not isinstance(good, bool):
+        raise UsageError(f"good={good!r}: give True for a good answer, or False for a bad one")
+    if attempt is None:
+        return
+    if isinstance(attempt, bool) or not isinstance(attempt, int) or attempt < 1:
+        raise UsageError(f"attempt={attempt!r}: answers are counted from 1")

@@ -7,12 +7,13 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Final, TypeAlias
 
-from outlast import logs
+from outlast import labels, logs
 from outlast.answering import Answer, Check, given, questions
 from outlast.errors import Conflict, UsageError
 from outlast.events import (
     ApprovalGiven,
     ControlGiven,
+    LabelGiven,
     RunLeft,
     ToolCallReconciled,
     Verb,
@@ -32,7 +33,7 @@ FITS: Final[dict[Verb, frozenset[str]]] = {
 }
 """What can be told to a run, by its status."""
 
-Told: TypeAlias = ControlGiven | ApprovalGiven | ToolCallReconciled | RunLeft
+Told: TypeAlias = ControlGiven | ApprovalGiven | ToolCallReconciled | RunLeft | LabelGiven
 """What others than its driver write into a run's journal."""
 
 
@@ -115,6 +116,22 @@ def reconcile(journal: Journal, run_id: str, said: Word, render: Render) -> None
     _write(journal, run_id, told)
 
 
+def label(journal: Journal, run_id: str, said: labels.Word) -> None:
+    """Write into a run's journal whether an answer is good, unless it is there.
+
+    Raises:
+        UsageError: there is no such answer.
+
+    """
+
+    def told(_state: RunState, _now: int) -> LabelGiven | None:
+        answers = labels.read(journal.read(run_stream(run_id)))
+        below = () if answers.given else _answering(journal, run_id)
+        return labels.written(answers, run_id, said, below)
+
+    _write(journal, run_id, told)
+
+
 def settle(
     journal: Journal, run_id: str, told: Sequence[ToolCallReconciled], *, expected_seq: int
 ) -> None:
@@ -143,6 +160,12 @@ def _doubting(journal: Journal, run_id: str) -> list[str]:
     """Return the runs below one that have a call in doubt."""
     rows = [one.id for one in journal.below(run_id) if one.status in FITS["pause"]]
     return [one for one in rows if in_doubt(fold(journal.read(run_stream(one))))]
+
+
+def _answering(journal: Journal, run_id: str) -> list[str]:
+    """Return the runs below one that have answers."""
+    rows = [one.id for one in journal.below(run_id)]
+    return [one for one in rows if labels.read(journal.read(run_stream(one))).given]
 
 
 def _asking(journal: Journal, run_id: str, now: int) -> list[str]:

@@ -557,6 +557,35 @@ def note(
 
 
 @app.command()
+def label(  # noqa: PLR0913, PLR0917  (the options of a command)
+    run_id: RunId,
+    good: Annotated[bool, typer.Option("--good", help="The answer is good.")] = False,
+    bad: Annotated[bool, typer.Option("--bad", help="It is not.")] = False,
+    why: Annotated[str, typer.Option("--why", metavar="TEXT", help="What there is to say.")] = "",
+    attempt: Annotated[
+        int | None,
+        typer.Option("--attempt", metavar="N", min=1, help="Which answer; default: the accepted."),
+    ] = None,
+    by: Login = None,
+    store: Store = DEFAULT_STORE,
+    as_json: AsJson = False,
+) -> int:
+    """Say whether the answer of a run is good; checks are compared with it."""
+    from outlast.cli.label import label_run
+
+    return label_run(
+        store,
+        run_id,
+        good=good,
+        bad=bad,
+        why=why,
+        attempt=attempt,
+        by=by,
+        as_json=as_json,
+    )
+
+
+@app.command()
 def costs(  # noqa: PLR0913, PLR0917  (the options of a command)
     by: Annotated[
         str,
@@ -684,6 +713,27 @@ def health(
     from outlast.cli.health import show_health
 
     return show_health(store, since_s=since, tool=tool, agent=agent, as_json=as_json)
+
+
+judge = typer.Typer(help="Compare checks and judges with people.", no_args_is_help=True)
+app.add_typer(judge, name="judge")
+
+
+@judge.command("report")
+def judge_report(
+    agent: Annotated[
+        str | None, typer.Option("--agent", metavar="NAME", help="Only answers of this agent.")
+    ] = None,
+    check: Annotated[
+        str | None, typer.Option("--check", metavar="NAME", help="Only this check or judge.")
+    ] = None,
+    store: Store = DEFAULT_STORE,
+    as_json: AsJson = False,
+) -> int:
+    """Show how often checks and judges are right, by what people say, and what they cost."""
+    from outlast.cli.judge import show_report
+
+    return show_report(store, agent=agent, check=check, as_json=as_json)
 
 
 schedule = typer.Typer(help="Say what is run at which times.", no_args_is_help=True)

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
 
 from outlast import breaker, pacing
 from outlast.cli import exits, shapes, words
-from outlast.cli.screen import Screen, Showing, columns, screen
+from outlast.cli.reading import read_runs
+from outlast.cli.screen import Screen, columns, screen
 from outlast.cli.stores import opened
 from outlast.cli.story import STATUS_TONES
 from outlast.cli.words import Part
 from outlast.errors import JournalDamaged, JournalTooNew
-from outlast.journal import Journal, Record, run_stream
+from outlast.journal import Journal
 from outlast.views.costs import costs
 from outlast.views.health import (
     CAME,
@@ -29,12 +30,6 @@ from outlast.views.health import (
     standing,
     troubled,
 )
-
-_AT_ONCE: Final = 1_000
-"""How many records of a run are in memory at the same time."""
-
-_MANY: Final = 100
-"""From how many runs on it is shown how far the reading is."""
 
 _BAR: Final = 40
 _MOST: Final = 10
@@ -85,7 +80,7 @@ def _read(  # noqa: PLR0913, PLR0917  (what is read, and how)
 ) -> Health:
     since = now - int(since_s * 1e9)
     runs = journal.updated(since, agent=agent)
-    unreadable = _read_runs(journal, reading, runs, on)
+    unreadable = read_runs(journal, reading, runs, on)
     lines = [line for line in journal.rollup() if agent in (None, line.agent)]
     today = shapes.moment(now)[:10]
     freezes = pacing.fold(journal.read(pacing.STREAM), pacing.Pacing()).freezes
@@ -103,45 +98,6 @@ def _read(  # noqa: PLR0913, PLR0917  (what is read, and how)
         },
         reading=reading,
     )
-
-
-def _read_runs(
-    journal: Journal, reading: Reading, runs: Sequence[str], on: Screen | None
-) -> list[JournalDamaged | JournalTooNew]:
-    """Read runs, and return what is wrong with those that cannot be read."""
-    wrong: list[JournalDamaged | JournalTooNew] = []
-    done = 0
-
-    def now() -> list[Part]:
-        cells = done * _BAR // len(runs)
-        return [
-            ("█" * cells, "good"),
-            ("░" * (_BAR - cells), "quiet"),
-            (f" {done:,} of {words.count(len(runs), 'run')}", ""),
-        ]
-
-    def read() -> None:
-        nonlocal done
-        for run_id in runs:
-            try:
-                reading.take(run_id, _records(journal, run_id))
-            except (JournalDamaged, JournalTooNew) as error:
-                wrong.append(error)
-            done += 1
-
-    if on is None or len(runs) < _MANY:
-        read()
-    else:
-        with Showing(on, now):
-            read()
-    return wrong
-
-
-def _records(journal: Journal, run_id: str) -> Iterator[Record]:
-    after = 0
-    while page := journal.read(run_stream(run_id), after=after, limit=_AT_ONCE):
-        yield from page
-        after = page[-1].seq
 
 
 def _breakers(journal: Journal) -> list[breaker.State]:
