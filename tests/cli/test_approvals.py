@@ -104,6 +104,7 @@ def test_what_waits_is_listed_for_programs(url: str) -> None:
         "call_id": "ask-1.m1.t1",
         "tool": "mail",
         "arguments": {"to": "ann"},
+        "answer": None,
         "context": None,
         "expires_at": None,
     }

@@ -48,6 +48,7 @@ def test_show_says_in_what_an_answer_is_less(tmp_path: Path) -> None:
         "as_of": "2026-03-01T00:00:00.000000Z",
         "note": "dusty",
         "dropped_filters": ["most"],
+        "ask": None,
     }
     logged = typed("log", "r", "--store", url).output
     assert "asks attic instead" in logged

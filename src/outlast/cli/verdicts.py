@@ -53,7 +53,7 @@ def told(event: Told) -> list[Part]:
         case VerdictGiven():
             return _verdict(event)
         case AnswerRejected():
-            then = _DONE.get(event.action, event.action)
+            then = _DONE.get(event.action, f"({event.action})")
             return [(then, "doubt"), (f": {words.line(event.why, 400)}", "")]
         case AskResampled():
             return [("asked afresh: ", "quiet"), (words.line(words.spoken(event.content), 400), "")]
@@ -67,7 +67,7 @@ def told(event: Told) -> list[Part]:
 
 
 def _verdict(event: VerdictGiven) -> list[Part]:
-    what, tone = _VERDICTS.get(event.verdict, (event.verdict, "doubt"))
+    what, tone = _VERDICTS.get(event.verdict, (f"({event.verdict})", "doubt"))
     issues = "; ".join(map(line, event.issues)) or event.why
     cost = f"  {words.money(event.cost_nano)}" if event.cost_nano else ""
     sure = f"  confidence {event.confidence:g}" if event.confidence is not None else ""
