@@ -53,6 +53,9 @@ _FORMATS: Final = frozenset(
     }
 )
 _KEPT: Final = frozenset({"type", "enum", "const", "title", "description", "$ref", "required"})
+_NESTED: Final = frozenset({"$defs", "properties", "items", "additionalProperties"})
+_LISTED: Final = _NESTED | {"type"}
+
 _SAYING: Final = frozenset({"type", "anyOf", "oneOf", "allOf", "enum", "const", "$ref"})
 """Without any of them a schema says nothing."""
 
@@ -258,8 +261,10 @@ def strict(schema: dict[str, Any]) -> dict[str, Any]:
         told = {"$ref": schema["$ref"]}
         return told | _definitions(schema)
     told, rest = _definitions(schema), {}
+    # What is listed value by value has no type beside.
+    skipped = _LISTED if {"enum", "const"} & schema.keys() else _NESTED
     for key, value in schema.items():
-        if key in ("$defs", "properties", "items", "additionalProperties"):
+        if key in skipped:
             continue
         if key in _MANY and isinstance(value, list):
             told[_MANY[key]] = [strict(one) for one in value]
