@@ -494,6 +494,27 @@ def send(  # noqa: PLR0913, PLR0917  (the options of a command)
 
 
 @app.command()
+def fork(  # noqa: PLR0913, PLR0917  (the options of a command)
+    run_id: RunId,
+    at: Annotated[
+        int, typer.Option("--at", metavar="SEQ", help="The last event that is shared; see `log`.")
+    ],
+    new_id: Annotated[
+        str | None, typer.Option("--id", metavar="ID", help="The new run's id; default: ID~SEQ.")
+    ] = None,
+    reason: Reason = "",
+    by: By = "",
+    store: Store = DEFAULT_STORE,
+    as_json: AsJson = False,
+) -> int:
+    """Begin a new run that shares what a run did up to an event."""
+    from outlast.cli.forks import fork_run
+
+    told = {"reason": reason, "by": by}
+    return fork_run(store, run_id, at=at, new_id=new_id, as_json=as_json, **told)
+
+
+@app.command()
 def runs(  # noqa: PLR0913, PLR0917  (the options of a command)
     status: Annotated[
         str | None, typer.Option("--status", metavar="S", help="Only runs of this status.")
