@@ -25,6 +25,7 @@ from msgspec.structs import replace
 from outlast.actions import Interrupt, Sleep, Step, World
 from outlast.agent import Agent
 from outlast.breaker import State, source_key
+from outlast.budget import BILLED
 from outlast.conversation import request_hash
 from outlast.decide import ask_step, exceeded_step, lost_call, moment, wake
 from outlast.decide_control import decide_control
@@ -51,6 +52,7 @@ from outlast.events import (
     RunStarted,
     RunWoken,
     StepStarted,
+    TokensCounted,
     ToolCallFailed,
     ToolCallReconciled,
     ToolCallStarted,
@@ -101,6 +103,10 @@ _WITH: Final[Mapping[type[Any], tuple[type[Any], ...]]] = {
     AskStarted: (MessageReceived,),
 }
 """What is decided together with the event before it."""
+
+
+_OF_OTHERS: Final = ("waiting for Claude's rate limit", "waiting for run ", "waiting for batch ")
+"""What a run says of waits that others may have made longer."""
 
 
 def replay(
@@ -174,7 +180,17 @@ class _Playing:
         return said and isinstance(self._who, Agent)  # by `send`
 
     def _is_over(self, event: AnyEvent) -> bool:
-        return _is_outcome(event) and outcome_id(event) in self._in_flight
+        if not _is_outcome(event):
+            return False
+        return outcome_id(event) in self._in_flight or self._is_begun_again(event)
+
+    def _is_begun_again(self, event: Outcome) -> bool:
+        """Return whether it is of something that is begun without an intent, in any epoch."""
+        if isinstance(event, TokensCounted) or getattr(event, "kind", "") == "cancelled":
+            return True
+        if not isinstance(event, BILLED) or getattr(event, "kind", "") == "crash":
+            return False
+        return self._state.asks[event.ask_id].batched is not None
 
     def _fold(self, count: int) -> None:
         """Go on by so many records, with what they begin and end in flight."""
@@ -287,7 +303,7 @@ class _Playing:
             case RunWoken():
                 return not step.events  # it was called because of a run below it
             case BudgetRefused(scope=scope):
-                return scope.partition(":")[0] not in ("run", "ask")
+                return scope != "run" and not scope.startswith("ask:")
             case ModelSwitched(why="breaker") | ToolCallFailed(kind="breaker"):
                 return True
             case RunFinished(status="stopped", why=why) if self._in_flight:
@@ -296,10 +312,10 @@ class _Playing:
                 return self._would(then, now, idle)
         if isinstance(event, ModelCallStarted) and isinstance(now_, ModelCallStarted):
             return self._is_less(event, now_)
-        if isinstance(event, ToolCallStarted) and isinstance(now_, ToolCallStarted):
-            return _same([replace(event, probe=now_.probe)], [now_]) or self._would(
-                then, now, self._closed_off(world, now)
-            )
+        if isinstance(now_, ToolCallStarted):
+            if isinstance(event, ToolCallStarted) and event.call_id == now_.call_id:
+                return _same([replace(event, probe=now_.probe)], [now_])
+            return self._would(then, now, self._closed_off(world, now))
         if isinstance(now_, ModelSwitched) and now_.why == "overloaded":
             return self._would(then, now, self._frozen(world, now_, now))
         return False
@@ -312,7 +328,11 @@ class _Playing:
 
     def _is_later(self, parked: RunParked, step: Step) -> bool:
         """Return whether a run merely waited longer than it would alone."""
-        if any(isinstance(event, RunParked | RunFinished) for event in step.events):
+        instead = step.events[0] if step.events else None
+        if isinstance(instead, RunParked):
+            others = parked.why.startswith(_OF_OTHERS) and parked.person == instead.person
+            return others and parked.until > instead.until
+        if isinstance(instead, RunFinished):
             return False
         return not any(isinstance(one, Sleep) and one.why == parked.why for one in step.actions)
 
@@ -321,7 +341,7 @@ class _Playing:
         ask = self._state.asks[then.ask_id]
         if then.max_tokens > now.max_tokens:
             return False
-        at_other_prices = then.prices != now.prices
+        at_other_prices = then.prices != now.prices  # earlier versions did not say at which
         if not at_other_prices and then.max_tokens == now.max_tokens:
             # What other runs found of the bounds of prompts raises what is held.
             raised = then.hold_tokens >= now.hold_tokens and then.hold_nano >= now.hold_nano
@@ -335,6 +355,7 @@ class _Playing:
             hold_tokens=then.hold_tokens,
             prices=then.prices,
             probe=then.probe,
+            tool=None if then.tool is None else now.tool,
         )
         return _same([then], [alike])
 
@@ -357,7 +378,9 @@ class _Playing:
     def _frozen(self, world: World, switch: ModelSwitched, now: int) -> World:
         """Return a world in which nobody may ask the other models of a question."""
         ask = self._state.asks[switch.ask_id]
-        others = {group(model) for model in ask.spec.fallback_models} - {group(ask.spec.model)}
+        then = self._then(1)[0]
+        asked = {ask.spec.model, then.model if isinstance(then, ModelSwitched) else ""}
+        others = {group(model) for model in {*ask.spec.fallback_models} - asked}
         frozen = dict.fromkeys(others, Freeze(until=now + _HOUR_NS, at=now))
         return replace(world, freezes={**world.freezes, **frozen})
 
