@@ -18,6 +18,7 @@ from outlast.events import (
     AskStarted,
     MessageReceived,
     ModelCallSucceeded,
+    RunStarted,
     ToolCallReconciled,
     ToolCallStarted,
     ToolCallSucceeded,
@@ -33,6 +34,8 @@ class Past(msgspec.Struct, kw_only=True):
     """An answer that a run was given, and what there was to check it against then."""
 
     run_id: str
+    agent: str = ""
+    """Whose answer it is."""
     ask_id: str
     call_id: str
     """The call whose reply it is."""
@@ -69,6 +72,8 @@ class Reading:
         self._run_id = run_id
         self._uses: dict[tuple[str, str], _Use] = {}
         self._tasks: dict[str, str] = {}
+        self._agents: dict[str, str] = {}
+        """Whom each ask is asked of; under no name, the run."""
         self._judges: set[str] = set()
         """The asks that are of judges."""
         self._calls: dict[str, str] = {}
@@ -77,7 +82,11 @@ class Reading:
     def take(self, record: Record) -> None:
         """Read one record."""
         match record.event:
+            case RunStarted() as event:
+                self._agents[""] = event.agent
             case AskStarted() as event:
+                named = self._agents.get(event.continues, self._agents[""])
+                self._agents[event.ask_id] = named if event.spec is None else event.spec.agent
                 if event.judges:
                     self._judges.add(event.ask_id)
             case MessageReceived() as event:
@@ -136,6 +145,7 @@ class Reading:
     def _past(self, ask_id: str, call_id: str, seq: int, answer: Raw) -> Past:
         return Past(
             run_id=self._run_id,
+            agent=self._agents[ask_id],
             ask_id=ask_id,
             call_id=call_id,
             seq=seq,

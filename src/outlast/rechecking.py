@@ -136,7 +136,7 @@ def _recheck(
         _run(one, answer, evidence) if isinstance(one, Check) else _judged(one, past)
         for one in checks
     ]
-    worst = max((one.says for one in every), key=_ORDER.index, default="accepted")
+    worst: Says = max((one.says for one in every), key=_ORDER.index, default="accepted")
     return Rechecked(past=past, says=worst, said=tuple(every))
 
 

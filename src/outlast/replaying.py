@@ -95,6 +95,11 @@ class Replayed(msgspec.Struct, frozen=True, kw_only=True):
     skipped: int = 0
     """Events of which a flow's function decides, or an agent that is not at hand."""
 
+    @property
+    def decisions(self) -> int:
+        """How many events were decided again, and could be compared."""
+        return self.same + sum(len(one.recorded) for one in self.differences)
+
 
 _WITH: Final[Mapping[type[Any], tuple[type[Any], ...]]] = {
     BudgetRefused: (RunFinished,),
