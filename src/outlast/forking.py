@@ -164,9 +164,7 @@ def prefix(  # noqa: PLR0913  (what a fork is)
     """
     started = records[0].event
     assert isinstance(started, RunStarted), f"{run_id} does not begin"  # noqa: S101
-    own = replace(
-        started, nonce=nonce, parent="", root=fork, forked_from=run_id, forked_at=at
-    )
+    own = replace(started, nonce=nonce, parent="", root=fork, forked_from=run_id, forked_at=at)
     shared = records[1:at]
     begins = RunForked(reason=reason, by=by)
     return Prefix(

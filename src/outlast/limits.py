@@ -651,6 +651,13 @@ def unshared(journal: Journal, row: RunRow) -> RunRow:
     )
 
 
+def paid(journal: Journal) -> list[RunRow]:
+    """Return the rows of all runs, each with what was paid for it alone."""
+    forks = {fork for of in fold(journal.read(STREAM), Budgets()).forks.values() for fork in of}
+    rows = journal.runs()
+    return [unshared(journal, row) if row.id in forks else row for row in rows]
+
+
 def joined(
     journal: Journal, budgets: Budgets, tree: Tree, state: RunState, *, at: int
 ) -> list[Hold]:

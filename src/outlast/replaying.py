@@ -329,7 +329,9 @@ class _Playing:
         """Return whether it would be decided as it was, if the world was like that."""
         record = self._records[self._state.next_seq - 1]
         step = self._step(replace(record, at=now), world)
-        return step is not None and bool(step.events) and _same(then[: len(step.events)], step.events)
+        return (
+            step is not None and bool(step.events) and _same(then[: len(step.events)], step.events)
+        )
 
     def _is_later(self, parked: RunParked, step: Step) -> bool:
         """Return whether a run merely waited longer than it would alone."""
@@ -420,7 +422,6 @@ def _begun_by(event: AnyEvent) -> frozenset[str]:
         case UndoStarted(call_id=name):
             return frozenset({f"undo {name}"})
     return frozenset()
-
 
 
 def _instead(step: Step) -> str:

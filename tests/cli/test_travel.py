@@ -81,7 +81,7 @@ def test_fork_says_what_is_next(talked: str) -> None:
 def test_what_cannot_be_forked_is_refused(talked: str, words: list[str], told: str) -> None:
     """Nothing is written where a run cannot be forked."""
     said = typed("fork", *words, "--store", talked)
-    assert said.exit_code in (1, 2)
+    assert said.exit_code == 2
     assert told in said.output
     assert len(json.loads(typed("runs", "--json", "--store", talked).stdout)) == 2
 
@@ -102,7 +102,7 @@ def test_replay_tells_what_would_be_decided_otherwise(talked: str) -> None:
     with_flow = typed("replay", "r", "--agent", f"{__name__}:other", "--store", talked)
     assert with_flow.exit_code == 2
     assert typed("replay", "--store", talked).exit_code == 2
-    assert typed("replay", "none", "--store", talked).exit_code == 1
+    assert typed("replay", "none", "--store", talked).exit_code == 2
 
 
 STINGY = outlast.Agent(
@@ -128,6 +128,17 @@ def test_replay_runs_checks_over_what_was_answered(talked: str) -> None:
     for wrong in (f"{__name__}:TALKER", f"{__name__}:nothing", __name__):
         assert typed("replay", "--checks", wrong, "--store", talked).exit_code == 2
     assert typed("replay", "--checks", f"{__name__}:brief", "--store", talked).exit_code == 2
+
+
+def test_costs_by_run_have_what_is_shared_once(talked: str) -> None:
+    """A fork stands with what it spent itself, though its row has the whole."""
+    typed("fork", "r", "--at", "7", "--id", "new", "--store", talked)
+    found = json.loads(typed("costs", "--by", "run", "--json", "--store", talked).stdout)
+    spent = {one["run"]: one["cost_nano"] for one in found}
+    shown = json.loads(typed("runs", "--json", "--store", talked).stdout)
+    whole = {one["id"]: one["cost_nano"] for one in shown}
+    assert spent["r"] == whole["r"] == whole["new"]
+    assert spent.get("new", 0) == 0
 
 
 DYING = """

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from forked import EFFECTS, World, agent, billed, paid, writing
 
 import outlast
 from flow_stubs import named, opened
-from forked import EFFECTS, World, agent, billed, paid, writing
 from outlast.agent import Budget
 from outlast.doubts import doubts
 from outlast.errors import InvalidInput, RunConflict, RunNotFound, StoreError, UsageError
@@ -178,6 +178,7 @@ def test_a_completed_run_is_forked_to_say_something_else() -> None:
 @pytest.mark.parametrize("status", ["failed", "cancelled"])
 def test_what_has_failed_is_forked_before_that(status: str) -> None:
     """After its end nothing of a run can go on, so it is forked before."""
+
     def script(request: dict[str, Any], _: int) -> Any:
         return Fault(kind="status", status=400)
 
@@ -573,7 +574,11 @@ def test_calls_of_a_fork_fold() -> None:
         app.run(who, "x", run_id="r")
         fork = app.resume(app.fork("r", at=3).id, who)
         hashes = [
-            [one.event.request_hash for one in app.log(run_id) if type(one.event) is ModelCallStarted]
+            [
+                one.event.request_hash
+                for one in app.log(run_id)
+                if type(one.event) is ModelCallStarted
+            ]
             for run_id in ("r", fork.id)
         ]
         assert hashes[0] == hashes[1]

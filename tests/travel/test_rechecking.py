@@ -63,9 +63,7 @@ def use(name: str, number: int, **given: Any) -> dict[str, Any]:
 
 def proposed(number: int, answer: str, attempt: int = 1) -> AnswerProposed:
     raw = Raw(msgspec.json.encode(answer))
-    return AnswerProposed(
-        ask_id="ask-1", call_id=f"ask-1.m{number}", answer=raw, attempt=attempt
-    )
+    return AnswerProposed(ask_id="ask-1", call_id=f"ask-1.m{number}", answer=raw, attempt=attempt)
 
 
 def verdict(number: int, name: str, said: Any, **more: Any) -> VerdictGiven:

@@ -11,11 +11,11 @@ from typing import Any
 
 import msgspec
 import pytest
+from forked import World, agent, writing
 from msgspec import Raw
 
 import outlast
 from flow_stubs import failing, named, opened
-from forked import World, agent, writing
 from outlast import actions, decide
 from outlast.agent import Budget
 from outlast.events import (
@@ -135,9 +135,7 @@ SCRIPTS = {
     "cut": cut,
     "overloaded": faulty(asking(), once(1, Fault(kind="status", status=529))),
     "in doubt": faulty(asking(), once(1, Fault(kind="cut"))),
-    "refused": lambda request, attempt: (
-        refuse("No.") if request["model"] == MODEL else say("Yes.")
-    ),
+    "refused": lambda request, attempt: refuse("No.") if request["model"] == MODEL else say("Yes."),
     "failed": lambda request, attempt: Fault(kind="status", status=400),
     "unknown tool": asking(tool_use("nothing", {})),
     "invalid": asking(tool_use("look", {"wort": 1})),

@@ -149,9 +149,7 @@ def _print_one(on: Screen, one: Difference) -> None:
 
 
 def _line(event: AnyEvent) -> str:
-    fields: dict[str, msgspec.Raw] = msgspec.json.decode(
-        encode(event), type=dict[str, msgspec.Raw]
-    )
+    fields: dict[str, msgspec.Raw] = msgspec.json.decode(encode(event), type=dict[str, msgspec.Raw])
     told = ", ".join(
         f"{name}={bytes(value).decode()}"
         for name, value in fields.items()
