@@ -79,7 +79,7 @@ class Reading:
         self._calls: dict[str, str] = {}
         """The last call of each ask that was answered."""
 
-    def take(self, record: Record) -> None:
+    def take(self, record: Record) -> None:  # noqa: PLR0912  (a row per kind of event)
         """Read one record."""
         match record.event:
             case RunStarted() as event:

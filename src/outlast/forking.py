@@ -92,7 +92,7 @@ def _ended(last: Record, state: RunState) -> str:
 
 def in_flight(state: RunState, last: Record) -> list[str]:
     """Return what was begun and has no outcome yet, in words, as of a record."""
-    found = [half for half in (_half(state, last.event),) if half]
+    found = [half for half in (_half(last.event),) if half]
     for ask in state.asks.values():
         found += _of(ask)
     for name, begun in state.steps.begun.items():
@@ -114,7 +114,7 @@ def _of(ask: Conversation) -> Iterator[str]:
             yield f"the call {one.call_id} of {one.name} is in flight"
 
 
-def _half(state: RunState, last: AnyEvent) -> str:
+def _half(last: AnyEvent) -> str:
     for first, _, told in _HALVES:
         if isinstance(last, first) and not (isinstance(last, LoopDetected) and last.stops):
             return told.format(ask_id=last.ask_id)

@@ -88,7 +88,7 @@ class Rechecked(msgspec.Struct, frozen=True, kw_only=True):
         if self.says == "judge not asked":
             return False
         was = "accepted" if self.past.became == "not checked" else self.past.became
-        return was != "open" and was != self.says
+        return was not in ("open", self.says)
 
 
 def recheck(

@@ -244,7 +244,7 @@ class _Playing:
             return told
         return self._flow_step(who, record.event, now, world)
 
-    def _flow_step(
+    def _flow_step(  # noqa: PLR0911  (a row per kind of event)
         self, flow: Flow[..., Any], event: AnyEvent, now: int, world: World
     ) -> Step | None:
         if isinstance(event, RunWoken):
@@ -297,7 +297,7 @@ class _Playing:
         events = self._then(2)
         return len(events) if isinstance(events[-1], _WITH.get(type(events[0]), ())) else 1
 
-    def _rests_on_others(
+    def _rests_on_others(  # noqa: PLR0911  (a row per thing that others do)
         self, then: tuple[AnyEvent, ...], step: Step, now: int, world: World
     ) -> bool:
         """Return whether what others did could have made the difference."""

@@ -164,7 +164,7 @@ app(["fork", "r", "--at", "3", "--store", sys.argv[3]])
     [("1", "before", False), ("1", "after", False), ("2", "before", False), ("2", "after", True)],
 )
 def test_a_command_that_is_killed_leaves_no_half_run(
-    talked: str, number: str, when: str, is_there: bool
+    talked: str, number: str, when: str, *, is_there: bool
 ) -> None:
     """Killed before or after any commit, a fork is whole or missing; the same again is the run."""
     dead = subprocess.run(

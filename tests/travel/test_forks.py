@@ -523,7 +523,7 @@ def test_a_worker_goes_on_with_a_fork() -> None:
 
 
 def test_a_fork_is_there_or_not(world: World) -> None:
-    """Wherever its process dies, a fork is whole or missing, and the same command makes it whole."""
+    """Wherever its process dies, a fork is whole or missing, and the same again makes it whole."""
     for point in itertools.count():
         model = ScriptedModel(writing)
         with outlast.Outlast("memory://", model=model) as app:

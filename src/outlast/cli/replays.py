@@ -1,4 +1,4 @@
-"""`outlast replay`: a recorded run decided again, or its answers checked again; nothing is called."""
+"""`outlast replay`: a run decided again, or its answers checked again; nothing is called."""
 
 from __future__ import annotations
 

@@ -143,9 +143,9 @@ def check_shape(commit: Commit) -> None:
     """Refuse what no journal could take, whatever is in it: a mistake of the caller.
 
     Raises:
-        UsageError: there are no events, or as many moments; a driver's append without `expected_seq`; an append to a
-            run without an epoch that is neither its first nor made of outside events only; a row
-            of another run.
+        UsageError: there are no events, or not as many moments; a driver's append without
+            `expected_seq`; an append to a run without an epoch that is neither its first nor made
+            of outside events only; a row of another run.
 
     """
     if not commit.events:
