@@ -17,6 +17,7 @@ from msgspec.structs import replace
 from outlast.conversation import Conversation
 from outlast.errors import UsageError
 from outlast.events import (
+    AnswerRejected,
     AnyEvent,
     AskStarted,
     FeedbackGiven,
@@ -33,6 +34,7 @@ FIRST: Final = 2
 """The first event that a run can be forked at: up to there, nothing was asked yet."""
 
 _HALVES: Final = (
+    (AnswerRejected, FeedbackGiven, "what is done about a rejected answer is not written yet"),
     (AskStarted, MessageReceived, "the question {ask_id} is opened and not asked yet"),
     (LoopDetected, FeedbackGiven, "Claude is to be told of a loop"),
 )

@@ -22,18 +22,23 @@ from typing import Any, Final, TypeAlias, TypeGuard
 import msgspec
 from msgspec.structs import replace
 
-from outlast.actions import Interrupt, Sleep, Step, World
+from outlast.actions import Interrupt, Sleep, Step, World, moment
 from outlast.agent import Agent
 from outlast.breaker import State, source_key
 from outlast.budget import BILLED
 from outlast.conversation import request_hash
-from outlast.decide import ask_step, exceeded_step, lost_call, moment, wake
+from outlast.decide import Shared, ask_step, exceeded_step, lost_call, wake
 from outlast.decide_control import decide_control
 from outlast.drive import decided, outcome_id
 from outlast.events import (
     OUTSIDE,
+    AnswerRejected,
     AnyEvent,
+    ApprovalRequested,
+    AskAnswered,
     AskFailed,
+    AskRejected,
+    AskResampled,
     AskStarted,
     BoundExceeded,
     BudgetRefused,
@@ -106,6 +111,7 @@ _WITH: Final[Mapping[type[Any], tuple[type[Any], ...]]] = {
     LoopDetected: (FeedbackGiven, RunFinished),
     ToolCallStarted: (ChildStarted,),
     AskStarted: (MessageReceived,),
+    AnswerRejected: (FeedbackGiven, AskResampled, AskRejected, AskAnswered, ApprovalRequested),
 }
 """What is decided together with the event before it."""
 
@@ -260,7 +266,7 @@ class _Playing:
         agent = self._agents.get(ask.spec.agent)
         if agent is None or agent.spec().agent != ask.spec.agent:
             return None
-        step = ask_step(self._state, agent, ask, now, world, flow.budget.limits)
+        step = ask_step(self._state, agent, ask, now, world, Shared(flow.budget.limits))
         last = step.events[-1] if step.events else None
         if isinstance(last, RunFinished) and last.status == "failed":
             return Step((*step.events[:-1], AskFailed(ask_id=ask_id, why=last.why)))

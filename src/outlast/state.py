@@ -190,7 +190,7 @@ def _forked(state: RunState, _: RunForked, _record: Record) -> RunState:
         steps=steps.asked_again(state.steps),
         control=Control(),
         parking=Parking(),
-        approvals=Approvals(),
+        approvals=approvals.asked_again(state.approvals),
         undoing=Undoing(),
         status="completed" if over else "queued",
         why=state.why if over else "",
