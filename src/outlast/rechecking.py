@@ -19,6 +19,7 @@ from typing import Any, Final, Literal, Protocol, TypeAlias, runtime_checkable
 
 import msgspec
 
+from outlast.answers import InvalidAnswer
 from outlast.checks import Check, Evidence, Verdict, verdict_of
 from outlast.events import Issue, OnUnjudged
 from outlast.findings import Past
@@ -129,8 +130,9 @@ def _recheck(
     try:
         answer = parse(past.answer)
     except Exception as error:  # noqa: BLE001  (whatever it raises, it is no such answer)
-        issue = Issue(" ".join(str(error).split()), rule="schema")
-        said = Said(check="schema", verdict="fixable", issues=(issue,), says="rejected")
+        plain = [Issue(" ".join(str(error).split()), rule="schema")]
+        issues = error.issues if isinstance(error, InvalidAnswer) else plain
+        said = Said(check="schema", verdict="fixable", issues=tuple(issues), says="rejected")
         return Rechecked(past=past, says="rejected", said=(said,))
     every = [
         _run(one, answer, evidence) if isinstance(one, Check) else _judged(one, past)

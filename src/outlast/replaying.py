@@ -279,6 +279,7 @@ class _Playing:
         if step.events and _same(then, step.events):
             self._found = replace(self._found, same=self._found.same + len(then))
             self._fold(len(then))
+            self._in_flight |= _begun(step)
             return
         then = self._then(self._together())
         if self._rests_on_others(then, step, record.at, world):

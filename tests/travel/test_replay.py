@@ -54,6 +54,15 @@ OTHERWISE = {
 }
 
 
+CHECKED: dict[str, Any] = {
+    "repaired": {},
+    "resampled": {"retry": "resample"},
+    "rejected": {"answer_attempts": 1},
+    "escalated": {"answer_attempts": 1, "last_resort": "escalate", "answer_expires": None},
+}
+"""How the agents were declared whose answers were checked."""
+
+
 def make() -> ModuleType:
     spec = importlib.util.spec_from_file_location("make", GOLDEN / "make.py")
     assert spec is not None
@@ -69,6 +78,8 @@ def declared(made: ModuleType, run_id: str) -> Any:
         return made.every_way
     if run_id in ("recovered", "undone"):
         return made.helpless()
+    if run_id in CHECKED:
+        return made.strict(**CHECKED[run_id])
     others = ["claude-sonnet-5-5", "claude-opus-5-5"] if run_id == "switched" else []
     return replace(made.agent(1 if run_id == "stopped" else None), fallback_models=others)
 

@@ -165,8 +165,10 @@ def recheck_runs(
     store: str, run_id: str | None, location: str, *, agent: str | None, as_json: bool
 ) -> int:
     """Run checks over recorded answers, print what they say, and return the exit code."""
-    checks, whose = _checks(location)
-    name = agent or whose
+    checks, owner = _checks(location)
+    name = agent or (None if owner is None else owner.name)
+    typed = None if owner is None else owner.answers
+    parse = msgspec.json.decode if typed is None else typed.read
     if run_id is None and name is None:
         raise UsageError("say whose answers are to be checked: a run's id, or --agent NAME")
     with opened(store) as journal:
@@ -177,7 +179,7 @@ def recheck_runs(
             found = answers(row.id, records, shared=shared_until(records))
             past += [one for one in found if name in (None, one.agent)]
         tenants = {row.id: row.tenant for row in rows}
-    said = recheck(past, checks, tenants=lambda one: tenants.get(one, ""))
+    said = recheck(past, checks, parse=parse, tenants=lambda one: tenants.get(one, ""))
     if as_json:
         sys.stdout.write(shapes.encode(_checked_shape(said)).decode() + "\n")
     else:
@@ -185,8 +187,8 @@ def recheck_runs(
     return exits.DONE
 
 
-def _checks(location: str) -> tuple[tuple[Check[..., Any] | Judging, ...], str | None]:
-    """Return the checks that a place names, and the name of the agent whose they are.
+def _checks(location: str) -> tuple[tuple[Check[..., Any] | Judging, ...], Agent | None]:
+    """Return the checks that a place names, and the agent whose they are.
 
     It names an agent, one check, or several in a list.
     """
@@ -194,10 +196,10 @@ def _checks(location: str) -> tuple[tuple[Check[..., Any] | Judging, ...], str |
     name, _, attribute = location.partition(":")
     found = getattr(imported(name, location), attribute, None) if name and attribute else None
     if isinstance(found, Agent):
-        checks: tuple[Any, ...] = tuple(getattr(found, "checks", ()))
-        if not checks:
+        checks: tuple[Any, ...] = tuple(found.checks)
+        if not checks and found.answers is None:
             raise UsageError(f"agent {found.name!r} of {location!r} has no checks")
-        return checks, found.name
+        return checks, found
     several = tuple(found) if isinstance(found, list | tuple) else (found,)
     if not several or not all(isinstance(one, Check | Judging) for one in several):
         raise UsageError(
