@@ -44,6 +44,7 @@ from outlast.events import (
     BudgetRefused,
     ChildStarted,
     FeedbackGiven,
+    LabelGiven,
     LoopDetected,
     MessageReceived,
     ModelCallInDoubt,
@@ -184,6 +185,8 @@ class _Playing:
         event = record.event
         if isinstance(event, ToolCallReconciled):
             return not event.function
+        if isinstance(event, LabelGiven) and record.epoch:
+            return False  # what a person made of an answer is written with it
         if record.epoch == 0 or isinstance(event, (RunStarted, RunForked, *OUTSIDE)):
             return True
         said = isinstance(event, AskStarted) and not event.judges
