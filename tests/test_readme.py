@@ -37,7 +37,7 @@ def test_the_flow_of_the_readme_runs():
     sent = []
     agents = {n: outlast.Agent(n, model="claude-opus-5-5") for n in ("researcher", "writer")}
     names = {"outlast": outlast, "send_mail": sent.append, **agents}
-    exec(compile(BLOCKS[1], "README.md", "exec"), names)  # noqa: S102  (the README's own code)
+    exec(compile(BLOCKS[2], "README.md", "exec"), names)  # noqa: S102  (the README's own code)
     claude = ScriptedModel(lambda request, _: say(f"From {last_text(request)}"))
     with outlast.Outlast("memory://", model=claude) as app:
         run = app.run(names["proposal"], "tea", run_id="tea")

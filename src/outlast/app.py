@@ -28,6 +28,7 @@ from outlast.answering import Answer, as_answer, as_arguments, check_names
 from outlast.answers import InvalidAnswer
 from outlast.approvals import Request
 from outlast.background import Background
+from outlast.branching import branch, fork_id
 from outlast.breaker import DEFAULT, Breaker
 from outlast.budget import Limits
 from outlast.claims import claimed
@@ -91,8 +92,10 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_RUN_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@/-]{0,199}(~[0-9a-f]{12})?")
-"""What a run can be called, and a fork of it."""
+_RUN_ID: Final = re.compile(
+    r"[A-Za-z0-9][A-Za-z0-9._:@/-]{0,199}(~([0-9a-f]{12}|[1-9][0-9]{0,7})){0,9}"
+)
+"""What a run can be called, one of another version beside it, and forks of all these."""
 _FIRST: Final = 1971
 _LAST: Final = 2200
 """The years of which a time fits into nanoseconds, with some room."""
@@ -788,6 +791,45 @@ class Outlast:
             if time.monotonic() >= give_up_at:
                 return  # another process drives one of them, and ends it
             await asyncio.sleep(_POLL_S)
+
+    # ── time travel ─────────────────────────────────────────────────────────────────────────────
+
+    def fork(
+        self, run_id: str, *, at: int, new_id: str | None = None, reason: str = "", by: str = ""
+    ) -> Run:
+        """Write a run that shares what another one did up to an event, and return it.
+
+        Nothing is driven here, and nothing that is shared is done or paid again.  The new run is
+        `queued`: a worker goes on with it, or `resume`; one that is forked after its answer is
+        `completed`, and goes on with `send`.  What people told the other run, or allowed it, counts
+        for that one only.  What the new run spends is paid from the tree of the other one, too.
+
+        The same fork again is the same run.
+
+        Args:
+            run_id: the run that is forked; it may be at work, or over.
+            at: the last event that is shared, by its number in the journal; nothing may be in
+                flight after it.
+            new_id: what the new run is called; by default `ID~AT`.
+            reason: why, for the journal.
+            by: who says so.
+
+        Raises:
+            RunNotFound: there is no such run.
+            UsageError: it cannot be forked there; what is in flight is named, and where nothing is.
+            RunConflict: `new_id` is taken by something else.
+            InvalidInput: `new_id` cannot be the name of a run.
+
+        """
+        self.get(run_id)
+        _check_text("the reason", reason, by)
+        fork = fork_id(run_id, at) if new_id is None else _checked_id(new_id)
+        told = {"reason": self._redact(reason), "by": self._redact(by)}
+        found = branch(self._journal, run_id, at, fork, now=time.time_ns(), **told)
+        if self._employed is not None:
+            self._employed.nudge()
+        run = run_of(found)
+        return run._left(partial(self._ended, run.id))  # noqa: SLF001  (nobody else leaves runs)
 
     # ── budgets ─────────────────────────────────────────────────────────────────────────────────
 

@@ -113,6 +113,12 @@ def _given(approvals: Approvals, event: ApprovalGiven, record: Record) -> Approv
     return Approvals({**approvals.requests, key: replace(asked, given=given)})
 
 
+def asked_again(approvals: Approvals) -> Approvals:
+    """Return what a fork still asks: whether an answer is one, whatever was said to it."""
+    kept = {key: one for key, one in approvals.requests.items() if one.answer != NULL}
+    return Approvals({key: replace(one, given=None) for key, one in kept.items()})
+
+
 _RULES: Final[dict[type[Event], Callable[[Approvals, Any, Record], Approvals]]] = {
     ApprovalRequested: _requested,
     ApprovalGiven: _given,

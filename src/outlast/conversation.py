@@ -601,6 +601,19 @@ def rested(conversation: Conversation) -> Conversation:
     return replace(conversation, failures=0, failure=None, overloads=0)
 
 
+def shared(conversation: Conversation) -> Conversation:
+    """Return the conversation as a fork goes on with it: what it cost and did, another run did."""
+    asked = conversation.asked_by
+    return replace(
+        rested(conversation),
+        missed=None,
+        asked_by=None if asked is None else replace(asked, nano=0),
+        made=tuple([replace(one, asked=None) for one in conversation.made]),
+        done=(),
+        lost=(),
+    )
+
+
 def declared_spec(conversation: Conversation) -> Spec:
     """Return what the model sees, as the agent was declared: with the model that it names."""
     spec = conversation.spec

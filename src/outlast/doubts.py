@@ -59,10 +59,14 @@ def doubts(journal: Journal, *, readable: bool = False) -> Iterator[Doubt]:
 
 
 def of_run(run_id: str, records: Sequence[Record]) -> list[Doubt]:
-    """Return the calls of a run that are in doubt, by its journal."""
+    """Return the calls of a run that are in doubt, by its journal.
+
+    Those that a fork shares are in doubt where they were made.
+    """
     state = fold(records)
     assert state.started is not None, "a run without its first event"  # noqa: S101
     models = {ask_id: declared_spec(ask).model for ask_id, ask in state.asks.items()}
+    shared = state.started.forked_at
     intents: dict[str, tuple[int, str | None]] = {}
     found: dict[str, Doubt] = {}
     for record in records:
@@ -71,7 +75,7 @@ def of_run(run_id: str, records: Sequence[Record]) -> list[Doubt]:
             intents[event.call_id] = record.at, event.tool
         elif isinstance(event, ModelSwitched):
             models[event.ask_id] = event.model
-        elif isinstance(event, ModelCallInDoubt):
+        elif isinstance(event, ModelCallInDoubt) and record.seq > shared:
             found[event.call_id] = Doubt(
                 run_id=run_id,
                 ask_id=event.ask_id,
@@ -85,7 +89,7 @@ def of_run(run_id: str, records: Sequence[Record]) -> list[Doubt]:
                 where=place(*intents[event.call_id], record.at),
             )
         elif isinstance(event, ModelCallReconciled):
-            del found[event.call_id]
+            found.pop(event.call_id, None)
     return list(found.values())
 
 

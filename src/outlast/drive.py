@@ -222,7 +222,7 @@ def drive(  # noqa: PLR0913  (all but two are keywords)
         assert isinstance(sent, Outcomes), f"a Perform was answered with {sent!r}"  # noqa: S101
         short, alone = (), False
         outcomes, now, wants = sent.events, sent.now, sent.wants
-        in_flight = plan.in_flight.difference(map(_call_id, outcomes))
+        in_flight = plan.in_flight.difference(map(outcome_id, outcomes))
         given_up = [one.call_ids for one in plan.actions if isinstance(one, Interrupt)]
         interrupted = interrupted.union(*given_up) & in_flight
         asleep, draining = sent.asleep, sent.draining
@@ -242,7 +242,8 @@ def _calls(plan: _Plan, short: Short) -> int:
     return sum(event.probe and event.source == source for event in started)
 
 
-def _call_id(outcome: Outcome | Work) -> str:
+def outcome_id(outcome: Outcome | Work) -> str:
+    """Return by what an action is known while it is in flight, by itself or by its outcome."""
     if isinstance(outcome, StepFinished):
         return f"step {outcome.name}"
     if isinstance(outcome, VerdictGiven):
@@ -279,7 +280,7 @@ def _plan(
     actions: tuple[Action, ...] = ()
     in_flight = world.in_flight
     while True:
-        step = _decided(state, who, place.now, _with(world, in_flight, uncommitted=bool(events)))
+        step = decided(state, who, place.now, _with(world, in_flight, uncommitted=bool(events)))
         actions += step.actions
         if not step.events:
             begun = [one.call_id for one in step.actions if not isinstance(one, Sleep | Interrupt)]
@@ -298,7 +299,8 @@ def _plan(
             return _Plan(events, actions, state, in_flight, rest=False)
 
 
-def _decided(state: RunState, who: Agent | Flow[..., Any], now: int, world: World) -> Step:
+def decided(state: RunState, who: Agent | Flow[..., Any], now: int, world: World) -> Step:
+    """Return the next step of a run, whatever it is of and whatever it was told."""
     if (told := decide_control(state, now, world, has_code=who is not NOBODY)) is not None:
         return told
     if (drained := decide_drain(state, now, world)) is not None:

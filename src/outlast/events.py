@@ -231,7 +231,7 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=Fal
 class RunStarted(Event, frozen=True, kw_only=True, omit_defaults=True, gc=False, tag="run_started"):
     """A run exists.  It is queued until a driver claims it."""
 
-    kept: ClassVar[tuple[str, ...]] = ("journal_version", "agent")
+    kept: ClassVar[tuple[str, ...]] = ("journal_version", "agent", "forked_from", "forked_at")
 
     journal_version: int
     agent: str
@@ -260,6 +260,36 @@ class RunStarted(Event, frozen=True, kw_only=True, omit_defaults=True, gc=False,
     """The phases of a flow, and which may follow each; the first is the one it begins with."""
     batch: bool = False
     """Its model calls go through the Message Batches API, at half price."""
+    forked_from: str = ""
+    """The run that it was forked from; empty for any other."""
+    forked_at: int = 0
+    """The last event that it shares with that run; what stands up to there, that one did."""
+
+
+class RunForked(Event, frozen=True, kw_only=True, omit_defaults=True, gc=False, tag="run_forked"):
+    """Here a fork begins: what stands before is shared with the run that it was forked from.
+
+    The run is to be driven, whatever the other one waited for, or was told.
+    """
+
+    kept: ClassVar[tuple[str, ...]] = ("by",)
+
+    reason: str = ""
+    by: str = ""
+
+
+class TreeJoined(Event, frozen=True, kw_only=True, omit_defaults=True, gc=False, tag="tree_joined"):
+    """A fork pays from the tree of the run it is forked from.  It stands in the stream `~budgets`.
+
+    From then on that run, too, holds what its calls may cost in the account of its tree.
+    """
+
+    kept: ClassVar[tuple[str, ...]] = ("tree", "run_id")
+
+    tree: str
+    """The run it is forked from."""
+    run_id: str
+    """The fork."""
 
 
 class PhaseEntered(
@@ -1365,11 +1395,13 @@ class UndoFinished(
 
 AnyEvent: TypeAlias = (
     RunStarted
+    | RunForked
     | NoteAdded
     | ControlGiven
     | BudgetRefused
     | BudgetSet
     | BudgetPassed
+    | TreeJoined
     | BoundRaised
     | RateFrozen
     | RateLimitsTold

@@ -231,6 +231,7 @@ class Commit(msgspec.Struct, frozen=True, kw_only=True):
         epoch: the driver's epoch from `claim`; `None` for outside events and for the append that
             creates a run.
         at: nanoseconds since the epoch.
+        moments: when each event happened, where they are copies; by default all of them `at`.
         row: the run's row afterwards; `next_seq` and `fence` are the store's to fill in.
         seen: other streams that the commit depends on, each with the last seq of it that was
             read; 0 where it was empty.
@@ -242,6 +243,7 @@ class Commit(msgspec.Struct, frozen=True, kw_only=True):
     at: int
     expected_seq: int | None = None
     epoch: int | None = None
+    moments: Sequence[int] = ()
     row: RunRow | None = None
     seen: tuple[tuple[str, int], ...] = ()
     holds: Sequence[Hold] = ()

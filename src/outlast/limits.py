@@ -36,9 +36,22 @@ from outlast.events import (
     ToolCallFailed,
     ToolCallInDoubt,
     ToolCallSucceeded,
+    TreeJoined,
 )
-from outlast.journal import Balance, Commit, Hold, Journal, Posting, Record, Settlement
+from outlast.journal import (
+    Balance,
+    Commit,
+    Hold,
+    Journal,
+    Posting,
+    Record,
+    RunRow,
+    Settlement,
+    run_stream,
+)
 from outlast.prices import undated
+from outlast.state import RunState
+from outlast.state import fold as fold_run
 
 STREAM: Final = "~budgets"
 
@@ -108,6 +121,8 @@ class Budgets(msgspec.Struct, frozen=True):
     """What was told of, by scope, account, unit and percent."""
     factors: Mapping[str, int] = {}
     """By how much bounds of prompts are multiplied, in whole percent, by model."""
+    forks: Mapping[str, tuple[str, ...]] = {}
+    """The forks of each run that has any: they pay from its tree."""
 
 
 def evolve(budgets: Budgets, record: Record) -> Budgets:
@@ -119,6 +134,9 @@ def evolve(budgets: Budgets, record: Record) -> Budgets:
     if isinstance(event, BoundRaised):
         percent = max(event.percent, budgets.factors.get(event.model, 100))
         return replace(budgets, seq=record.seq, factors={**budgets.factors, event.model: percent})
+    if isinstance(event, TreeJoined):
+        forks = tuple(dict.fromkeys((*budgets.forks.get(event.tree, ()), event.run_id)))
+        return replace(budgets, seq=record.seq, forks={**budgets.forks, event.tree: forks})
     if not isinstance(event, BudgetSet):
         return replace(budgets, seq=record.seq)
     key = (event.scope, event.window)
@@ -383,7 +401,8 @@ def carried(journal: Journal, tree: Tree, budgets: Budgets, spent: Limits) -> li
     own = {"nano": spent.nano or 0, "tokens": spent.tokens or 0}
     if all(one.settled + one.in_doubt >= own.get(unit, 0) > 0 for unit, one in found.items()):
         return []  # the account has been kept, and all runs need not be looked at
-    whole = {unit: amount for (_, unit), amount in _spent_by_tree(journal, tree.run_id).items()}
+    spent_by = _spent_by_tree(journal, tree.run_id, budgets)
+    whole = {unit: amount for (_, unit), amount in spent_by.items()}
     return [
         Hold(call_id=rule.scope, scope=rule.scope, unit=unit, needed=lacking, paid=True)
         for unit, one in found.items()
@@ -544,7 +563,7 @@ def _paid(rule: Rule, window: str, unit: str, amount: int, at: int) -> Hold:
 def _doubted(journal: Journal, rule: Rule, at: int) -> Iterator[tuple[Doubt, str]]:
     """Yield the calls in doubt of a scope, each with its window, where that counts at a time."""
     kind, _, root = rule.scope.partition(":")
-    tree = {root, *(row.id for row in journal.below(root))} if kind == "tree" else set()
+    tree = {row.id for row in family(journal, root)} if kind == "tree" else set()
     for doubt in () if kind == "run" else doubts(journal, readable=True):
         window = _window(rule, doubt.where[0], at)
         pays = doubt.run_id in tree if tree else rule.scope in _scopes(doubt.payer)
@@ -599,10 +618,78 @@ def _amounts(line: Posting) -> dict[str, int]:
     }
 
 
-def _spent_by_tree(journal: Journal, root: str) -> dict[tuple[str, str], int]:
-    """Return what a run and all below it have spent, by the rows of the runs."""
+def family(journal: Journal, root: str, budgets: Budgets | None = None) -> list[RunRow]:
+    """Return the rows of the runs that pay from the tree of a run, itself first.
+
+    Those are all below it, the forks of all these, and what is below those.  The row of a fork says
+    here what it has spent itself, without what it shares.
+    """
+    known = fold(journal.read(STREAM), Budgets()) if budgets is None else budgets
     first = journal.run(root)
-    rows = [*([] if first is None else [first]), *journal.below(root)]
+    found = [] if first is None else [first, *journal.below(root)]
+    for row in found:  # it grows meanwhile
+        for fork in known.forks.get(row.id, ()):
+            if (one := journal.run(fork)) is not None:
+                found += [unshared(journal, one), *journal.below(fork)]
+    return found
+
+
+def unshared(journal: Journal, row: RunRow) -> RunRow:
+    """Return the row of a run without what it has spent in events that it shares with another."""
+    stream = run_stream(row.id)
+    first = next(iter(journal.read(stream, limit=1)), None)
+    started = first.event if first is not None else None
+    if not isinstance(started, RunStarted) or not started.forked_at:
+        return row
+    spent = fold_run(journal.read(stream, limit=started.forked_at)).spend
+    return replace(
+        row,
+        cost_nano=row.cost_nano - spent.nano,
+        in_doubt_nano=row.in_doubt_nano - spent.in_doubt_nano,
+        tokens=row.tokens - spent.tokens,
+        turns=row.turns - spent.turns,
+    )
+
+
+def paid(journal: Journal) -> list[RunRow]:
+    """Return the rows of all runs, each with what was paid for it alone."""
+    forks = {fork for of in fold(journal.read(STREAM), Budgets()).forks.values() for fork in of}
+    rows = journal.runs()
+    return [unshared(journal, row) if row.id in forks else row for row in rows]
+
+
+def joined(
+    journal: Journal, budgets: Budgets, tree: Tree, state: RunState, *, at: int
+) -> list[Hold]:
+    """Return what the account of a tree has not of what was spent, before a fork pays from it.
+
+    Args:
+        journal: where the accounts are.
+        budgets: those that are set.
+        tree: the run that is forked.
+        state: what that one knows now; it may be at work.
+        at: now, in nanoseconds since the epoch.
+
+    """
+    rule = of_tree(budgets, tree)
+    found = [hold for hold in _missing(journal, rule, budgets, at) if hold.unit in rule.amounts]
+    holders = set(journal.holders(rule.scope))
+    for call_id, held in state.spend.held.items():
+        holder = f"{tree.run_id}/{call_id}"
+        needed = dict(zip(("nano", "tokens", "calls", "turns"), (*held, 1, 1), strict=True))
+        found += [
+            Hold(call_id=holder, scope=rule.scope, unit=unit, needed=needed[unit])
+            for unit in rule.amounts
+            if holder not in holders
+        ]
+    return found
+
+
+def _spent_by_tree(
+    journal: Journal, root: str, budgets: Budgets | None = None
+) -> dict[tuple[str, str], int]:
+    """Return what the runs that pay from a tree have spent, by their rows."""
+    rows = family(journal, root, budgets)
     turns = sum(row.turns for row in rows)
     return {
         ("total", "nano"): sum(row.cost_nano for row in rows),

@@ -598,11 +598,12 @@ class _Leg:
     def _trees(self, budgets: Budgets) -> tuple[Tree, ...]:
         """Return the runs whose budgets cover what this one spends, beside its own.
 
-        Those are the runs above it, and itself where its children pay from it, or where somebody
-        gave it a tree's budget.
+        Those are the runs above it, and itself where its children or forks pay from it, or where
+        somebody gave it a tree's budget.
         """
         set_for_it = (f"tree:{self._run_id}", "total") in budgets.rules
-        return (*self._above, self._tree) if set_for_it or _has_children(self._who) else self._above
+        pays = set_for_it or self._run_id in budgets.forks or _has_children(self._who)
+        return (*self._above, self._tree) if pays else self._above
 
     async def carry(self, state: RunState) -> None:
         """Let what the run has spent count in the budget of its tree, if it did not so far."""
@@ -744,7 +745,7 @@ class _Leg:
         breakers: Mapping[str, State],
     ) -> Commit:
         """Return the commit with what its calls hold of what is others', and settle."""
-        self._accounts |= bool(budgets.rules)
+        self._accounts |= bool(budgets.rules) or self._run_id in budgets.forks
         lines: list[Hold] = []
         for intent in intents:
             call_id = f"{self._run_id}/{intent.call_id}"
@@ -755,7 +756,10 @@ class _Leg:
         self._accounts |= bool(lines)
         paid = settled(commit.events, self._run_id) if self._accounts else []
         if not intents and not breakers:
-            return replace(commit, settlements=paid) if paid else commit
+            # Once a run is forked, its tree holds what its call in flight may cost.
+            billed = any(isinstance(event, BILLED) for event in commit.events)
+            unsure = {BUDGETS: budgets.seq} if billed and not self._accounts else {}
+            return replace(commit, settlements=paid, seen=tuple(unsure.items()))
         # A budget that is set while this is on its way counts, and so does a freeze, and a breaker
         # that opens: the store looks.
         changing = {one.stream: one.seq for one in breakers.values()}

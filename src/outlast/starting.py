@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import re
 import secrets
 import sys
 import time
@@ -54,6 +55,9 @@ from outlast.state import RunState, fold, row
 from outlast.versions import differences, version_of
 
 FIRST_ASK: Final = "ask-1"
+
+_OF_VERSION: Final = re.compile(r"~[0-9a-f]{12}$")
+"""The end of the id of a run that another version of it is run as."""
 
 Who = Agent | Flow[..., Any]
 """Whatever a run can be of."""
@@ -168,6 +172,7 @@ def begin(  # noqa: PLR0913  (all but four are keywords with defaults)
     at: int | None = None,
     run_at: int | None = None,
     nonce: str | None = None,
+    forked_from: str = "",
 ) -> None:
     """Write the first records of a run: that it exists, and what it was asked.
 
@@ -184,6 +189,7 @@ def begin(  # noqa: PLR0913  (all but four are keywords with defaults)
         run_at: when it is to be driven, in nanoseconds since the epoch; by default at once.
         at: when it begins, in nanoseconds since the epoch; by default now.
         nonce: what its idempotency keys are made of; by default random.
+        forked_from: the run from whose tree it pays, though it is not below it.
 
     Raises:
         Conflict: there is a run of that id.
@@ -210,6 +216,7 @@ def begin(  # noqa: PLR0913  (all but four are keywords with defaults)
         input=content if is_flow else NULL,
         phases=who.phases if isinstance(who, Flow) else {},
         batch=batch,
+        forked_from=forked_from,
     )
     events: tuple[AnyEvent, ...] = (started,)
     if not is_flow:
@@ -227,19 +234,28 @@ def begin(  # noqa: PLR0913  (all but four are keywords with defaults)
 def ancestors(journal: Journal, run_id: str, declared: Mapping[str, Limits]) -> tuple[Tree, ...]:
     """Return the runs that a run is below, the first one first, and what each may use.
 
-    What is `declared` now counts before what a run was started with.
+    A fork is below nobody, but pays like what is below the run that it was forked from.  What is
+    `declared` now counts before what a run was started with.
     """
     found: list[Tree] = []
-    row = journal.run(run_id)
-    while row is not None and row.parent:
-        above = row.parent
-        for record in journal.read(run_stream(above), limit=1):
-            started = record.event
-            assert isinstance(started, RunStarted), f"{above} does not begin"  # noqa: S101
-            limits = Limits(nano=started.nano, tokens=started.tokens, turns=started.turns)
-            found.append(Tree(above, declared.get(above, limits)))
-        row = journal.run(above)
+    started = _started(journal, run_id)
+    while above := started.parent or started.forked_from:
+        started = _started(journal, above)
+        found.append(tree_of(above, started, declared))
     return tuple(reversed(found))
+
+
+def tree_of(run_id: str, started: RunStarted, declared: Mapping[str, Limits]) -> Tree:
+    """Return a run, and what it and all that pays with it may use."""
+    limits = Limits(nano=started.nano, tokens=started.tokens, turns=started.turns)
+    return Tree(run_id, declared.get(run_id, limits))
+
+
+def _started(journal: Journal, run_id: str) -> RunStarted:
+    first = next(iter(journal.read(run_stream(run_id), limit=1)), None)
+    started = None if first is None else first.event
+    assert isinstance(started, RunStarted), f"{run_id} does not begin"  # noqa: S101
+    return started
 
 
 def question(ask_id: str, content: Raw, *, continues: str = "") -> tuple[AnyEvent, ...]:
@@ -340,7 +356,7 @@ def fork(journal: Journal, run_id: str, who: Who, version: str) -> str:
         UsageError: the run holds more than one question, which would have to be asked again.
 
     """
-    forked = f"{run_id.partition('~')[0]}~{version}"
+    forked = f"{_OF_VERSION.sub('', run_id)}~{version}"
     state = fold(journal.read(run_stream(run_id)))
     started = state.started
     assert started is not None, "a run without its first event"  # noqa: S101
@@ -364,6 +380,7 @@ def fork(journal: Journal, run_id: str, who: Who, version: str) -> str:
                 parent=started.parent,
                 root="" if started.root == run_id else started.root,
                 batch=started.batch,
+                forked_from=started.forked_from,
             )
             logs.tell(journal.read(run_stream(forked), limit=2))
     was = f"version {started.version} of {started.agent}"

@@ -39,6 +39,7 @@ from outlast.events import (
     NoteAdded,
     PhaseEntered,
     RunFinished,
+    RunForked,
     RunLeft,
     RunParked,
     RunStarted,
@@ -180,6 +181,22 @@ def _started(state: RunState, event: RunStarted, _: Record) -> RunState:
     return replace(state, started=event)
 
 
+def _forked(state: RunState, _: RunForked, _record: Record) -> RunState:
+    # What people told the other run, or allowed it, they told and allowed that one.
+    over = state.status == "completed"
+    return replace(
+        state,
+        asks={key: conversation.shared(ask) for key, ask in state.asks.items()},
+        steps=steps.asked_again(state.steps),
+        control=Control(),
+        parking=Parking(),
+        approvals=approvals.asked_again(state.approvals),
+        undoing=Undoing(),
+        status="completed" if over else "queued",
+        why=state.why if over else "",
+    )
+
+
 def _ask_started(state: RunState, event: AskStarted, _: Record) -> RunState:
     assert state.started is not None, "an ask before its run"  # noqa: S101  (a broken invariant)
     before = state.asks[event.continues] if event.continues else None
@@ -300,6 +317,7 @@ def _unchanged(state: RunState, _event: NoteAdded | LabelGiven, _: Record) -> Ru
 
 _RULES: Final[dict[type[Event], Callable[[RunState, Any, Record], RunState]]] = {
     RunStarted: _started,
+    RunForked: _forked,
     AskStarted: _ask_started,
     AskAnswered: _answered,
     AnswerProposed: _checked,

@@ -106,6 +106,12 @@ def _requested(steps: Steps, event: ApprovalRequested) -> Steps:
     return Steps({**steps.begun, event.name: begun}, steps.finished, steps.degraded)
 
 
+def asked_again(steps: Steps) -> Steps:
+    """Return the steps without what people are asked: a fork asks them itself."""
+    begun = {name: one for name, one in steps.begun.items() if one.kind != "approval"}
+    return Steps(begun, steps.finished, steps.degraded)
+
+
 _RULES: Final[dict[type[Event], Callable[[Steps, Any], Steps]]] = {
     StepStarted: _started,
     ChildStarted: _child,

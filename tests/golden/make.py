@@ -20,6 +20,7 @@ import msgspec
 
 import outlast
 from outlast import events
+from outlast.branching import branch
 from outlast.events import (
     ApprovalGiven,
     ApprovalRequested,
@@ -203,6 +204,7 @@ def make(journal: Journal) -> None:
     recovered(journal)
     undone(journal)
     checked(journal)
+    branch(journal, "cut", 6, "cut~6", now=7, reason="another end", by="ann")
     begin(journal, "queued", agent(None), "Later.", tenant="acme", tags={"a": "ä"}, at=1, nonce="n")
 
 

@@ -494,6 +494,61 @@ def send(  # noqa: PLR0913, PLR0917  (the options of a command)
 
 
 @app.command()
+def fork(  # noqa: PLR0913, PLR0917  (the options of a command)
+    run_id: RunId,
+    at: Annotated[
+        int, typer.Option("--at", metavar="SEQ", help="The last event that is shared; see `log`.")
+    ],
+    new_id: Annotated[
+        str | None, typer.Option("--id", metavar="ID", help="The new run's id; default: ID~SEQ.")
+    ] = None,
+    reason: Reason = "",
+    by: By = "",
+    store: Store = DEFAULT_STORE,
+    as_json: AsJson = False,
+) -> int:
+    """Begin a new run that shares what a run did up to an event."""
+    from outlast.cli.forks import fork_run
+
+    told = {"reason": reason, "by": by}
+    return fork_run(store, run_id, at=at, new_id=new_id, as_json=as_json, **told)
+
+
+@app.command()
+def replay(
+    run_id: Annotated[
+        str | None, typer.Argument(metavar="ID", help="The run's id; with --checks, default: all.")
+    ] = None,
+    agent: Annotated[
+        str | None,
+        typer.Option(
+            "--agent",
+            metavar="MODULE:AGENT",
+            help="Default: where it was declared.  With --checks, the NAME of an agent.",
+        ),
+    ] = None,
+    checks: Annotated[
+        str | None,
+        typer.Option(
+            "--checks",
+            metavar="MODULE:AGENT",
+            help="Run the checks of this agent, or this check, over recorded answers.",
+        ),
+    ] = None,
+    store: Store = DEFAULT_STORE,
+    as_json: AsJson = False,
+) -> int:
+    """Decide a recorded run again, offline, or check its answers again."""
+    from outlast.cli.replays import recheck_runs, replay_run
+
+    if checks is not None:
+        return recheck_runs(store, run_id, checks, agent=agent, as_json=as_json)
+    if run_id is None:
+        raise UsageError("say which run is to be decided again, or which checks to run: --checks")
+    return replay_run(store, run_id, location=agent, as_json=as_json)
+
+
+@app.command()
 def runs(  # noqa: PLR0913, PLR0917  (the options of a command)
     status: Annotated[
         str | None, typer.Option("--status", metavar="S", help="Only runs of this status.")

@@ -14,6 +14,7 @@ from outlast.cli.stores import opened
 from outlast.cli.story import STATUS_TONES
 from outlast.errors import UsageError
 from outlast.journal import Posting, RunRow
+from outlast.limits import paid
 from outlast.views.costs import GROUPS, Cost, costs, dearest, forecast, total
 
 _BAR: Final = 40
@@ -35,7 +36,7 @@ def show_costs(store: str, *, by: str, chart: bool, as_csv: bool, as_json: bool)
         raise UsageError(f"--by {by}: costs are added up by {', '.join(GROUPS)} or run")
     with opened(store) as journal:
         lines = journal.rollup()
-        rows = dearest(journal.runs()) if by == "run" else []
+        rows = dearest(paid(journal)) if by == "run" else []
     found = costs(lines, by) if by in GROUPS else []
     listed = [_run_shape(row) for row in rows] or [_shape(by, cost) for cost in found]
     if as_json:

@@ -53,6 +53,7 @@ from outlast.events import (
     RateLimitsTold,
     ReconcileStarted,
     RunFinished,
+    RunForked,
     RunLeft,
     RunParked,
     RunStarted,
@@ -68,6 +69,7 @@ from outlast.events import (
     ToolCallReconciled,
     ToolCallStarted,
     ToolCallSucceeded,
+    TreeJoined,
     UndoFinished,
     UndoStarted,
     VerdictGiven,
@@ -211,6 +213,11 @@ class Reader:
 
     def _told(self, record: Record) -> list[Part]:  # noqa: PLR0911, PLR0912, PLR0915  (a table)
         match record.event:
+            case RunForked() as event:
+                return _run_forked(event)
+            case TreeJoined() as event:
+                told = f"{words.line(event.run_id, 200)} pays from the tree of "
+                return [(told, ""), (words.line(event.tree, 200), "strong")]
             case RunStarted() as event:
                 return _run_started(event)
             case AskStarted() as event:
@@ -447,10 +454,18 @@ def said(event: ModelCallSucceeded) -> tuple[str, list[str]]:
     return text, [words.line(block.name, 80) for block in found if block.type == "tool_use"]
 
 
+def _run_forked(event: RunForked) -> list[Part]:
+    by = f"  {words.line(event.by, 80)}" if event.by else ""
+    why = f": {words.line(event.reason, 400)}" if event.reason else ""
+    return [(f"here the fork begins{why}", "strong"), (by, "quiet")]
+
+
 def _run_started(event: RunStarted) -> list[Part]:
     limit = "" if event.turns is None else f", at most {words.count(event.turns, 'turn')}"
     who = f" for {words.line(event.tenant, 80)}" if event.tenant else ""
     child = f", child of run {words.line(event.parent, 200)}" if event.parent else ""
+    if event.forked_at:
+        child = f", run {words.line(event.forked_from, 200)} up to its event {event.forked_at}"
     if event.kind == "agent":
         return [(event.agent, "strong"), (f" on {event.spec.model}{who}{limit}{child}", "")]
     phases = f": {' → '.join(words.line(one, 40) for one in event.phases)}" if event.phases else ""

@@ -106,12 +106,13 @@ def chain(
         `tag`), and their rows in `event_bodies`.
 
     """
-    stream, at, epoch = commit.stream, commit.at, commit.epoch or 0
+    stream, epoch = commit.stream, commit.epoch or 0
+    moments = commit.moments or (commit.at,) * len(entries)
     number, seq, prev = head.number, head.next_seq, head.hash
     records: list[Record] = []
     events: list[Row] = []
     bodies: list[Row] = []
-    for event, kind, meta, salt, body, commitment in entries:
+    for (event, kind, meta, salt, body, commitment), at in zip(entries, moments, strict=True):
         digest = record_hash(
             prev=prev,
             stream=stream,
@@ -142,13 +143,15 @@ def check_shape(commit: Commit) -> None:
     """Refuse what no journal could take, whatever is in it: a mistake of the caller.
 
     Raises:
-        UsageError: there are no events; a driver's append without `expected_seq`; an append to a
-            run without an epoch that is neither its first nor made of outside events only; a row
-            of another run.
+        UsageError: there are no events, or not as many moments; a driver's append without
+            `expected_seq`; an append to a run without an epoch that is neither its first nor made
+            of outside events only; a row of another run.
 
     """
     if not commit.events:
         raise UsageError(f"{commit.stream}: an append without events; every change is an event")
+    if commit.moments and len(commit.moments) != len(commit.events):
+        raise UsageError(f"{commit.stream}: {len(commit.moments)} moments of other events")
     if commit.row is not None and run_stream(commit.row.id) != commit.stream:
         raise UsageError(f"{commit.stream}: the row is that of run {commit.row.id!r}")
     if commit.epoch is not None:

@@ -47,6 +47,7 @@ from outlast.events import (
     Event,
     ModelCallSucceeded,
     RunFinished,
+    RunStarted,
     ToolCallFailed,
     ToolCallGivenUp,
     ToolCallInDoubt,
@@ -295,6 +296,8 @@ class _Run:
         self._lost: set[str] = set()
         """The asks that are over without an answer."""
         self._is_over = False
+        self._shared = 0
+        """Up to where the run is a fork's, and another run has made its calls."""
 
     def take(self, record: Record) -> _Use | None:
         """Read a record, and return the use that is over with it."""
@@ -305,8 +308,11 @@ class _Run:
             self._lost.add(event.ask_id)
         elif isinstance(event, RunFinished):
             self._is_over = event.status in ENDED
+        elif isinstance(event, RunStarted):
+            self._shared = event.forked_at
         rule = _RULES.get(type(event))
-        return None if rule is None else self._used(record, event, rule)
+        used = None if rule is None else self._used(record, event, rule)
+        return used if record.seq > self._shared else None
 
     def rest(self) -> Iterable[_Use]:
         """Yield the uses that are not over at the run's end, or now."""
