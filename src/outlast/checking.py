@@ -60,23 +60,37 @@ async def run_check(  # noqa: PLR0913  (what a call needs from outside)
         found = Verdict.unverified("the agent has no such check any more")
     else:
         evidence = replace(action.evidence, run_id=run_id, tenant=tenant, deps=deps)
-        found = await looked(rule, agent, action, evidence, workshop)
+        found = await _looked(rule, agent, action, evidence, workshop)
     latency_ms = int((time.monotonic() - began) * 1000)
     return given(action, rule, found, redact, latency_ms)
 
 
-async def looked(
+async def _looked(
     rule: Check[..., Any],
     agent: Agent,
     action: CheckAnswer,
     evidence: Evidence,
     workshop: Shop | None,
 ) -> Verdict:
-    """Return what a check finds of an answer."""
     try:
         answer = answer_of(agent, action)
     except InvalidAnswer as error:
         return Verdict.unverified(f"the answer cannot be read: {error}")
+    return await found_by(rule, answer, evidence, workshop)
+
+
+async def found_by(
+    rule: Check[..., Any], answer: Any, evidence: Evidence, workshop: Shop | None = None
+) -> Verdict:
+    """Return what a check finds of an answer, whatever its function does.
+
+    Args:
+        rule: the check.
+        answer: as the check gets it.
+        evidence: what there is to check it against.
+        workshop: where coroutine functions are called; by default right here.
+
+    """
     try:
         came, raised = await contained(_Look(rule, answer, evidence), {}, workshop)
     except TimeoutError:

@@ -12,15 +12,14 @@ No model is called and nothing is written; a check itself may do whatever its fu
 from __future__ import annotations
 
 import asyncio
-import inspect
-import threading
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, Literal, Protocol, TypeAlias, runtime_checkable
 
 import msgspec
 
 from outlast.answers import InvalidAnswer
-from outlast.checks import Check, Evidence, Verdict, verdict_of
+from outlast.checking import found_by
+from outlast.checks import Check, Evidence
 from outlast.events import Issue, OnUnjudged
 from outlast.findings import Past
 
@@ -110,6 +109,16 @@ def recheck(
         tenants: for whom a run is.
 
     """
+    return asyncio.run(_rechecked(past, checks, parse, deps, tenants))
+
+
+async def _rechecked(
+    past: Iterable[Past],
+    checks: Sequence[Check[..., Any] | Judging],
+    parse: Parse,
+    deps: Any,
+    tenants: Callable[[str], str],
+) -> list[Rechecked]:
     found = []
     for one in past:
         evidence = Evidence(
@@ -120,11 +129,11 @@ def recheck(
             tenant=tenants(one.run_id),
             deps=deps,
         )
-        found.append(_recheck(one, checks, parse, evidence))
+        found.append(await _recheck(one, checks, parse, evidence))
     return found
 
 
-def _recheck(
+async def _recheck(
     past: Past, checks: Sequence[Check[..., Any] | Judging], parse: Parse, evidence: Evidence
 ) -> Rechecked:
     try:
@@ -135,15 +144,15 @@ def _recheck(
         said = Said(check="schema", verdict="fixable", issues=tuple(issues), says="rejected")
         return Rechecked(past=past, says="rejected", said=(said,))
     every = [
-        _run(one, answer, evidence) if isinstance(one, Check) else _judged(one, past)
+        await _run(one, answer, evidence) if isinstance(one, Check) else _judged(one, past)
         for one in checks
     ]
     worst: Says = max((one.says for one in every), key=_ORDER.index, default="accepted")
     return Rechecked(past=past, says=worst, said=tuple(every))
 
 
-def _run(check: Check[..., Any], answer: Any, evidence: Evidence) -> Said:
-    verdict = _called(check, answer, evidence)
+async def _run(check: Check[..., Any], answer: Any, evidence: Evidence) -> Said:
+    verdict = await found_by(check, answer, evidence)
     return Said(
         check=check.name,
         verdict=verdict.kind,
@@ -177,31 +186,3 @@ def _says(verdict: str, on_unsure: OnUnjudged) -> Says:
         case "unverified":
             return _UNSURE[on_unsure]
     return "rejected"
-
-
-def _called(check: Check[..., Any], answer: Any, evidence: Evidence) -> Verdict:
-    """Return what a function finds, in a thread of its own; late is nobody can tell."""
-    came: list[Verdict] = []
-
-    def work() -> None:
-        came.append(_verdict(check, answer, evidence))
-
-    thread = threading.Thread(target=work, name=f"outlast-check-{check.name}", daemon=True)
-    thread.start()
-    thread.join(check.timeout_s)
-    return came[0] if came else Verdict.unverified(f"no verdict within {check.timeout_s:g} s")
-
-
-def _verdict(check: Check[..., Any], answer: Any, evidence: Evidence) -> Verdict:
-    args, kwargs = check.arguments(answer, evidence)
-    try:
-        came = check.function(*args, **kwargs)
-        if inspect.isawaitable(came):
-            came = asyncio.run(_awaited(came))
-        return verdict_of(check, came)
-    except Exception as error:  # noqa: BLE001  (whatever it raises, nobody can tell)
-        return Verdict.unverified(f"{type(error).__name__}: {error}")
-
-
-async def _awaited(came: Any) -> Any:
-    return await came

@@ -18,11 +18,13 @@ from outlast.events import (
     AnswerRejected,
     AskAnswered,
     AskStarted,
+    FeedbackGiven,
     MessageReceived,
     ModelCallSucceeded,
     RunStarted,
     Spec,
     ToolCallFailed,
+    ToolCallInDoubt,
     ToolCallReconciled,
     ToolCallStarted,
     ToolCallSucceeded,
@@ -50,7 +52,7 @@ def reply(number: int, *blocks: dict[str, Any], ask_id: str = "ask-1") -> ModelC
         ask_id=ask_id,
         call_id=f"{ask_id}.m{number}",
         content=Raw(msgspec.json.encode(blocks)),
-        stop_reason="end_turn",
+        stop_reason="tool_use" if blocks[0]["type"] == "tool_use" else "end_turn",
         usage=Raw(b"{}"),
         cost_nano=0,
         tokens=0,
@@ -94,7 +96,7 @@ def test_findings_are_what_tools_had_returned_by_then() -> None:
     found = answers(
         "r",
         journal(
-            reply(1, use("find", 1, word="a"), use("find", 2, word="b"), use("pay", 3, sum=1)),
+            reply(1, use("find", 1, word="a"), use("find", 2, word="b")),
             ToolCallStarted(
                 **ids,
                 call_id="t1",
@@ -109,8 +111,13 @@ def test_findings_are_what_tools_had_returned_by_then() -> None:
             ToolCallFailed(
                 **ids, call_id="t2", tool_use_id="toolu_2", kind="raised", content=Raw(b'"no"')
             ),
-            proposed(1, "first"),
-            rejected(1, "repair"),
+            reply(2, {"type": "text", "text": "first"}),
+            proposed(2, "first"),
+            rejected(2, "repair"),
+            FeedbackGiven(**ids, why="rejected", content=Raw(b'[{"type":"text","text":"no"}]')),
+            reply(3, use("pay", 3, sum=1)),
+            ToolCallStarted(**ids, call_id="t3", tool_use_id="toolu_3", tool="pay", effect="once"),
+            ToolCallInDoubt(**ids, call_id="t3", tool_use_id="toolu_3", kind="crash", open=True),
             ToolCallReconciled(
                 **ids,
                 call_id="t3",
@@ -118,8 +125,8 @@ def test_findings_are_what_tools_had_returned_by_then() -> None:
                 outcome="happened",
                 content=Raw(b'[{"type":"text","text":"paid"},{"type":"image","source":{}}]'),
             ),
-            reply(2, {"type": "text", "text": "second"}),
-            proposed(2, "second", attempt=2),
+            reply(4, {"type": "text", "text": "second"}),
+            proposed(4, "second", attempt=2),
             AskAnswered(ask_id="ask-1", answer=Raw(b'"second"')),
         ),
     )
