@@ -15,6 +15,7 @@ from outlast.events import (
     ApprovalRequested,
     AskStarted,
     Spec,
+    tag,
 )
 from outlast.models.scripted import ScriptedModel
 from outlast.views.calibration import Calibration, Uncalibrated
@@ -344,3 +345,18 @@ def test_who_decides_on_an_answer_labels_it(said: dict[str, Any], where: str) ->
     assert row.caught == int(where == "caught"), "an edit counts before the run goes on"
     row = {row.check: row for row in last.rows()}["finds_some"]
     assert (row.caught, row.false_alarms) == (1, 0), "the last word counts"
+
+
+def test_what_a_fork_shares_is_counted_once() -> None:
+    """The verdicts of the run that it was forked from are that run's."""
+    with outlast.Outlast("memory://", model=ScriptedModel(answers(EMPTY, GOOD))) as app:
+        app.run(agent(), "Find grants.", run_id="r")
+        app.label("r", good=True, by="ann")
+        log = app.log("r")
+        given = [one.seq for one in log if tag(one.event) == "verdict_given"]
+        app.fork("r", at=max(one for one in given if one < given[-1] - 3), new_id="f")
+        reading = Reading()
+        for run_id in ("r", "f"):
+            reading.take(run_id, app.log(run_id))
+        whole = {row.check: sum(row.verdicts.values()) for row in reading.rows()}
+        assert sum(whole.values()) == len(given)

@@ -218,6 +218,8 @@ class _Run:
         self.at = 0
         self._agents: dict[str, str] = {}
         self._agent = ""
+        self._shared = 0
+        """Up to where it is another run's, of which it is a fork."""
 
     def take(self, record: Record) -> None:
         self.answers.take(record)
@@ -225,13 +227,14 @@ class _Run:
         event: Event = record.event
         if isinstance(event, RunStarted):
             self._agent = event.spec.agent or event.agent
+            self._shared = event.forked_at
         elif isinstance(event, AskStarted) and event.spec is not None:
             self._agents[event.ask_id] = event.spec.agent
         elif isinstance(event, AskStarted) and event.continues:
             self._agents[event.ask_id] = self._agents.get(event.continues, self._agent)
         elif isinstance(event, AnswerRejected):
             self.rejected.add(event.call_id)
-        elif isinstance(event, VerdictGiven):
+        elif isinstance(event, VerdictGiven) and record.seq > self._shared:
             self._judged(event, record.at)
 
     def _judged(self, event: VerdictGiven, at: int) -> None:
