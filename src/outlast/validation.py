@@ -178,11 +178,15 @@ def lines(issues: Iterable[Issue]) -> list[str]:
 
 
 def line(issue: Issue) -> str:
-    """Return an issue in a line."""
-    place = f"{issue.path}: " if issue.path else ""
-    got = f"; got {_short(issue.got)}" if issue.got is not None else ""
-    expected = f"; expected {_short(issue.expected)}" if issue.expected is not None else ""
-    return f"{place}{issue.message.strip()}{got}{expected}"
+    """Return an issue in a line, with what its own words do not say."""
+    said = issue.message.strip()
+    place = "" if not issue.path or said.startswith(issue.path) else f"{issue.path}: "
+    more = [
+        f"; {what} {text}"
+        for what, value in (("got", issue.got), ("expected", issue.expected))
+        if value is not None and (text := _short(value)).strip('"') not in said
+    ]
+    return f"{place}{said}{''.join(more)}"
 
 
 def _short(value: Any) -> str:

@@ -105,6 +105,19 @@ def test_grants_are_researched(load, capsys):
     assert all(grants.details(grant_id).amount_gbp <= 10_000 for grant_id in smaller)
 
 
+def test_hallucinated_grants_are_rejected(load, capsys):
+    """A wrong amount and a wrong funder are caught; what is answered is as the tools have it."""
+    example = load("checked_grants")
+    example.main("dementia")
+    said = capsys.readouterr().out
+    assert "✗ answer 1: [0].amount_gbp" in said
+    assert "'The Generous Foundation' occurs in no tool result" in said
+    assert said.count("✓") == 3
+    assert "completed, 5 turns" in said
+    example.main("dementia")
+    assert capsys.readouterr().out == said
+
+
 def test_a_proposal_is_written(load, tmp_path, capsys):
     """Three sections and an ending are written in three phases, and the file is the proposal."""
     example = load("proposal_writing")

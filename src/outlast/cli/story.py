@@ -324,7 +324,7 @@ class Reader:
             case AskAnswered() as event:
                 less = f"  degraded: {words.line(event.degraded, 200)}" if event.degraded else ""
                 by = f"  decided by {words.line(event.by, 80)}" if event.by else ""
-                said = f"“{words.opening(words.spoken(event.answer), 200)}”"
+                said = f"“{words.opening(words.given(event.answer), 200)}”"
                 return [(said, "good"), (less, "doubt"), (by, "quiet")]
             case NoteAdded() as event:
                 by = f"  {words.line(event.by, 80)}" if event.by else ""
