@@ -230,9 +230,11 @@ def afresh(attempts: Iterable[Attempt]) -> str:
 
 def summary(attempt: Attempt, most: int = 3) -> str:
     """Return in a sentence for people why an answer was not accepted."""
-    told = lines(attempt.issues) or [
-        f"{one.check}: {one.why}" for one in attempt.objections if one.why
-    ]
-    more = f"; and {len(told) - most} more" if len(told) > most else ""
     names = ", ".join(dict.fromkeys(one.check for one in attempt.objections))
-    return f"{names}: {'; '.join(told[:most])}{more}" if told else names
+    told = lines(attempt.issues)
+    if not told:
+        return (
+            "; ".join(f"{one.check}: {one.why}" for one in attempt.objections if one.why) or names
+        )
+    more = f"; and {len(told) - most} more" if len(told) > most else ""
+    return f"{names}: {'; '.join(told[:most])}{more}"
