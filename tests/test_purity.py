@@ -15,7 +15,7 @@ CORE = frozenset(
     breaker undoing recovery
     validators validators.plain validators.tokens validators.names validators.records
     validators.told validators.grounding validators.rules
-    agent flows wants models state actions decide decide_control decide_flow drive
+    agent flows wants models models.schema state actions decide decide_control decide_flow drive
     answering settling answers checks judges validation evidence decide_answer
     """.split()  # noqa: SIM905  (a list of words)
 )

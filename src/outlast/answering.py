@@ -17,10 +17,12 @@ import msgspec
 from msgspec import Raw
 
 from outlast.actions import moment
+from outlast.answers import MEMBER, TOOL
 from outlast.approvals import Given, Request
 from outlast.conversation import tool_call_id
 from outlast.errors import InvalidInput, UsageError
 from outlast.events import NULL, ApprovalGiven
+from outlast.models.schema import misfit
 from outlast.state import ENDED, RunState
 
 Check: TypeAlias = Callable[[RunState, Request, ApprovalGiven], None]
@@ -251,6 +253,43 @@ def check_names(state: RunState, asked: Request, arguments: Raw) -> None:
         raise InvalidInput(
             f"the arguments do not fit {asked.tool}, so nothing was written: {', '.join(wrong)}; "
             f"it takes {', '.join(schema.properties) or 'none'}"
+        )
+
+
+class _Formatted(msgspec.Struct, frozen=True):
+    format: dict[str, Any] = {}
+
+
+class _Parameters(msgspec.Struct, frozen=True):
+    output_config: _Formatted = _Formatted()
+
+
+class _Tool(msgspec.Struct, frozen=True):
+    name: str = ""
+    input_schema: dict[str, Any] = {}
+
+
+def check_shape(state: RunState, asked: Request, answer: Raw) -> None:
+    """Refuse an answer that is not of the type that Claude was told of, as the journal knows it.
+
+    Raises:
+        InvalidInput: where it is not.
+
+    """
+    spec = state.asks[asked.ask_id].spec
+    if not spec.answers:
+        return
+    told = msgspec.json.decode(spec.parameters, type=_Parameters)
+    schema = told.output_config.format.get("schema", {})
+    if spec.answers == "tool":
+        tools = msgspec.json.decode(spec.tools, type=list[_Tool])
+        schema = next((tool.input_schema for tool in tools if tool.name == TOOL), {})
+    value = msgspec.json.decode(answer)
+    wrong = misfit({MEMBER: value} if spec.wrapped else value, schema)
+    if wrong:
+        raise InvalidInput(
+            f"nothing was written: the answer is not of the type that {spec.agent} declares: "
+            f"{wrong}; give another one (on the command line: --edit-answer)"
         )
 
 

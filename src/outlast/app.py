@@ -24,7 +24,7 @@ from msgspec.structs import replace
 
 from outlast import logs
 from outlast.agent import Agent
-from outlast.answering import Answer, as_answer, as_arguments, check_names
+from outlast.answering import Answer, as_answer, as_arguments, check_names, check_shape
 from outlast.answers import InvalidAnswer
 from outlast.approvals import Request
 from outlast.background import Background
@@ -671,14 +671,17 @@ class Outlast:
             self._check_arguments(run_id, state, asked, event.arguments)
         started = state.started
         assert started is not None, "a run without its first event"  # noqa: S101
-        if asked.answer == NULL or not event.approved or started.kind != "agent":
+        if asked.answer == NULL or not event.approved:
             return
-        who = self._code(run_id, state)
+        # The agents that a flow asks are known to its function only.
+        who = self._code(run_id, state) if started.kind == "agent" else None
         answers = who.answers if isinstance(who, Agent) else None
+        given = asked.answer if event.answer == NULL else event.answer
         if answers is None:
+            check_shape(state, asked, given)
             return
         try:
-            answers.read(asked.answer if event.answer == NULL else event.answer)
+            answers.read(given)
         except InvalidAnswer as error:
             raise InvalidInput(
                 f"nothing was written: the answer is not of the type that {started.agent} "

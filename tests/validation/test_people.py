@@ -9,6 +9,7 @@ import pytest
 import outlast
 from outlast.app import Outlast
 from outlast.events import AnswerRejected, ApprovalRequested, AskAnswered, LabelGiven
+from outlast.models.script import say, tool_use
 from outlast.models.scripted import ScriptedModel
 from validation.answering import GOOD, NOBODY, Grant, agent, answers
 
@@ -200,3 +201,23 @@ def test_judges_pay_from_the_budget_of_their_flow():
             run = app.run(flow(turns=turns), "Find grants.", run_id="r")
             assert run.status == status, run.why
             assert len(model.calls) == turns
+
+
+@pytest.mark.parametrize("tool", [False, True])
+def test_where_the_code_is_nowhere_the_schema_tells(tool, tmp_path, monkeypatch):
+    """A process that has only the journal refuses what is not of the type that Claude was told."""
+    monkeypatch.setattr("outlast.agent.structured", lambda model: not tool)
+    url = f"sqlite:///{tmp_path}/s.db"
+    said = msgspec.json.decode(NOBODY)
+
+    def script(request: dict[str, Any], attempt: int) -> Any:
+        return say(tool_use("give_answer", said)) if tool else say(NOBODY)
+
+    with Outlast(url, model=ScriptedModel(script)) as app:
+        escalated(app)
+    with Outlast(url) as app:
+        with pytest.raises(outlast.InvalidInput, match="'name' is required"):
+            app.approve("r", answer=[{}])
+        with pytest.raises(outlast.InvalidInput, match="is not of type"):
+            app.approve("r", answer="Ladder")
+        assert app.approve("r", answer=[{"name": "Ladder"}], by="ann").status == "queued"

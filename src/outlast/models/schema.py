@@ -20,10 +20,20 @@ def misfit(value: Any, schema: Mapping[str, Any], place: str = "$") -> str:
     """Return where and why `value` does not fit, empty when it does.
 
     Looked at are `type`, `enum`, `const`, `anyOf`, `properties`, `required`,
-    `additionalProperties` and `items`; whatever else a schema says is taken for fulfilled.
+    `additionalProperties`, `items`, and references to `$defs` of the whole; whatever else a schema
+    says is taken for fulfilled.
     """
+    return _misfit(value, schema, place, schema.get("$defs", {}))
+
+
+def _misfit(
+    value: Any, schema: Mapping[str, Any], place: str, named: Mapping[str, Mapping[str, Any]]
+) -> str:
+    if isinstance(reference := schema.get("$ref"), str):
+        schema = named.get(reference.removeprefix("#/$defs/"), {})
     if choices := schema.get("anyOf"):
-        return "" if any(not misfit(value, each) for each in choices) else f"{place}: fits no anyOf"
+        fits = any(not _misfit(value, each, place, named) for each in choices)
+        return "" if fits else f"{place}: fits no anyOf"
     kinds = schema.get("type", [])
     if kinds and not any(_is(value, kind) for kind in ([kinds] if _is_text(kinds) else kinds)):
         return f"{place}: {value!r} is not of type {kinds}"
@@ -32,19 +42,24 @@ def misfit(value: Any, schema: Mapping[str, Any], place: str = "$") -> str:
     if "const" in schema and value != schema["const"]:
         return f"{place}: {value!r} is not {schema['const']!r}"
     if isinstance(value, list) and isinstance(items := schema.get("items"), dict):
-        found = (misfit(each, items, f"{place}[{at}]") for at, each in enumerate(value))
+        found = (_misfit(each, items, f"{place}[{at}]", named) for at, each in enumerate(value))
         return next(filter(None, found), "")
-    return _misfit_of_object(value, schema, place) if isinstance(value, dict) else ""
+    return _misfit_of_object(value, schema, place, named) if isinstance(value, dict) else ""
 
 
-def _misfit_of_object(value: dict[str, Any], schema: Mapping[str, Any], place: str) -> str:
+def _misfit_of_object(
+    value: dict[str, Any],
+    schema: Mapping[str, Any],
+    place: str,
+    named: Mapping[str, Mapping[str, Any]],
+) -> str:
     known = schema.get("properties", {})
     for name in schema.get("required", ()):
         if name not in value:
             return f"{place}: {name!r} is required"
     for name, member in value.items():
         if name in known:
-            if found := misfit(member, known[name], f"{place}.{name}"):
+            if found := _misfit(member, known[name], f"{place}.{name}", named):
                 return found
         elif schema.get("additionalProperties") is False:
             return f"{place}: {name!r} is not allowed"
