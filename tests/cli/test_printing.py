@@ -42,7 +42,7 @@ def test_what_tools_print_is_no_json(simulated, store, tmp_path):
 def test_a_program_finds_its_output_as_it_was(store, monkeypatch):
     """In a process that is not ours, what is printed on import is no JSON either."""
     monkeypatch.delitem(sys.modules, "cli.printing", raising=False)
-    monkeypatch.setattr(atexit, "register", lambda *_: None)  # this process goes on
+    monkeypatch.setattr(atexit, "register", lambda *_, **__: None)  # this process goes on
     before = sys.stdout
     result = typed("start", "cli.printing:chatty", "Go.", "--id", "one", "--json", "--store", store)
     (document,) = documents(result.stdout)
