@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 import outlast
 from conftest import SOAK
-from outlast.conversation import Block, Trail, blocks, opened, request_hash
+from outlast.conversation import Block, Pending, Trail, Try, blocks, opened, request_hash
 from outlast.errors import JournalDamaged
 from outlast.events import Spec
 from outlast.journal import run_stream
@@ -334,3 +334,15 @@ def test_growing_copies_nothing() -> None:
     for _ in range(100):
         trail = trail.grown(b"b")
     assert trail._items is first._items
+
+
+def test_deaths_in_a_row_are_those_since_something_else_happened():
+    """A source that answered in between, with whatever, is not one that kills its process."""
+
+    def tried(*kinds: str) -> Pending:
+        tries = tuple(Try(0, kind, "", at) for at, kind in enumerate(kinds))  # type: ignore[arg-type]
+        return Pending("toolu_1", "look", Raw(b"{}"), tried=tries)
+
+    assert tried("crash", "crash").crashes == 2
+    assert tried("crash", "raised", "crash").crashes == 1
+    assert tried("crash", "raised").crashes == 0

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -384,3 +385,19 @@ def test_the_page_works(tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().out == "done\n"
     assert Path("notes.txt").read_text() == "x\n"
     assert [result["content"] for result in results(model)] == ["0", "noted"]
+
+
+@pytest.mark.parametrize(
+    ("effect", "raised"), [("read", outlast.ToolError), ("once", outlast.MCPServerLost)]
+)
+def test_an_answer_that_says_nothing_leaves_a_call_in_doubt(effect, raised):
+    """What the tool did nobody knows then, unless it changes nothing."""
+
+    class Strange:
+        async def call(self, *_: object) -> None:
+            raise outlast.ToolError("a result of another type", error_class="bad_output")
+
+    listed = SimpleNamespace(name="pay", input_schema={"type": "object"}, description="", title="")
+    tool = mcp_servers._MCPTool(Strange, listed, name="pay", effect=effect)
+    with pytest.raises(raised, match="of another type"):
+        asyncio.run(tool.function())
