@@ -48,7 +48,7 @@ def told(event: Told) -> list[Part]:
     match event:
         case AnswerProposed():
             again = f", its checks for the {event.times}th time" if event.times > 1 else ""
-            said = words.opening(words.spoken(event.answer), 200)
+            said = words.opening(words.given(event.answer), 200)
             return [(f"answer {event.attempt}{again}: ", "strong"), (f"“{said}”", "")]
         case VerdictGiven():
             return _verdict(event)
