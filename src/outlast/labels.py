@@ -36,6 +36,8 @@ class Word(msgspec.Struct, frozen=True, kw_only=True):
     good: bool
     attempt: int | None = None
     """The number of the answer among those to the last question; `None` is the accepted one."""
+    call_id: str = ""
+    """The call whose reply the answer is, where that is known; empty goes by `attempt`."""
     why: str = ""
     by: str = ""
 
@@ -188,7 +190,8 @@ def written(
         UsageError: there is no such answer.
 
     """
-    one = meant(answers, run_id, said.attempt, below)
+    known = answers.given.get(said.call_id)
+    one = known if known is not None else meant(answers, run_id, said.attempt, below)
     label = LabelGiven(
         ask_id=one.ask_id, call_id=one.call_id, good=said.good, why=said.why, by=said.by
     )

@@ -20,6 +20,8 @@ from outlast.events import (
     AnswerRejected,
     AskStarted,
     Event,
+    ModelCallInDoubt,
+    ModelCallSucceeded,
     RunStarted,
     VerdictGiven,
     VerdictKind,
@@ -220,6 +222,10 @@ class _Run:
         self._agent = ""
         self._shared = 0
         """Up to where it is another run's, of which it is a fork."""
+        self._votes: dict[str, tuple[str, str]] = {}
+        """By the ask of a judge: the call whose reply it judges, and what the judge is called."""
+        self._paid: dict[tuple[str, str], int] = {}
+        """What votes cost that another run has paid."""
 
     def take(self, record: Record) -> None:
         self.answers.take(record)
@@ -228,6 +234,12 @@ class _Run:
         if isinstance(event, RunStarted):
             self._agent = event.spec.agent or event.agent
             self._shared = event.forked_at
+        elif isinstance(event, AskStarted) and event.judges:
+            self._votes[event.ask_id] = (event.judges, event.check)
+        elif isinstance(event, ModelCallSucceeded | ModelCallInDoubt):
+            if record.seq <= self._shared and event.ask_id in self._votes:
+                vote = self._votes[event.ask_id]
+                self._paid[vote] = self._paid.get(vote, 0) + event.cost_nano
         elif isinstance(event, AskStarted) and event.spec is not None:
             self._agents[event.ask_id] = event.spec.agent
         elif isinstance(event, AskStarted) and event.continues:
@@ -242,6 +254,8 @@ class _Run:
         key = (agent, event.check, event.kind, event.version, event.model)
         self.said.setdefault(key, {})[event.call_id] = event
         self.costs[key] = self.costs.get(key, 0) + event.cost_nano
+        # Another run has paid for what it shares; a verdict tells the costs of all its votes.
+        self.costs[key] -= min(event.cost_nano, self._paid.get((event.call_id, event.check), 0))
         self.last_at[key] = at
 
 
