@@ -381,6 +381,24 @@ def test_who_labels_in_a_fork_labels_what_is_shared() -> None:
     assert (row.missed, row.false_alarms, row.answers) == (1, 1, 2)
 
 
+@pytest.mark.parametrize("order", [("r", "f"), ("f", "r")])
+def test_who_decides_in_a_fork_labels_what_is_shared(order: Sequence[str]) -> None:
+    """A fork asks the person, and the check that objected is the original's."""
+    who = agent(answer_attempts=1, last_resort="escalate")
+    with outlast.Outlast("memory://", model=ScriptedModel(answers(EMPTY))) as app:
+        app.run(who, "Find grants.", run_id="r", wait_s=0)
+        (at,) = [one.seq for one in app.log("r") if isinstance(one.event, ApprovalRequested)]
+        app.fork("r", at=at, new_id="f")
+        app.deny("f", by="ann")
+        assert app.resume("f", who).status == "rejected"
+        reading = Reading()
+        for run_id in order:
+            reading.take(run_id, app.log(run_id))
+    for _ in range(2):
+        row = {row.check: row for row in reading.rows()}["finds_some"]
+        assert (row.caught, row.false_alarms, row.answers) == (1, 0, 1)
+
+
 def test_what_votes_cost_is_counted_where_they_were_paid() -> None:
     """Forked between a vote and the verdict, a run judges again for nothing."""
     judge = outlast.Judge("Is every grant real?", name="fair", votes=3)
