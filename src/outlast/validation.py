@@ -179,10 +179,11 @@ def lines(issues: Iterable[Issue]) -> list[str]:
 
 def line(issue: Issue) -> str:
     """Return an issue in a line."""
-    place = f"{issue.path}: " if issue.path else ""
+    told = issue.message.strip()
+    place = f"{issue.path}: " if issue.path and not told.startswith(issue.path) else ""
     got = f"; got {_short(issue.got)}" if issue.got is not None else ""
     expected = f"; expected {_short(issue.expected)}" if issue.expected is not None else ""
-    return f"{place}{issue.message.strip()}{got}{expected}"
+    return f"{place}{told}{got}{expected}"
 
 
 def _short(value: Any) -> str:

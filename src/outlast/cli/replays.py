@@ -299,7 +299,8 @@ def _print_checked(on: Screen, said: Sequence[Rechecked], unreadable: Sequence[U
         )
         for check in one.said:
             for issue in check.issues:
-                where = f" at {words.line(issue.path, 80)}" if issue.path else ""
+                is_said = issue.message.startswith(issue.path)
+                where = "" if is_said else f" at {words.line(issue.path, 80)}"
                 on.line((f"  {check.check}{where}: {words.line(issue.message, 400)}", ""))
             if check.why:
                 on.line((f"  {check.check}: {words.line(check.why, 400)}", "doubt"))
