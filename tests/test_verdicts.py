@@ -14,6 +14,7 @@ from outlast.events import (
     ApprovalGiven,
     ApprovalRequested,
     AskStarted,
+    ModelCallSucceeded,
     Spec,
     tag,
 )
@@ -360,3 +361,63 @@ def test_what_a_fork_shares_is_counted_once() -> None:
             reading.take(run_id, app.log(run_id))
         whole = {row.check: sum(row.verdicts.values()) for row in reading.rows()}
         assert sum(whole.values()) == len(given)
+
+
+def test_who_labels_in_a_fork_labels_what_is_shared() -> None:
+    """The answer was judged in the run it was given to, so the label counts there, and once."""
+    with outlast.Outlast("memory://", model=ScriptedModel(answers(EMPTY, GOOD))) as app:
+        app.run(agent(), "Find grants.", run_id="r")
+        app.fork("r", at=app.log("r")[-1].seq, new_id="f")
+        app.fork("f", at=app.log("f")[-1].seq, new_id="g")
+        for _ in range(2):
+            app.label("g", good=False, by="ann", why="closed")
+        app.label("g", good=True, by="ann", attempt=1)
+        reading = Reading()
+        for run_id in ("r", "f", "g"):
+            reading.take(run_id, app.log(run_id))
+            labels = [one for one in app.log(run_id) if tag(one.event) == "label_given"]
+            assert len(labels) == 2, run_id
+    row = {row.check: row for row in reading.rows()}["finds_some"]
+    assert (row.missed, row.false_alarms, row.answers) == (1, 1, 2)
+
+
+@pytest.mark.parametrize("order", [("r", "f"), ("f", "r")])
+def test_who_decides_in_a_fork_labels_what_is_shared(order: Sequence[str]) -> None:
+    """A fork asks the person, and the check that objected is the original's."""
+    who = agent(answer_attempts=1, last_resort="escalate")
+    with outlast.Outlast("memory://", model=ScriptedModel(answers(EMPTY))) as app:
+        app.run(who, "Find grants.", run_id="r", wait_s=0)
+        (at,) = [one.seq for one in app.log("r") if isinstance(one.event, ApprovalRequested)]
+        app.fork("r", at=at, new_id="f")
+        app.deny("f", by="ann")
+        assert app.resume("f", who).status == "rejected"
+        reading = Reading()
+        for run_id in order:
+            reading.take(run_id, app.log(run_id))
+    for _ in range(2):
+        row = {row.check: row for row in reading.rows()}["finds_some"]
+        assert (row.caught, row.false_alarms, row.answers) == (1, 0, 1)
+
+
+def test_what_votes_cost_is_counted_where_they_were_paid() -> None:
+    """Forked between a vote and the verdict, a run judges again for nothing."""
+    judge = outlast.Judge("Is every grant real?", name="fair", votes=3)
+    who = agent(checks=[judge])
+    model = ScriptedModel(answers(GOOD, judge=[opinion(), opinion()]))
+    with outlast.Outlast("memory://", model=model) as app:
+        app.run(who, "Find grants.", run_id="r")
+        votes = [
+            one.seq
+            for one in app.log("r")
+            if isinstance(one.event, ModelCallSucceeded) and "fair" in one.event.ask_id
+        ]
+        assert len(votes) == 2
+        for at in votes:
+            app.fork("r", at=at, new_id=f"f{at}")
+            assert app.resume(f"f{at}", who).status == "completed"
+        reading = Reading()
+        for row in app.runs():
+            reading.take(row.id, app.log(row.id))
+        spent = sum(line.settled_nano for line in app.journal.rollup() if line.tool == "check:fair")
+    row = {row.check: row for row in reading.rows()}["fair"]
+    assert row.cost_nano == spent > 0

@@ -113,10 +113,18 @@ def _given(approvals: Approvals, event: ApprovalGiven, record: Record) -> Approv
     return Approvals({**approvals.requests, key: replace(asked, given=given)})
 
 
-def asked_again(approvals: Approvals) -> Approvals:
-    """Return what a fork still asks: whether an answer is one, whatever was said to it."""
+def asked_again(approvals: Approvals, now: int) -> Approvals:
+    """Return what a fork still asks: whether an answer is one, whatever was said to it.
+
+    Its time counts from the fork on.
+    """
     kept = {key: one for key, one in approvals.requests.items() if one.answer != NULL}
-    return Approvals({key: replace(one, given=None) for key, one in kept.items()})
+    return Approvals({key: _from(one, now) for key, one in kept.items()})
+
+
+def _from(asked: Request, now: int) -> Request:
+    until = now + asked.expires_at - asked.asked_at if asked.expires_at else 0
+    return replace(asked, given=None, asked_at=now, expires_at=until)
 
 
 _RULES: Final[dict[type[Event], Callable[[Approvals, Any, Record], Approvals]]] = {

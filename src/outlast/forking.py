@@ -23,7 +23,6 @@ from outlast.events import (
     FeedbackGiven,
     LoopDetected,
     MessageReceived,
-    RunFinished,
     RunForked,
     RunStarted,
 )
@@ -70,7 +69,7 @@ def check(run_id: str, records: Sequence[Record], at: int) -> None:
             f"`outlast log {run_id}` numbers them"
         )
     state = fold(records[:at])
-    if why := _ended(records[at - 1], state):
+    if why := _ended(state):
         raise UsageError(f"run {run_id!r} cannot be forked at {at}: {why}; fork it before that")
     if busy := in_flight(state, records[at - 1]):
         raise UsageError(
@@ -79,16 +78,14 @@ def check(run_id: str, records: Sequence[Record], at: int) -> None:
         )
 
 
-def _ended(last: Record, state: RunState) -> str:
+def _ended(state: RunState) -> str:
     """Return why nothing could go on; empty where it could."""
     if state.control.cancelled:
         return "it was told to end by then"
-    if not isinstance(last.event, RunFinished):
-        return ""
-    if last.event.status in ("failed", "rejected", "cancelled"):
-        return f"it is {last.event.status} by then"
+    if state.status in ("failed", "rejected", "cancelled"):
+        return f"it is {state.status} by then"
     is_flow = state.started is not None and state.started.kind == "flow"
-    done = is_flow and last.event.status == "completed"
+    done = is_flow and state.status == "completed"
     return "it is completed by then, and nothing can be said to a flow" if done else ""
 
 
@@ -129,7 +126,7 @@ def _nearest(records: Sequence[Record], at: int) -> str:
     state = RunState()
     for record in records:
         state = evolve(state, record)
-        if record.seq < FIRST or in_flight(state, record) or _ended(record, state):
+        if record.seq < FIRST or in_flight(state, record) or _ended(state):
             continue
         if record.seq < at:
             before = record.seq
@@ -179,6 +176,12 @@ def shared_until(records: Sequence[Record]) -> int:
     """Return the last event that a run shares with another one; 0 is none."""
     first = records[0].event if records else None
     return first.forked_at if isinstance(first, RunStarted) else 0
+
+
+def forked_from(records: Sequence[Record]) -> str:
+    """Return the run that a run was forked from; empty where it is no fork."""
+    first = records[0].event if records else None
+    return first.forked_from if isinstance(first, RunStarted) else ""
 
 
 def own(records: Sequence[Record]) -> Sequence[Record]:

@@ -36,6 +36,8 @@ class Word(msgspec.Struct, frozen=True, kw_only=True):
     good: bool
     attempt: int | None = None
     """The number of the answer among those to the last question; `None` is the accepted one."""
+    call_id: str = ""
+    """The call whose reply the answer is, where that is known; empty goes by `attempt`."""
     why: str = ""
     by: str = ""
 
@@ -57,6 +59,7 @@ class Answers:
     Attributes:
         given: the answers by call, the first one first; what judges say of them is none.
         labels: the last word on each, by call.
+        labelled_at: when that was said, in nanoseconds since the epoch.
         asked_last: the question that an answer came to last; empty where there is none.
 
     """
@@ -64,6 +67,7 @@ class Answers:
     def __init__(self) -> None:
         self.given: dict[str, Given] = {}
         self.labels: dict[str, LabelGiven] = {}
+        self.labelled_at: dict[str, int] = {}
         self.asked_last = ""
         self._own: dict[tuple[str, str], LabelGiven] = {}
         self._judging: set[str] = set()
@@ -84,9 +88,9 @@ class Answers:
             case ApprovalRequested() as asked if asked.answer != NULL:
                 self._escalated[asked.name, asked.call_id] = self._last_of(asked.ask_id)
             case ApprovalGiven() as said if said.approved and said.answer != NULL:
-                self._edited(said)
+                self._edited(said, record.at)
             case LabelGiven() as label:
-                self._labelled(label)
+                self._labelled(label, record.at)
             case _:
                 pass
 
@@ -120,15 +124,16 @@ class Answers:
             return
         self.given[one.call_id] = one
 
-    def _edited(self, said: ApprovalGiven) -> None:
+    def _edited(self, said: ApprovalGiven, at: int) -> None:
         """A person who makes another answer of one says that it was not good."""
         call_id = self._escalated.pop((said.name, said.call_id), "")
         if call_id in self.given:
             told = {"why": said.note, "by": said.by}
             ask_id = self.given[call_id].ask_id
-            self._labelled(LabelGiven(ask_id=ask_id, call_id=call_id, good=False, **told))
+            self._labelled(LabelGiven(ask_id=ask_id, call_id=call_id, good=False, **told), at)
 
-    def _labelled(self, label: LabelGiven) -> None:
+    def _labelled(self, label: LabelGiven, at: int) -> None:
+        self.labelled_at[label.call_id] = at
         self.labels[label.call_id] = label
         self._own[label.call_id, label.by] = label
 
@@ -188,7 +193,8 @@ def written(
         UsageError: there is no such answer.
 
     """
-    one = meant(answers, run_id, said.attempt, below)
+    known = answers.given.get(said.call_id)
+    one = known if known is not None else meant(answers, run_id, said.attempt, below)
     label = LabelGiven(
         ask_id=one.ask_id, call_id=one.call_id, good=said.good, why=said.why, by=said.by
     )

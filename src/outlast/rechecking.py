@@ -41,8 +41,13 @@ _UNSURE: Final[dict[OnUnjudged, Says]] = {
     "reject": "rejected",
 }
 
-Parse: TypeAlias = Callable[[msgspec.Raw], Any]
-"""Returns an answer as checks get it; raises what says that it is none."""
+Parse: TypeAlias = Callable[[Past], Any]
+"""Returns a past answer as checks get it; raises what says that it is none."""
+
+
+def plain(past: Past) -> Any:
+    """Return an answer as the JSON that it is."""
+    return msgspec.json.decode(past.answer)
 
 
 @runtime_checkable
@@ -95,7 +100,7 @@ def recheck(
     past: Iterable[Past],
     checks: Sequence[Check[..., Any] | Judging],
     *,
-    parse: Parse = msgspec.json.decode,
+    parse: Parse = plain,
     deps: Any = None,
     tenants: Callable[[str], str] = lambda _: "",
 ) -> list[Rechecked]:
@@ -137,7 +142,7 @@ async def _recheck(
     past: Past, checks: Sequence[Check[..., Any] | Judging], parse: Parse, evidence: Evidence
 ) -> Rechecked:
     try:
-        answer = parse(past.answer)
+        answer = parse(past)
     except Exception as error:  # noqa: BLE001  (whatever it raises, it is no such answer)
         plain = [Issue(" ".join(str(error).split()), rule="schema")]
         issues = error.issues if isinstance(error, InvalidAnswer) else plain

@@ -181,7 +181,7 @@ def _started(state: RunState, event: RunStarted, _: Record) -> RunState:
     return replace(state, started=event)
 
 
-def _forked(state: RunState, _: RunForked, _record: Record) -> RunState:
+def _forked(state: RunState, _: RunForked, record: Record) -> RunState:
     # What people told the other run, or allowed it, they told and allowed that one.
     over = state.status == "completed"
     return replace(
@@ -190,7 +190,7 @@ def _forked(state: RunState, _: RunForked, _record: Record) -> RunState:
         steps=steps.asked_again(state.steps),
         control=Control(),
         parking=Parking(),
-        approvals=approvals.asked_again(state.approvals),
+        approvals=approvals.asked_again(state.approvals, record.at),
         undoing=Undoing(),
         status="completed" if over else "queued",
         why=state.why if over else "",

@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Final, TypeAlias
 
+from msgspec.structs import replace
+
 from outlast import labels, logs
 from outlast.answering import Answer, Check, given, questions
 from outlast.errors import Conflict, UsageError
@@ -18,6 +20,7 @@ from outlast.events import (
     ToolCallReconciled,
     Verb,
 )
+from outlast.forking import forked_from, shared_until
 from outlast.journal import Commit, Journal, Record, run_stream
 from outlast.settling import Render, Word, in_doubt, settled
 from outlast.settling import given as settled_by
@@ -119,10 +122,20 @@ def reconcile(journal: Journal, run_id: str, said: Word, render: Render) -> None
 def label(journal: Journal, run_id: str, said: labels.Word) -> None:
     """Write into a run's journal whether an answer is good, unless it is there.
 
+    An answer that a fork shares is labelled in the run that was given it, too: there its checks
+    have judged it.
+
     Raises:
         UsageError: there is no such answer.
 
     """
+    records = journal.read(run_stream(run_id))
+    shared = records[: shared_until(records)]
+    if (theirs := labels.read(shared).given) and said.call_id not in theirs:
+        one = labels.meant(labels.read(records), run_id, said.attempt)
+        said = replace(said, call_id=one.call_id)
+    if said.call_id in theirs:
+        label(journal, forked_from(records), said)
 
     def told(_state: RunState, _now: int) -> LabelGiven | None:
         answers = labels.read(journal.read(run_stream(run_id)))

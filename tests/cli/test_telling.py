@@ -14,7 +14,10 @@ from outlast.cli.story import Reader
 from outlast.demo.session import Saved, saved
 from outlast.events import (
     NULL,
+    AnswerProposed,
+    AnswerRejected,
     AnyEvent,
+    ApprovalGiven,
     AskAnswered,
     AskFailed,
     AskStarted,
@@ -378,3 +381,49 @@ def test_what_a_flow_does_is_a_line(event, line, capsys):
     """Each thing a flow does is a line while it goes on; what it merely draws is none."""
     _flowing(event)
     assert capsys.readouterr().out.strip() == line
+
+
+@pytest.mark.parametrize(
+    ("event", "told"),
+    [
+        (
+            AnswerProposed(ask_id="ask-1", call_id="c", answer=Raw(b'[{"n":1}]')),
+            'answer 1: “[{"n":1}]”',
+        ),
+        (AskAnswered(ask_id="ask-1", answer=Raw(b'{"n":[]}')), '“{"n":[]}”'),
+        (AskAnswered(ask_id="ask-1", answer=Raw(b"[]")), "“[]”"),
+        (
+            ApprovalGiven(approved=True, call_id="c", answer=Raw(b"[]"), by="ann"),
+            "approved c, with “[]” instead  ann",
+        ),
+    ],
+)
+def test_an_answer_of_a_type_is_told_as_its_json(event, told):
+    """A list is no message of blocks, and what a person made of an answer is told, too."""
+    record = Record("run/r", 1, 1, S, 1, event)
+    assert words.plain(Reader().tell(record)) == told
+
+
+def test_judges_and_what_they_cost_are_told_apart_from_answers(capsys):
+    """What a judge replies is not called the answer, and asking afresh has a line."""
+    judging = AskStarted(ask_id="j", judges="c", check="strict")
+    events = [
+        AnswerRejected(ask_id="ask-1", call_id="c", action="resample", why="too short"),
+        judging,
+        ModelCallSucceeded(
+            ask_id="j",
+            call_id="j.m1",
+            content=Raw(b'[{"type":"text","text":"{\\"valid\\":true}"}]'),
+            stop_reason="end_turn",
+            usage=Raw(b"{}"),
+            cost_nano=900_000,
+            tokens=1,
+        ),
+    ]
+    progress = Progress(screen())
+    for seq, event in enumerate(events, start=1):
+        progress.on_record(Record("run/r", seq, seq, S, 1, event))
+    shown = capsys.readouterr().out
+    assert "Claude is asked afresh: too short" in shown
+    assert 'strict judges: {"valid":true}' in shown
+    assert "The answer." not in shown

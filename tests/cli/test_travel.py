@@ -8,15 +8,21 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+from pydantic import BaseModel
 
 import outlast
 from cli.console import SOURCE, typed
 from outlast.checks import Evidence, check
+from outlast.cli import exits
+from outlast.errors import JournalDamaged
+from outlast.journal import run_stream
 from outlast.models.script import say
 from outlast.models.scripted import ScriptedModel
 from outlast.stores import open_store
+from outlast.stores.sqlite import SqliteJournal
 
 TALKER = outlast.Agent("talker", model="claude-haiku-5-5", instructions="Talk.", max_tokens=300)
 QUIETER = outlast.Agent("talker", model="claude-haiku-5-5", max_tokens=300)
@@ -128,6 +134,69 @@ def test_replay_runs_checks_over_what_was_answered(talked: str) -> None:
     for wrong in (f"{__name__}:TALKER", f"{__name__}:nothing", __name__):
         assert typed("replay", "--checks", wrong, "--store", talked).exit_code == 2
     assert typed("replay", "--checks", f"{__name__}:brief", "--store", talked).exit_code == 2
+
+
+class Word(BaseModel):
+    """An answer."""
+
+    word: str
+
+
+@check
+def known(answer: Word, evidence: Evidence) -> list[str]:
+    """Be a word that is known."""
+    return [] if answer.word in evidence.deps else [f"{answer.word} is not known"]
+
+
+TYPED = outlast.Agent("typed", model="claude-haiku-5-5", answer=Word, checks=[known])
+
+
+@outlast.flow
+async def asking(run: outlast.Run) -> str:
+    """Ask."""
+    return (await run.ask(TYPED, "Hi.")).word + (await run.ask(TALKER, "Ho."))
+
+
+def _says(request: dict[str, Any], _: int) -> Any:
+    return say('{"word": "yes"}' if "output_config" in request else "Hello.")
+
+
+HERE = outlast.Outlast("memory://", deps={"yes"})
+
+
+@pytest.mark.parametrize("what", ["TYPED", "known"])
+def test_checks_get_answers_as_their_agent_does(tmp_path: Path, what: str) -> None:
+    """By its agent or alone, a check is given objects of the type, and `deps`, of flows as well."""
+    url = f"sqlite:///{tmp_path}/runs.db"
+    with outlast.Outlast(url, model=ScriptedModel(_says), deps={"yes"}) as app:
+        assert app.run(TYPED, "Hi.", run_id="r").status == "completed"
+        assert app.run(asking, run_id="s").status == "completed"
+    words = ("--checks", f"{__name__}:{what}", "--agent", "typed", "--json", "--store", url)
+    found = json.loads(typed("replay", *words).stdout)
+    assert [one["run"] for one in found["results"]] == ["r", "s"]
+    assert found["says"] == {"accepted": 2}, found
+    assert found["changed"] == 0
+
+
+def test_a_run_that_cannot_be_read_is_left_out_and_named(
+    talked: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The others are checked, and the exit code says that the journal is broken."""
+    reads = SqliteJournal.read
+
+    def read(self: SqliteJournal, stream: str, **more: Any) -> Any:
+        if stream == run_stream("s"):
+            raise JournalDamaged(stream, seq=3, why="it was changed")
+        return reads(self, stream, **more)
+
+    monkeypatch.setattr(SqliteJournal, "read", read)
+    words = ("--checks", f"{__name__}:brief", "--agent", "talker", "--store", talked)
+    told = typed("replay", *words)
+    assert told.exit_code == exits.DAMAGED, told.output
+    assert "1 answer, 1 would change." in told.output
+    assert "it was changed" in told.output
+    found = json.loads(typed("replay", *words, "--json").stdout)
+    assert (found["answers"], len(found["unreadable"])) == (1, 1)
 
 
 def test_costs_by_run_have_what_is_shared_once(talked: str) -> None:

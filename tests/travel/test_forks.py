@@ -190,9 +190,28 @@ def test_what_has_failed_is_forked_before_that(status: str) -> None:
             app.cancel("r")
         assert app.get("r").status == status
         last = app.log("r")[-1].seq
-        with pytest.raises(UsageError, match="fork it before that"):
-            app.fork("r", at=last)
+        app.note("r", "a pity")
+        for at in (last, last + 1):
+            with pytest.raises(UsageError, match="fork it before that"):
+                app.fork("r", at=at)
         assert app.fork("r", at=3).status == "queued"
+
+
+def test_a_flow_that_is_completed_is_forked_before_that() -> None:
+    """What was noted afterwards is no event at which it could go on."""
+    with opened() as app:
+        app.run(quick, run_id="r")
+        app.note("r", "fine")
+        last = app.log("r")[-1].seq
+        for at in (last - 1, last):
+            with pytest.raises(UsageError, match="nothing can be said to a flow"):
+                app.fork("r", at=at)
+
+
+@outlast.flow
+async def quick(run: outlast.Run) -> str:
+    """Be over."""
+    return "done"
 
 
 # ── what people told the other run ──────────────────────────────────────────────────────────────

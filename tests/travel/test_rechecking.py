@@ -288,8 +288,8 @@ def test_what_would_change_is_counted_where_it_is_known() -> None:
 def test_what_cannot_be_parsed_is_rejected() -> None:
     """An answer that is not of the type is rejected with the message, and no check is run."""
 
-    def parse(raw: Raw) -> Any:
-        return msgspec.json.decode(raw, type=int)
+    def parse(past: Past) -> Any:
+        return msgspec.json.decode(past.answer, type=int)
 
     (found,) = recheck([past("text")], [broken], parse=parse)
     ((said,),) = (found.said,)

@@ -12,11 +12,13 @@ from outlast.events import (
     AnswerProposed,
     AnswerRejected,
     FeedbackGiven,
+    Issue,
     ModelCallStarted,
     VerdictGiven,
 )
 from outlast.models.script import refuse, say, tool_use, turn_number
 from outlast.models.scripted import ScriptedModel
+from outlast.validation import line
 from validation.answering import (
     EMPTY,
     GOOD,
@@ -689,3 +691,16 @@ def test_an_unknown_price_of_a_judge_is_refused_at_the_start():
     """Nothing about its cost could be promised."""
     with pytest.raises(outlast.UnknownModel):
         Told(agent(checks=[judged(model="claude-judge-9")]), answers(GOOD))
+
+
+@pytest.mark.parametrize(
+    ("issue", "told"),
+    [
+        (Issue("is missing", path="[0].name"), "[0].name: is missing"),
+        (Issue("[0].name: 'X' occurs nowhere", path="[0].name"), "[0].name: 'X' occurs nowhere"),
+        (Issue("is missing"), "is missing"),
+    ],
+)
+def test_the_place_of_an_issue_is_told_once(issue: Issue, told: str) -> None:
+    """A message that begins with the place is not told with it once more."""
+    assert line(issue) == told

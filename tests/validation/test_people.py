@@ -221,3 +221,16 @@ def test_where_the_code_is_nowhere_the_schema_tells(tool, tmp_path, monkeypatch)
         with pytest.raises(outlast.InvalidInput, match="is not of type"):
             app.approve("r", answer="Ladder")
         assert app.approve("r", answer=[{"name": "Ladder"}], by="ann").status == "queued"
+
+
+def test_a_fork_asks_for_as_long_as_the_original_did():
+    """What nobody decided in time is asked again in a fork, and the time begins again."""
+    who = agent(last_resort="escalate", answer_attempts=1, answer_expires=1.0)
+    with Outlast("memory://", model=ScriptedModel(answers(NOBODY, GOOD))) as app:
+        assert app.run(who, "Find grants.", run_id="r").status == "rejected"
+        (at,) = [one.seq for one in app.log("r") if isinstance(one.event, ApprovalRequested)]
+        fork = app.fork("r", at=at)
+        app.approve(fork.id, by="ann")
+        assert app.resume(fork.id, who).status == "completed"
+        app.fork("r", at=at, new_id="late")
+        assert "nobody decided in time" in app.resume("late", who).why

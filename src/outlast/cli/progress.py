@@ -15,6 +15,7 @@ from outlast.cli.story import Reader, said, trouble
 from outlast.cli.words import Part
 from outlast.events import (
     NULL,
+    AnswerRejected,
     ApprovalGiven,
     ApprovalRequested,
     AskAnswered,
@@ -108,6 +109,7 @@ class Progress:
                 | RunParked()
                 | ApprovalRequested()
                 | ApprovalGiven()
+                | AnswerRejected()
             ):
                 self._show_flow(record)
             case NoteAdded() as event:
@@ -127,6 +129,8 @@ class Progress:
                 self._mark("◷", "live", words.plain(self.reader.tell(record)), [])
             case ApprovalRequested() | ApprovalGiven():
                 self._mark("☞", "strong", words.plain(self.reader.tell(record)), [])
+            case AnswerRejected(action="resample" | "degrade"):  # of others another line tells
+                self._mark("→", "doubt", words.plain(self.reader.tell(record)), [])
             case ChildStarted():
                 self._mark("⇢", "live", words.plain(self.reader.tell(record)), [])
             case StepFinished() as event if event.kind not in ("value", "approval"):
@@ -178,6 +182,11 @@ class Progress:
 
     def _replied(self, event: ModelCallSucceeded, of: str) -> None:
         text, tools = said(event)
+        if event.ask_id in self.reader.judges:
+            judge = words.line(self.reader.judges[event.ask_id], 80)
+            told = f"{judge} judges: {words.opening(text, 160)}"
+            self._mark("▸", "live", told, [(words.money(event.cost_nano), "money")])
+            return
         if not tools and event.stop_reason == "end_turn":
             text = words.opening(text, 160) if self.reader.is_flow else "The answer."
         elif not text.strip():

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Sequence
-from typing import Any, Final
+from collections.abc import Iterable, Sequence
+from typing import Any, Final, TypeAlias
 
 import msgspec
 
@@ -14,9 +14,10 @@ from outlast.agent import Agent
 from outlast.checks import Check
 from outlast.cli import exits, shapes, words
 from outlast.cli.agents import app_of, declared_at, here, imported
+from outlast.cli.reading import read_runs
 from outlast.cli.screen import Screen, screen
 from outlast.cli.stores import opened, row_of
-from outlast.errors import UsageError
+from outlast.errors import JournalDamaged, JournalTooNew, UsageError
 from outlast.events import AnyEvent, RunStarted, encode, tag
 from outlast.findings import Past, answers
 from outlast.forking import shared_until
@@ -24,9 +25,11 @@ from outlast.journal import Journal, Record, run_stream
 from outlast.limits import STREAM as BUDGETS
 from outlast.limits import Budgets, of_run
 from outlast.limits import evolve as evolve_budgets
-from outlast.rechecking import Judging, Rechecked, recheck
+from outlast.rechecking import Judging, Rechecked, plain, recheck
 from outlast.replaying import Difference, Known, Replayed, replay
 from outlast.starting import Who
+
+Unreadable: TypeAlias = JournalDamaged | JournalTooNew
 
 _SHOWN: Final = 20
 """So many differences, or answers, are shown to people; programs get all."""
@@ -167,24 +170,67 @@ def recheck_runs(
     """Run checks over recorded answers, print what they say, and return the exit code."""
     checks, owner = _checks(location)
     name = agent or (None if owner is None else owner.name)
-    typed = None if owner is None else owner.answers
-    parse = msgspec.json.decode if typed is None else typed.read
     if run_id is None and name is None:
         raise UsageError("say whose answers are to be checked: a run's id, or --agent NAME")
+    on = screen()
     with opened(store) as journal:
-        rows = [row_of(journal, run_id)] if run_id is not None else journal.runs(agent=name)
-        past: list[Past] = []
-        for row in reversed(rows):
-            records = journal.read(run_stream(row.id))
-            found = answers(row.id, records, shared=shared_until(records))
-            past += [one for one in found if name in (None, one.agent)]
+        rows = [row_of(journal, run_id)] if run_id is not None else journal.runs()
+        reading = _Reading(name, owner)
+        ids = [row.id for row in reversed(rows)]
+        unreadable = read_runs(journal, reading, ids, None if as_json else on)
         tenants = {row.id: row.tenant for row in rows}
-    said = recheck(past, checks, parse=parse, tenants=lambda one: tenants.get(one, ""))
+        who = owner or next((one for one in reading.agents.values() if one is not None), None)
+        deps = None if who is None else app_of(who, journal)._deps  # noqa: SLF001
+    said = recheck(
+        reading.past,
+        checks,
+        parse=reading.parse,
+        deps=deps,
+        tenants=lambda one: tenants.get(one, ""),
+    )
     if as_json:
-        sys.stdout.write(shapes.encode(_checked_shape(said)).decode() + "\n")
+        sys.stdout.write(shapes.encode(_checked_shape(said, unreadable)).decode() + "\n")
     else:
-        _print_checked(screen(), said)
-    return exits.DONE
+        _print_checked(on, said, unreadable)
+    return max(map(exits.of_error, unreadable), default=exits.DONE)
+
+
+class _Reading:
+    """The answers of an agent, or of all, in the runs that it is given; a flow's have many."""
+
+    def __init__(self, name: str | None, owner: Agent | None) -> None:
+        self.past: list[Past] = []
+        self.agents: dict[tuple[str, str], Agent | None] = {}
+        """Who gave an answer, by where the run's code is and by name; `None` if nobody can tell."""
+        self._name = name
+        self._owner = owner
+        self._codes: dict[str, str] = {}
+
+    def take(self, run_id: str, records: Iterable[Record]) -> None:
+        """Read all records of a run."""
+        whole = list(records)
+        found = answers(run_id, whole, shared=shared_until(whole))
+        self.past += (mine := [one for one in found if self._name in (None, one.agent)])
+        if mine and self._owner is None:
+            started = whole[0].event
+            self._codes[run_id] = code = started.code if isinstance(started, RunStarted) else ""
+            for agent in {one.agent for one in mine}:
+                if (code, agent) not in self.agents:
+                    self.agents[code, agent] = _agent(code, agent)
+
+    def parse(self, past: Past) -> Any:
+        """Return an answer as its agent's checks get it."""
+        who = self._owner or self.agents.get((self._codes.get(past.run_id, ""), past.agent))
+        return plain(past) if who is None or who.answers is None else who.answers.read(past.answer)
+
+
+def _agent(code: str, name: str) -> Agent | None:
+    """Return the agent of a name where a run's code is; `None` if it is not there."""
+    try:
+        who = declared_at(code)
+    except UsageError:
+        return None
+    return who if isinstance(who, Agent) and who.name == name else _beside(who).get(name)
 
 
 def _checks(location: str) -> tuple[tuple[Check[..., Any] | Judging, ...], Agent | None]:
@@ -209,8 +255,9 @@ def _checks(location: str) -> tuple[tuple[Check[..., Any] | Judging, ...], Agent
     return several, None
 
 
-def _checked_shape(said: Sequence[Rechecked]) -> dict[str, Any]:
+def _checked_shape(said: Sequence[Rechecked], unreadable: Sequence[Unreadable]) -> dict[str, Any]:
     return {
+        "unreadable": [str(error) for error in unreadable],
         "answers": len(said),
         "changed": sum(one.changed for one in said),
         "says": dict(Counter(one.says for one in said)),
@@ -241,7 +288,7 @@ def _checked_shape(said: Sequence[Rechecked]) -> dict[str, Any]:
     }
 
 
-def _print_checked(on: Screen, said: Sequence[Rechecked]) -> None:
+def _print_checked(on: Screen, said: Sequence[Rechecked], unreadable: Sequence[Unreadable]) -> None:
     changed = [one for one in said if one.changed]
     for one in changed[:_SHOWN]:
         past = one.past
@@ -252,7 +299,8 @@ def _print_checked(on: Screen, said: Sequence[Rechecked]) -> None:
         )
         for check in one.said:
             for issue in check.issues:
-                where = f" at {words.line(issue.path, 80)}" if issue.path else ""
+                is_said = issue.message.startswith(issue.path)
+                where = "" if is_said else f" at {words.line(issue.path, 80)}"
                 on.line((f"  {check.check}{where}: {words.line(issue.message, 400)}", ""))
             if check.why:
                 on.line((f"  {check.check}: {words.line(check.why, 400)}", "doubt"))
@@ -261,5 +309,7 @@ def _print_checked(on: Screen, said: Sequence[Rechecked]) -> None:
     on.line((f"{words.count(len(said), 'answer')}, {len(changed)} would change.", "strong"))
     if unasked := sum(one.says == "judge not asked" for one in said):
         on.line((f"Of {unasked} a judge would have to say, which is not asked here.", "doubt"))
+    for error in unreadable:
+        on.line((words.line(str(error), 400), "bad"))
     then = f"outlast show {changed[0].past.run_id}" if changed else "outlast runs"
     on.line((f"Next: {then}", "quiet"))

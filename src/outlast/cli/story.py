@@ -440,8 +440,9 @@ def _approval(event: ApprovalRequested | ApprovalGiven) -> list[Part]:
         return [(asked, "doubt"), (shown, ""), (until, "quiet")]
     verb, tone = ("approved", "good") if event.approved else ("denied", "bad")
     which = words.line(event.name or event.call_id, 80)
-    arguments = words.line(bytes(event.arguments).decode(), 200)
-    edited = "" if event.arguments == NULL else f" with {arguments}"
+    edited = "" if event.arguments == NULL else f" with {words.given(event.arguments)}"
+    edited += "" if event.answer == NULL else f", with “{words.given(event.answer)}” instead"
+    edited = words.line(edited, 200)
     note = f": {words.line(event.note, 400)}" if event.note else ""
     by = f"  {words.line(event.by, 80)}" if event.by else ""
     return [(f"{verb} {which}{edited}{note}", tone), (by, "quiet")]

@@ -15,11 +15,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, Literal, TypeAlias, get_args
 
 import msgspec
+from msgspec.structs import replace
 
 from outlast.events import (
     AnswerRejected,
     AskStarted,
     Event,
+    ModelCallInDoubt,
+    ModelCallSucceeded,
+    RunForked,
     RunStarted,
     VerdictGiven,
     VerdictKind,
@@ -96,11 +100,8 @@ class Judged(msgspec.Struct, kw_only=True):
         """What the labels make of it."""
         return calibrate(self.table)
 
-    def count(self, verdict: str, *, good: bool | None) -> None:
-        """Count what it said of an answer, and what people say of it, if anybody does."""
-        self.verdicts[verdict] = self.verdicts.get(verdict, 0) + 1
-        if good is None:
-            return
+    def label(self, verdict: str, *, good: bool) -> None:
+        """Count what people say of an answer, beside what it said."""
         if verdict not in _DECIDES:
             self.undecided += 1
         elif verdict in _OBJECTS:
@@ -135,6 +136,12 @@ class Reading:
         self._check = check
         self._rows: dict[_Key, Judged] = {}
         self._worth: dict[tuple[_Key, Side], Worth] = {}
+        self._said: list[tuple[_Key, str, str, str]] = []
+        """Each verdict that counts: whose, in which run, of the reply to which call, and what."""
+        self._labels: dict[tuple[str, str], list[tuple[int, bool]]] = {}
+        """By the run and the call, with when it was said; of what forks share in any of them."""
+        self._forks: dict[str, tuple[str, frozenset[str]]] = {}
+        """What a run was forked from, and the calls whose replies are answers of that one."""
 
     def take(self, run_id: str, records: Iterable[Record]) -> None:
         """Read all records of a run; where they cannot all be read, none of it counts."""
@@ -143,15 +150,34 @@ class Reading:
             run.take(record)
         for key, said in run.said.items():
             if self._agent in ("", key[0]) and self._check in ("", key[1]):
-                self._count(run, key, said)
+                self._count(run_id, run, key, said)
+        if run.shares:
+            self._forks[run_id] = (run.forked_from, run.shares)
+        for call_id, at in run.answers.labelled_at.items():
+            good = run.answers.labels[call_id].good
+            self._labels.setdefault((run_id, call_id), []).append((at, good))
         self._weigh(run_id, run)
 
     def rows(self) -> list[Judged]:
         """Return every version, by agent and check, the newest version of each first."""
+        labels: dict[tuple[str, str], tuple[int, bool]] = {}
+        for (run_id, call_id), told in self._labels.items():
+            place = self._given(run_id, call_id)
+            labels[place] = max(*told, labels.get(place, told[0]))
+        rows = {key: replace(row) for key, row in self._rows.items()}
+        for key, run_id, call_id, verdict in self._said:
+            if (said := labels.get(self._given(run_id, call_id))) is not None:
+                rows[key].label(verdict, good=said[1])
         return sorted(
-            self._rows.values(),
+            rows.values(),
             key=lambda one: (one.agent, one.check, -one.last_at, one.version, one.model),
         )
+
+    def _given(self, run_id: str, call_id: str) -> tuple[str, str]:
+        """Return which run was given an answer, and by which call."""
+        while run_id in self._forks and call_id in self._forks[run_id][1]:
+            run_id = self._forks[run_id][0]
+        return run_id, call_id
 
     def worth(self, rows: Iterable[Judged]) -> Worth | None:
         """Return the answer to label first for these versions; `None` where all are labelled.
@@ -167,13 +193,13 @@ class Reading:
         )
         return next((max(worths) for worths in found if worths), None)
 
-    def _count(self, run: _Run, key: _Key, said: dict[str, VerdictGiven]) -> None:
+    def _count(self, run_id: str, run: _Run, key: _Key, said: dict[str, VerdictGiven]) -> None:
         agent, check, kind, version, model = key
         fresh = Judged(agent=agent, check=check, kind=kind, version=version, model=model)
         row = self._rows.setdefault(key, fresh)
         for call_id, verdict in said.items():
-            label = run.answers.labels.get(call_id)
-            row.count(verdict.verdict, good=None if label is None else label.good)
+            row.verdicts[verdict.verdict] = row.verdicts.get(verdict.verdict, 0) + 1
+            self._said.append((key, run_id, call_id, verdict.verdict))
         row.cost_nano += run.costs[key]
         row.last_at = max(row.last_at, run.last_at[key])
 
@@ -215,11 +241,18 @@ class _Run:
         self.costs: dict[_Key, int] = {}
         self.last_at: dict[_Key, int] = {}
         self.rejected: set[str] = set()
+        self.forked_from = ""
+        self.shares: frozenset[str] = frozenset()
+        """The calls whose replies are answers that another run was given."""
         self.at = 0
         self._agents: dict[str, str] = {}
         self._agent = ""
         self._shared = 0
         """Up to where it is another run's, of which it is a fork."""
+        self._votes: dict[str, tuple[str, str]] = {}
+        """By the ask of a judge: the call whose reply it judges, and what the judge is called."""
+        self._paid: dict[tuple[str, str], int] = {}
+        """What votes cost that another run has paid."""
 
     def take(self, record: Record) -> None:
         self.answers.take(record)
@@ -227,7 +260,15 @@ class _Run:
         event: Event = record.event
         if isinstance(event, RunStarted):
             self._agent = event.spec.agent or event.agent
-            self._shared = event.forked_at
+            self._shared, self.forked_from = event.forked_at, event.forked_from
+        elif isinstance(event, RunForked):
+            self.shares = frozenset(self.answers.given)
+        elif isinstance(event, AskStarted) and event.judges:
+            self._votes[event.ask_id] = (event.judges, event.check)
+        elif isinstance(event, ModelCallSucceeded | ModelCallInDoubt):
+            if record.seq <= self._shared and event.ask_id in self._votes:
+                vote = self._votes[event.ask_id]
+                self._paid[vote] = self._paid.get(vote, 0) + event.cost_nano
         elif isinstance(event, AskStarted) and event.spec is not None:
             self._agents[event.ask_id] = event.spec.agent
         elif isinstance(event, AskStarted) and event.continues:
@@ -242,6 +283,8 @@ class _Run:
         key = (agent, event.check, event.kind, event.version, event.model)
         self.said.setdefault(key, {})[event.call_id] = event
         self.costs[key] = self.costs.get(key, 0) + event.cost_nano
+        # Another run has paid for what it shares; a verdict tells the costs of all its votes.
+        self.costs[key] -= min(event.cost_nano, self._paid.get((event.call_id, event.check), 0))
         self.last_at[key] = at
 
 
