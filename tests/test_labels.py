@@ -94,7 +94,7 @@ def test_no_answer_and_no_such_attempt_say_what_there_is() -> None:
     with pytest.raises(UsageError, match=r"below it there are, in r/a; `outlast label r/a`"):
         labels.meant(none, "r", None, ["r/a"])
     some = labels.read(records(run_of(*THREE)))
-    with pytest.raises(UsageError, match="no attempt 4 at its last question; there is 1, 2, 3"):
+    with pytest.raises(UsageError, match=r"no attempt 4 at question .*; there is 1, 2, 3"):
         labels.meant(some, "r", 4)
 
 

@@ -421,3 +421,29 @@ def test_what_votes_cost_is_counted_where_they_were_paid() -> None:
         spent = sum(line.settled_nano for line in app.journal.rollup() if line.tool == "check:fair")
     row = {row.check: row for row in reading.rows()}["fair"]
     assert row.cost_nano == spent > 0
+
+
+def test_answers_in_flows_are_labelled_by_their_question() -> None:
+    """Each ask of a flow has answers of its own, and the report names the one to look at."""
+
+    @outlast.flow
+    async def asks(run: outlast.Run, brief: str) -> int:
+        first = await run.ask(agent(), brief, name="first")
+        return len(first) + len(await run.ask(agent(), brief, name="second"))
+
+    with outlast.Outlast("memory://", model=ScriptedModel(answers(GOOD))) as app:
+        assert app.run(asks, "Find grants.", run_id="f").status == "completed"
+
+        def worth() -> tuple[str, str] | None:
+            reading = Reading()
+            reading.take("f", app.log("f"))
+            found = reading.worth(current(reading.rows()).values())
+            return found and (found.run, found.ask)
+
+        assert worth() == ("f", "first")
+        app.label("f", good=True, ask="first", by="ann")
+        assert worth() == ("f", "")
+        app.label("f", good=True, by="ann")
+        assert worth() is None
+        with pytest.raises(outlast.UsageError, match="there are answers to first, second"):
+            app.label("f", good=True, ask="third")

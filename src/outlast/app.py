@@ -617,8 +617,15 @@ class Outlast:
         self._nudge(run_id)
         return self.get(run_id)
 
-    def label(
-        self, run_id: str, *, good: bool, why: str = "", by: str = "", attempt: int | None = None
+    def label(  # noqa: PLR0913  (all but one are keywords)
+        self,
+        run_id: str,
+        *,
+        good: bool,
+        why: str = "",
+        by: str = "",
+        attempt: int | None = None,
+        ask: str | None = None,
     ) -> Run:
         """Say whether an answer is good, and return the run, which goes on as it would.
 
@@ -630,20 +637,23 @@ class Outlast:
             good: whether the answer is.
             why: what there is to say to it.
             by: who says so.
-            attempt: which answer to the run's last question, from 1; by default the accepted one,
-                and where none was accepted the last.
+            attempt: which answer to the question, from 1; by default the accepted one, and where
+                none was accepted the last.
+            ask: which question: the name of an ask in a flow, or such as `ask-1` in a
+                conversation; by default the one that an answer came to last.
 
         Raises:
             RunNotFound: there is no such run.
-            UsageError: it has no answer yet, or no such attempt.  Nothing was written.
+            UsageError: it has no answer yet, or no such question or attempt.  Nothing was written.
             InvalidInput: what is said is not text.  Nothing was written.
 
         """
         self.get(run_id)
         check_label(good, attempt)
-        _check_text("the label", why, by)
+        _check_text("the label", why, by, ask or "")
         why, by = self._redact(why), by and self._redact(by)
-        label(self._journal, run_id, Label(good=good, attempt=attempt, why=why, by=by))
+        said = Label(good=good, attempt=attempt, ask=ask, why=why, by=by)
+        label(self._journal, run_id, said)
         return self.get(run_id)
 
     def _answered(self, run_id: str, said: Answer) -> Run:

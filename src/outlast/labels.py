@@ -35,7 +35,9 @@ class Word(msgspec.Struct, frozen=True, kw_only=True):
 
     good: bool
     attempt: int | None = None
-    """The number of the answer among those to the last question; `None` is the accepted one."""
+    """The number of the answer among those to its question; `None` is the accepted one."""
+    ask: str | None = None
+    """The question; `None` is the last one."""
     call_id: str = ""
     """The call whose reply the answer is, where that is known; empty goes by `attempt`."""
     why: str = ""
@@ -98,9 +100,10 @@ class Answers:
         """Return what somebody said of an answer last."""
         return self._own.get((call_id, by))
 
-    def to_last(self) -> list[Given]:
-        """Return the answers to the question that an answer came to last."""
-        return [one for one in self.given.values() if one.ask_id == self.asked_last]
+    def to(self, ask_id: str | None = None) -> list[Given]:
+        """Return the answers to a question; by default to the one that an answer came to last."""
+        asked = self.asked_last if ask_id is None else ask_id
+        return [one for one in self.given.values() if one.ask_id == asked]
 
     def _proposed(self, event: AnswerProposed) -> None:
         self.given[event.call_id] = Given(
@@ -150,20 +153,33 @@ def read(records: Iterable[Record]) -> Answers:
     return answers
 
 
-def meant(answers: Answers, run_id: str, attempt: int | None, below: Sequence[str] = ()) -> Given:
+def meant(
+    answers: Answers,
+    run_id: str,
+    attempt: int | None,
+    below: Sequence[str] = (),
+    *,
+    ask: str | None = None,
+) -> Given:
     """Return the answer that a label is about: by default the accepted one, else the last.
 
     Args:
         answers: those of the run.
         run_id: its name.
-        attempt: the number of the answer among those to the last question.
+        attempt: the number of the answer among those to its question.
+        ask: the question; by default the one that an answer came to last.
         below: the runs below it that have answers, for whoever meant one of those.
 
     Raises:
         UsageError: there is none, or none of this number.
 
     """
-    found = answers.to_last()
+    found = answers.to(ask)
+    if not found and ask is not None and answers.given:
+        there = ", ".join(dict.fromkeys(one.ask_id for one in answers.given.values()))
+        raise UsageError(
+            f"run {run_id!r} has no answer to a question {ask!r}; there are answers to {there}"
+        )
     if not found and below:
         raise UsageError(
             f"run {run_id!r} has no answer of Claude's itself, but below it there are, in "
@@ -179,7 +195,8 @@ def meant(answers: Answers, run_id: str, attempt: int | None, below: Sequence[st
     if (one := next((one for one in found if one.attempt == attempt), None)) is None:
         there = ", ".join(str(number) for number in sorted({one.attempt for one in found}))
         raise UsageError(
-            f"run {run_id!r} has no attempt {attempt} at its last question; there is {there}"
+            f"run {run_id!r} has no attempt {attempt} at question {found[0].ask_id!r}; there is "
+            f"{there}"
         )
     return one
 
@@ -194,7 +211,7 @@ def written(
 
     """
     known = answers.given.get(said.call_id)
-    one = known if known is not None else meant(answers, run_id, said.attempt, below)
+    one = known or meant(answers, run_id, said.attempt, below, ask=said.ask)
     label = LabelGiven(
         ask_id=one.ask_id, call_id=one.call_id, good=said.good, why=said.why, by=said.by
     )

@@ -132,7 +132,7 @@ def label(journal: Journal, run_id: str, said: labels.Word) -> None:
     records = journal.read(run_stream(run_id))
     shared = records[: shared_until(records)]
     if (theirs := labels.read(shared).given) and said.call_id not in theirs:
-        one = labels.meant(labels.read(records), run_id, said.attempt)
+        one = labels.meant(labels.read(records), run_id, said.attempt, ask=said.ask)
         said = replace(said, call_id=one.call_id)
     if said.call_id in theirs:
         label(journal, forked_from(records), said)

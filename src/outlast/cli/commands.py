@@ -621,6 +621,10 @@ def label(  # noqa: PLR0913, PLR0917  (the options of a command)
         int | None,
         typer.Option("--attempt", metavar="N", min=1, help="Which answer; default: the accepted."),
     ] = None,
+    ask: Annotated[
+        str | None,
+        typer.Option("--ask", metavar="NAME", help="To which question; default: the last."),
+    ] = None,
     by: Login = None,
     store: Store = DEFAULT_STORE,
     as_json: AsJson = False,
@@ -635,6 +639,7 @@ def label(  # noqa: PLR0913, PLR0917  (the options of a command)
         bad=bad,
         why=why,
         attempt=attempt,
+        ask=ask,
         by=by,
         as_json=as_json,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -71,8 +72,12 @@ def _shape(report: Report) -> dict[str, Any]:
             "unreadable": [str(error) for error in report.unreadable],
         },
         "checks": [_row_shape(report, row) for row in report.rows],
-        "next": report.next and {"run": report.next.run, "attempt": report.next.attempt or None},
+        "next": report.next and _worth(report.next),
     }
+
+
+def _worth(one: Worth) -> dict[str, Any]:
+    return {"run": one.run, "ask": one.ask or None, "attempt": one.attempt or None}
 
 
 def _row_shape(report: Report, row: Judged) -> dict[str, Any]:
@@ -162,7 +167,8 @@ def _next(report: Report, chosen: str | None) -> str:
         return "outlast judge report" if chosen else "outlast runs"
     if report.next is None:
         return "outlast costs   (every answer that can be labelled is)"
-    which = f" --attempt {report.next.attempt}" if report.next.attempt else ""
+    which = f" --ask {shlex.quote(report.next.ask)}" if report.next.ask else ""
+    which += f" --attempt {report.next.attempt}" if report.next.attempt else ""
     return f"outlast label {report.next.run}{which} --good|--bad"
 
 

@@ -22,6 +22,7 @@ def label_run(  # noqa: PLR0913  (the options of a command)
     bad: bool,
     why: str,
     attempt: int | None,
+    ask: str | None,
     by: str | None,
     as_json: bool,
 ) -> int:
@@ -31,10 +32,10 @@ def label_run(  # noqa: PLR0913  (the options of a command)
     who = login() if by is None else by
     with opened(store) as journal:
         row_of(journal, run_id)
-        Outlast(journal).label(run_id, good=good, why=why, by=who, attempt=attempt)
+        Outlast(journal).label(run_id, good=good, why=why, by=who, attempt=attempt, ask=ask)
         row = row_of(journal, run_id)
         answers = labels.read(journal.read(run_stream(run_id)))
-    one = labels.meant(answers, run_id, attempt)
+    one = labels.meant(answers, run_id, attempt, ask=ask)
     if as_json:
         label = {
             "ask_id": one.ask_id,
@@ -52,7 +53,7 @@ def label_run(  # noqa: PLR0913  (the options of a command)
     on.line(
         ("good" if good else "bad", "good" if good else "bad"),
         (f"  {run_id}", "strong"),
-        (f"  attempt {one.attempt}, {became}", "quiet"),
+        (f"  {one.ask_id}, attempt {one.attempt}, {became}", "quiet"),
         (f"  {words.line(words.given(one.answer), 200)}", ""),
     )
     on.line(("Next: outlast judge report", "quiet"))

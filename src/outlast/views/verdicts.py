@@ -118,6 +118,8 @@ class Worth(msgspec.Struct, frozen=True, order=True):
     rejected: bool
     at: int
     run: str
+    ask: str = ""
+    """The question, where the label of the run would be about another one; else empty."""
     attempt: int = 0
     """Its number, where the label of the run would be about another one; else 0."""
 
@@ -204,14 +206,10 @@ class Reading:
         row.last_at = max(row.last_at, run.last_at[key])
 
     def _weigh(self, run_id: str, run: _Run) -> None:
-        # A label is about the last question of a run.
-        there = run.answers.to_last()
-        if not there:
-            return
-        default = meant(run.answers, run_id, None)
-        for one in there:
+        for one in run.answers.given.values():
             if one.call_id in run.answers.labels:
                 continue
+            default = meant(run.answers, run_id, None, ask=one.ask_id)
             said = {key: of[one.call_id] for key, of in run.said.items() if one.call_id in of}
             sides = {key: _side(verdict.verdict) for key, verdict in said.items()}
             worth = Worth(
@@ -219,6 +217,7 @@ class Reading:
                 rejected=one.call_id in run.rejected,
                 at=run.at,
                 run=run_id,
+                ask="" if one.ask_id == run.answers.asked_last else one.ask_id,
                 attempt=0 if one is default else one.attempt,
             )
             for place in sides.items():
