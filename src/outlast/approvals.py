@@ -48,8 +48,13 @@ class Request(msgspec.Struct, frozen=True, gc=False):
     arguments: Raw = NULL
     context: Raw = NULL
     answer: Raw = NULL
-    """The answer that is asked about; null where it is something else."""
+    """The answer that is asked about; also null where it is something else: see `of_answer`."""
     given: Given | None = None
+
+    @property
+    def of_answer(self) -> bool:
+        """Whether it asks if an answer is one, which may be null itself."""
+        return bool(self.ask_id) and not self.tool
 
     def late(self, now: int) -> bool:
         """Return whether nobody can answer it any more."""
@@ -115,7 +120,7 @@ def _given(approvals: Approvals, event: ApprovalGiven, record: Record) -> Approv
 
 def asked_again(approvals: Approvals) -> Approvals:
     """Return what a fork still asks: whether an answer is one, whatever was said to it."""
-    kept = {key: one for key, one in approvals.requests.items() if one.answer != NULL}
+    kept = {key: one for key, one in approvals.requests.items() if one.of_answer}
     return Approvals({key: replace(one, given=None) for key, one in kept.items()})
 
 
