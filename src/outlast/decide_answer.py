@@ -28,10 +28,10 @@ from msgspec import Raw
 
 from outlast.actions import WAIT, Action, CheckAnswer, Step, World, awaited, check_id
 from outlast.agent import Agent
-from outlast.answers import TOOL, AnswerType, InvalidAnswer, given
+from outlast.answers import TOOL, AnswerType, InvalidAnswer, given, is_json
 from outlast.approvals import Given, Request
 from outlast.checks import Check, Evidence
-from outlast.conversation import Conversation, Pending
+from outlast.conversation import Conversation, Pending, blocks, words
 from outlast.events import (
     NULL,
     AnswerProposed,
@@ -147,15 +147,12 @@ def _read(
 ) -> VerdictGiven | None:
     if answers is None or not ask.spec.answers:
         return None  # Claude was not told of a type that was declared since
+    issues = _formless(ask)
     try:
         answers.read(answer)
     except InvalidAnswer as error:
-        issues = error.issues
-        if ask.spec.answers == "tool" and not ask.pending:
-            how = Issue(f"an answer is given by calling the tool {TOOL}", rule="schema:tool")
-            issues = [how, *issues]
-    else:
-        issues = []
+        told = issues if ask.spec.answers == "tool" else []
+        issues = [*told, *error.issues]
     return VerdictGiven(
         ask_id=ask.ask_id,
         call_id=call_id,
@@ -165,6 +162,22 @@ def _read(
         verdict="fixable" if issues else "passed",
         issues=issues,
     )
+
+
+def _formless(ask: Conversation) -> list[Issue]:
+    """Return what is wrong with how an answer is given: a type that has texts would take any."""
+    if ask.pending:
+        return []
+    if ask.spec.answers == "tool":
+        return [Issue(f"an answer is given by calling the tool {TOOL}", rule="schema:tool")]
+    reply = msgspec.json.decode(ask.messages[-1], type=_Message)
+    if is_json(ask.before + words(blocks(reply.content))):
+        return []
+    return [Issue("the answer is not JSON of the schema", rule="schema:json_invalid")]
+
+
+class _Message(msgspec.Struct, gc=False):
+    content: Raw
 
 
 def _rules_step(
@@ -212,6 +225,21 @@ def _undecided(ask: Conversation, trial: Attempt, rule: Check[..., Any], why: st
 def vote_id(call_id: str, judge: Judge, number: int) -> str:
     """Return what the ask of a vote on an answer is called."""
     return f"{call_id}.{judge.name}.v{number}"
+
+
+def is_asked(state: RunState, agent: Agent, vote: Conversation) -> bool:
+    """Return whether a vote counts yet: its judge is still one, and the answer still undecided."""
+    trial = state.validation.of(vote.judged)[-1]
+    return (
+        trial.call_id == vote.judges
+        and not (trial.action or trial.accepted)
+        and all(one.check != vote.check for one in trial.verdicts)
+        and any(
+            vote.ask_id == vote_id(vote.judges, judge, number)
+            for judge in agent.judges
+            for number in range(1, judge.votes + 1)
+        )
+    )
 
 
 def _judges_step(
