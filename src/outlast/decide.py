@@ -953,7 +953,7 @@ def _judging(
     return step
 
 
-def _judge_step(  # noqa: PLR0913, PLR0917  (everything a call depends on)
+def _judge_step(  # noqa: PLR0911, PLR0913, PLR0917  (everything a call depends on)
     state: RunState,
     agent: Agent,
     judge: Judge,
@@ -969,6 +969,8 @@ def _judge_step(  # noqa: PLR0913, PLR0917  (everything a call depends on)
     if is_idle and failure is not None and is_failing and vote.failures >= judge.attempts:
         told = f"{vote.failures} attempts came to nothing, the last one ({failure.kind})"
         return _unjudged(vote, f"{told}: {failure.message}")
+    if vote.call is None and (vote.pending or (vote.replied and vote.stop_reason in GOES_ON)):
+        return _unjudged(vote, _no_answer(vote))  # to ask for more could go on until all is spent
     breaker = None if is_batch(state) else world.breaker(model)
     if is_idle and breaker is not None and _tripped(state, vote.ask_id, breaker, now, world) > now:
         return _unjudged(vote, f"{model} does not answer, and its circuit breaker is open")

@@ -14,7 +14,17 @@ from outlast.models.scripted import ScriptedModel
 from outlast.state import fold
 from outlast.stores import open_store
 from outlast.testing.simulation import Crash, Driver, World, begin
-from validation.answering import CHECKS, GOOD, MODEL, Grant, agent, answers, is_judge, opinion
+from validation.answering import (
+    CHECKS,
+    GOOD,
+    MODEL,
+    NOBODY,
+    Grant,
+    agent,
+    answers,
+    is_judge,
+    opinion,
+)
 
 
 def ran(who: outlast.Agent, script: Script) -> outlast.Run:
@@ -193,3 +203,31 @@ def begun(world: World, who: outlast.Agent, *, batch: bool) -> Any:
     journal = open_store("memory://")
     begin(journal, "r", who, "Find.", batch=batch, at=world.tick(), nonce="simulated")
     return journal
+
+
+@pytest.mark.parametrize("asked", ["live", "replayed"])
+def test_a_stream_discards_what_was_rejected(asked):
+    """A part says that a rejected answer does not count, and what a judge says is no part."""
+    who = judged(outlast.Judge("Right?"))
+    script = answers(NOBODY, GOOD, judge=[opinion()])
+    with Outlast("memory://", model=ScriptedModel(script)) as app:
+        parts = list(app.stream(who, "Find grants.", run_id="r"))
+        if asked == "replayed":
+            parts = list(app.stream(who, "Find grants.", run_id="r"))
+    assert [(part.call_id, part.kind, part.text) for part in parts] == [
+        ("ask-1.m1", "text", NOBODY),
+        ("ask-1.m1", "discarded", ""),
+        ("ask-1.m2", "text", GOOD),
+    ]
+
+
+@pytest.mark.parametrize(
+    "reply", [say("let me see", stop_reason="pause_turn"), say(tool_use("look", {}))]
+)
+def test_a_judge_that_goes_on_has_not_judged(reply):
+    """What is no opinion is none; a judge is not asked on and on until the budget is gone."""
+    model = ScriptedModel(answers(GOOD, judge=[reply]))
+    with Outlast("memory://", model=model) as app:
+        run = app.run(judged(outlast.Judge("Right?")), "Find grants.", wait_s=0.1)
+    assert (run.status, run.turns) == ("rejected", 2)
+    assert "not judged" in run.why
