@@ -217,7 +217,7 @@ class Vote(msgspec.Struct, frozen=True, kw_only=True):
     suggestion: str = ""
 
 
-def read(judge: Judge, reply: str) -> Vote:
+def read(judge: Judge, reply: str) -> Vote:  # noqa: PLR0911  (a row per kind of reply)
     """Return what a reply comes to; what is not exactly an opinion is none."""
     try:
         said = _OPINION.decode(reply.encode())

@@ -1,5 +1,6 @@
 """Types, checks and agents that nobody would expect: no answer passes by it, and no run hangs."""
 
+import asyncio
 from typing import Annotated, Any
 
 import msgspec
@@ -112,6 +113,41 @@ def test_endless_issues_are_told_as_many():
     run = ran(agent(checks=[odd], answer_attempts=1), answers(GOOD))
     assert run.status == "rejected"
     assert run.rejected_answers[0].issues[-1].message == "and 9950 more issues"
+
+
+@outlast.tool(effect="read")
+def search(word: str) -> list[dict[str, str]]:
+    """Search grants."""
+    return [{"name": "Ladder"}]
+
+
+@outlast.check
+def forges(answer: Any, evidence: outlast.Evidence) -> list[str]:
+    """Change what the tool returned."""
+    for one in evidence.findings:
+        one.value.append({"name": "Invented"})
+        one.arguments.clear()
+    return []
+
+
+@outlast.check
+async def looks(answer: Any, evidence: outlast.Evidence) -> list[str]:
+    """Look at what the tool returned, once the others are done."""
+    await asyncio.sleep(0.2)
+    (one,) = evidence.findings
+    is_same = (one.value, one.arguments) == ([{"name": "Ladder"}], {"word": "x"})
+    return [] if is_same else ["somebody changed it"]
+
+
+def test_no_check_changes_the_evidence_of_another():
+    """What a check makes of its evidence makes no other one pass."""
+
+    def script(request: dict[str, Any], attempt: int) -> Turn:
+        is_first = len(request["messages"]) == 1
+        return say(tool_use("search", {"word": "x"})) if is_first else say(GOOD)
+
+    run = ran(agent(checks=[forges, looks], tools=[search]), script)
+    assert run.status == "completed", run.why
 
 
 @pytest.mark.parametrize("text", ['```json\n{"answer": "abc"}\n```', '{"answer": "abc', "I can't."])
