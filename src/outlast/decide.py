@@ -971,6 +971,8 @@ def _judge_step(  # noqa: PLR0911, PLR0913, PLR0917  (everything a call depends 
         return _unjudged(vote, f"{told}: {failure.message}")
     if vote.call is None and (vote.pending or (vote.replied and vote.stop_reason in GOES_ON)):
         return _unjudged(vote, _no_answer(vote))  # to ask for more could go on until all is spent
+    if is_idle and not _is_priced(state, vote, model):
+        return _unjudged(vote, f"no price is known for model {model!r}, so it is not asked")
     breaker = None if is_batch(state) else world.breaker(model)
     if is_idle and breaker is not None and _tripped(state, vote.ask_id, breaker, now, world) > now:
         return _unjudged(vote, f"{model} does not answer, and its circuit breaker is open")

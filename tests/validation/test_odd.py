@@ -267,3 +267,14 @@ def test_a_judge_that_goes_on_has_not_judged(reply):
         run = app.run(judged(outlast.Judge("Right?")), "Find grants.", wait_s=0.1)
     assert (run.status, run.turns) == ("rejected", 2)
     assert "not judged" in run.why
+
+
+def test_a_judge_without_a_price_has_not_judged():
+    """A judge whose price nobody knows, where a run goes on, is not asked, and ends no driver."""
+    nobody = outlast.Judge("Right?", model="claude-nobody-9")
+    with Outlast("memory://", model=ScriptedModel(answers(NOBODY, GOOD))) as app:
+        who = agent(budget=outlast.Budget(turns=1))
+        assert app.run(who, "Find grants.", run_id="r", wait_s=0.1).status == "stopped"
+        run = app.resume("r", judged(nobody), wait_s=0.1)
+    assert run.status == "rejected"
+    assert "no price is known" in run.why
