@@ -71,12 +71,12 @@ def given(
 
     """
     asked = _meant(state, run_id, answer, now, tuple(below))
-    if answer.answer != NULL and asked.answer == NULL:
+    if answer.answer != NULL and not asked.of_answer:
         raise UsageError(
             f"{_named(run_id, asked)} is not about an answer, so there is none to change; say it "
             "in the note"
         )
-    if NULL not in (answer.arguments, asked.answer):
+    if answer.arguments != NULL and asked.of_answer:
         raise UsageError(
             f"{_named(run_id, asked)} is about an answer and has no arguments to change; give "
             "another answer instead (on the command line: --edit-answer)"
@@ -161,7 +161,7 @@ def _settled(state: RunState, asked: Request) -> bool:
     if asked.name:
         return asked.name in state.steps.finished
     ask = state.asks[asked.ask_id]
-    if asked.answer != NULL:
+    if asked.of_answer:
         return bool(ask.failed) or ask.answer is not None
     left = [
         tool_call_id(ask, number)
@@ -184,7 +184,7 @@ def _first(run_id: str, asked: Request, was: Given, answer: Answer) -> str:
     """Return that somebody else was first, who, and when."""
     did = "approved" if was.approved else "denied"
     who = f" by {was.by}" if was.by else ""
-    other = "with another answer" if asked.answer != NULL else "with other arguments"
+    other = "with another answer" if asked.of_answer else "with other arguments"
     how = "" if was.approved != answer.approved else f", {other}"
     return (
         f"{_named(run_id, asked)} was {did}{who} at {moment(was.at)}{how}, and the first answer "
@@ -201,7 +201,7 @@ def _named(run_id: str, asked: Request) -> str:
 
 
 def _called(asked: Request) -> str:
-    if asked.answer != NULL:
+    if asked.of_answer:
         return f"the answer of call {asked.call_id!r}"
     return f"approval {asked.name!r}" if asked.name else f"call {asked.call_id!r} of {asked.tool}"
 

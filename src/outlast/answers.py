@@ -187,8 +187,20 @@ class AnswerType:
         """
         try:
             return self._adapter.validate_json(bytes(answer))
-        except Exception as error:
+        except KeyboardInterrupt:
+            raise  # Ctrl-C, which may strike anywhere
+        except BaseException as error:
+            # A validator of the user's own may raise anything, and brings nobody down.
             raise InvalidAnswer(_issues(error, bytes(answer))) from error
+
+
+def is_json(text: str) -> bool:
+    """Return whether a reply is JSON, and not a text with some in it."""
+    try:
+        msgspec.json.decode(text.encode())
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def given(text: str | bytes, *, wrapped: bool) -> Raw:
@@ -207,7 +219,7 @@ def given(text: str | bytes, *, wrapped: bool) -> Raw:
     return Raw(bytes(members[MEMBER])) if members.keys() == {MEMBER} else Raw(raw.strip())
 
 
-def _issues(error: Exception, answer: bytes) -> list[Issue]:
+def _issues(error: BaseException, answer: bytes) -> list[Issue]:
     from pydantic import ValidationError  # noqa: PLC0415  (loaded by now)
 
     if not isinstance(error, ValidationError):  # a validator of the user's own
@@ -223,11 +235,11 @@ def _issues(error: Exception, answer: bytes) -> list[Issue]:
 
 
 def _issue(wrong: Any, *, is_text: bool) -> Issue:
-    path = path_of(wrong["loc"])
+    path = _cut(path_of(wrong["loc"]))
     got = None
     if wrong["type"] != "missing":
         got = _short(wrong.get("input"))
-    message = wrong["msg"]
+    message = _cut(wrong["msg"])
     if is_text and not path:
         message = f"the answer is not JSON of the schema: {message}"
     return Issue(message, path=path, rule=f"schema:{wrong['type']}", got=got)
@@ -237,8 +249,12 @@ def _short(value: Any) -> Any:
     """Return what stands there, as far as it helps to see it."""
     if value is None or isinstance(value, bool | int | float):
         return value
-    text = value if isinstance(value, str) else repr(value)
-    return text if len(text) <= 200 else text[:199] + "…"
+    return _cut(value if isinstance(value, str) else repr(value), 200)
+
+
+def _cut(text: str, most: int = 2_000) -> str:
+    """Return the beginning of what a validator, or the answer itself, may have made long."""
+    return text if len(text) <= most else text[: most - 1] + "…"
 
 
 def path_of(loc: Iterator[Any] | tuple[Any, ...]) -> str:

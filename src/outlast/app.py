@@ -677,11 +677,11 @@ class Outlast:
     def _check_answer(
         self, run_id: str, state: RunState, asked: Request, event: ApprovalGiven
     ) -> None:
-        if asked.answer == NULL and event.arguments != NULL:
+        if not asked.of_answer and event.arguments != NULL:
             self._check_arguments(run_id, state, asked, event.arguments)
         started = state.started
         assert started is not None, "a run without its first event"  # noqa: S101
-        if asked.answer == NULL or not event.approved:
+        if not asked.of_answer or not event.approved:
             return
         # The agents that a flow asks are known to its function only.
         who = self._code(run_id, state) if started.kind == "agent" else None

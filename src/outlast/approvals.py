@@ -48,8 +48,13 @@ class Request(msgspec.Struct, frozen=True, gc=False):
     arguments: Raw = NULL
     context: Raw = NULL
     answer: Raw = NULL
-    """The answer that is asked about; null where it is something else."""
+    """The answer that is asked about; also null where it is something else: see `of_answer`."""
     given: Given | None = None
+
+    @property
+    def of_answer(self) -> bool:
+        """Whether it asks if an answer is one, which may be null itself."""
+        return bool(self.ask_id) and not self.tool
 
     def late(self, now: int) -> bool:
         """Return whether nobody can answer it any more."""
@@ -118,7 +123,7 @@ def asked_again(approvals: Approvals, now: int) -> Approvals:
 
     Its time counts from the fork on.
     """
-    kept = {key: one for key, one in approvals.requests.items() if one.answer != NULL}
+    kept = {key: one for key, one in approvals.requests.items() if one.of_answer}
     return Approvals({key: _from(one, now) for key, one in kept.items()})
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import time
-from collections.abc import Iterable
+from collections.abc import Awaitable, Iterable
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any, Final
 
 import msgspec
@@ -17,6 +19,9 @@ from outlast.checks import MOST_ISSUES, Check, Evidence, Verdict, verdict_of
 from outlast.events import Issue, VerdictGiven
 from outlast.redaction import Redact, redacted, same, within
 from outlast.workshop import Shop
+
+MOST_MADE: Final = 10_000
+"""So many issues are made by a check that makes them one by one."""
 
 LONGEST: Final = 4_096
 """Bytes of a value that an issue names; of a longer one the beginning is kept."""
@@ -40,7 +45,18 @@ class _Look:
 
     def function(self) -> Any:
         args, kwargs = self.check.arguments(self.answer, self.evidence)
-        return self.check.function(*args, **kwargs)
+        came = self.check.function(*args, **kwargs)
+        return _later(came) if inspect.isawaitable(came) else _lazy(came)
+
+
+async def _later(came: Awaitable[Any]) -> Any:
+    return _lazy(await came)
+
+
+def _lazy(came: Any) -> Any:
+    """Return what a check found as something that is made where, and while, the check may run."""
+    is_there = isinstance(came, str | bytes | dict | list | tuple | set | frozenset)
+    return came if is_there or not isinstance(came, Iterable) else islice(came, MOST_MADE)
 
 
 async def run_check(  # noqa: PLR0913  (what a call needs from outside)
@@ -62,7 +78,11 @@ async def run_check(  # noqa: PLR0913  (what a call needs from outside)
         evidence = replace(action.evidence, run_id=run_id, tenant=tenant, deps=deps)
         found = await _looked(rule, agent, action, evidence, workshop)
     latency_ms = int((time.monotonic() - began) * 1000)
-    return given(action, rule, found, redact, latency_ms)
+    try:
+        return given(action, rule, found, redact, latency_ms)
+    except (Exception, SystemExit) as error:  # noqa: BLE001  (what it found is of its own making)
+        told = f"what it returned cannot be written: {type(error).__name__}"
+        return given(action, rule, Verdict.unverified(told), redact, latency_ms)
 
 
 async def _looked(

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from copy import deepcopy
+from dataclasses import dataclass, field, replace
 from functools import cached_property, update_wrapper
 from hashlib import sha256
 from types import NoneType, UnionType
@@ -173,7 +174,7 @@ class Check(Generic[P, R]):
 
     def arguments(self, answer: Any, evidence: Evidence) -> tuple[list[Any], dict[str, Any]]:
         """Return what the function is called with."""
-        return [answer], ({self._evidence: evidence} if self._evidence else {})
+        return [answer], ({self._evidence: _own(evidence)} if self._evidence else {})
 
     @cached_property
     def _evidence(self) -> str:
@@ -190,6 +191,15 @@ class Check(Generic[P, R]):
                 ("Optional[", "typing.Optional[")
             )
         return get_origin(hint) in (Union, UnionType) and NoneType in get_args(hint)
+
+
+def _own(evidence: Evidence) -> Evidence:
+    """Return evidence for one check: what that makes of it, no other check may see."""
+    findings = [
+        replace(one, value=deepcopy(one.value), arguments=deepcopy(one.arguments))
+        for one in evidence.findings
+    ]
+    return replace(evidence, findings=tuple(findings))
 
 
 def _is_evidence(parameter: inspect.Parameter) -> bool:

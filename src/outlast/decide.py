@@ -10,6 +10,7 @@ that follows from it share one commit.
 | a prompt that the cache did not answer, as it should | written down, with why and what it cost |
 | a model call in a batch that was accepted | its reply is fetched, whoever sent the batch |
 | a model call in flight that nobody waits for | in doubt, charged in full; asked again |
+| the same of a judge that is asked no more | in doubt, charged in full |
 | a tool call in flight that nobody waits for | by its effect: repeated, told as unknown, or open |
 | a tool call that is open: nobody knows whether it happened | a function finds out, or a person |
 | a tool use that failed, and may be tried again or elsewhere | see `recovery` |
@@ -100,7 +101,7 @@ from outlast.conversation import (
     tool_call_id,
     words,
 )
-from outlast.decide_answer import AskJudge, answer_step, is_answer, proposal
+from outlast.decide_answer import AskJudge, answer_step, is_answer, is_asked, proposal
 from outlast.errors import UnknownModel
 from outlast.events import (
     HELD_UP,
@@ -233,7 +234,7 @@ def decide(  # noqa: PLR0911  (the rows of the table)
         return REST
     if world.halted:
         return stopped_child(world.halted[0]) if not world.at_work else WAIT
-    if step := exceeded_step(state):
+    if step := exceeded_step(state) or _lost_vote(state, agent, world):
         return step
     actions: tuple[Action, ...] = ()
     waiting = False
@@ -370,6 +371,17 @@ def lost_call(call: ModelCallStarted) -> Step:
             ),
         )
     )
+
+
+def _lost_vote(state: RunState, agent: Agent, world: World) -> Step | None:
+    """Let go of a judge's call that nobody waits for, whether that judge is still asked or not."""
+    for call_id in state.spend.held:
+        vote = state.asks[call_id.rpartition(".m")[0]]
+        if not vote.judges or vote.call is None or call_id in world.in_flight:
+            continue
+        if vote.batched is None or not is_asked(state, agent, vote):
+            return lost_call(vote.call)
+    return None
 
 
 def exceeded_step(state: RunState) -> Step | None:
@@ -941,7 +953,7 @@ def _judging(
     return step
 
 
-def _judge_step(  # noqa: PLR0913, PLR0917  (everything a call depends on)
+def _judge_step(  # noqa: PLR0911, PLR0913, PLR0917  (everything a call depends on)
     state: RunState,
     agent: Agent,
     judge: Judge,
@@ -957,6 +969,10 @@ def _judge_step(  # noqa: PLR0913, PLR0917  (everything a call depends on)
     if is_idle and failure is not None and is_failing and vote.failures >= judge.attempts:
         told = f"{vote.failures} attempts came to nothing, the last one ({failure.kind})"
         return _unjudged(vote, f"{told}: {failure.message}")
+    if vote.call is None and (vote.pending or (vote.replied and vote.stop_reason in GOES_ON)):
+        return _unjudged(vote, _no_answer(vote))  # to ask for more could go on until all is spent
+    if is_idle and not _is_priced(state, vote, model):
+        return _unjudged(vote, f"no price is known for model {model!r}, so it is not asked")
     breaker = None if is_batch(state) else world.breaker(model)
     if is_idle and breaker is not None and _tripped(state, vote.ask_id, breaker, now, world) > now:
         return _unjudged(vote, f"{model} does not answer, and its circuit breaker is open")

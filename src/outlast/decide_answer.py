@@ -28,10 +28,10 @@ from msgspec import Raw
 
 from outlast.actions import WAIT, Action, CheckAnswer, Step, World, awaited, check_id
 from outlast.agent import Agent
-from outlast.answers import TOOL, AnswerType, InvalidAnswer, given
+from outlast.answers import TOOL, AnswerType, InvalidAnswer, given, is_json
 from outlast.approvals import Given, Request
 from outlast.checks import Check, Evidence
-from outlast.conversation import Conversation, Pending
+from outlast.conversation import Conversation, Pending, blocks, words
 from outlast.events import (
     NULL,
     AnswerProposed,
@@ -147,15 +147,12 @@ def _read(
 ) -> VerdictGiven | None:
     if answers is None or not ask.spec.answers:
         return None  # Claude was not told of a type that was declared since
+    issues = _formless(ask)
     try:
         answers.read(answer)
     except InvalidAnswer as error:
-        issues = error.issues
-        if ask.spec.answers == "tool" and not ask.pending:
-            how = Issue(f"an answer is given by calling the tool {TOOL}", rule="schema:tool")
-            issues = [how, *issues]
-    else:
-        issues = []
+        told = issues if ask.spec.answers == "tool" else []
+        issues = [*told, *error.issues]
     return VerdictGiven(
         ask_id=ask.ask_id,
         call_id=call_id,
@@ -165,6 +162,22 @@ def _read(
         verdict="fixable" if issues else "passed",
         issues=issues,
     )
+
+
+def _formless(ask: Conversation) -> list[Issue]:
+    """Return what is wrong with how an answer is given: a type that has texts would take any."""
+    if ask.pending:
+        return []
+    if ask.spec.answers == "tool":
+        return [Issue(f"an answer is given by calling the tool {TOOL}", rule="schema:tool")]
+    reply = msgspec.json.decode(ask.messages[-1], type=_Message)
+    if is_json(ask.before + words(blocks(reply.content))):
+        return []
+    return [Issue("the answer is not JSON of the schema", rule="schema:json_invalid")]
+
+
+class _Message(msgspec.Struct, gc=False):
+    content: Raw
 
 
 def _rules_step(
@@ -214,6 +227,21 @@ def vote_id(call_id: str, judge: Judge, number: int) -> str:
     return f"{call_id}.{judge.name}.v{number}"
 
 
+def is_asked(state: RunState, agent: Agent, vote: Conversation) -> bool:
+    """Return whether a vote counts yet: its judge is still one, and the answer still undecided."""
+    trial = state.validation.of(vote.judged)[-1]
+    return (
+        trial.call_id == vote.judges
+        and not (trial.action or trial.accepted)
+        and all(one.check != vote.check for one in trial.verdicts)
+        and any(
+            vote.ask_id == vote_id(vote.judges, judge, number)
+            for judge in agent.judges
+            for number in range(1, judge.votes + 1)
+        )
+    )
+
+
 def _judges_step(
     state: RunState, agent: Agent, ask: Conversation, trial: Attempt, ask_judge: AskJudge
 ) -> Step | None:
@@ -230,17 +258,18 @@ def _votes_step(
 ) -> Step:
     votes: list[Vote] = []
     asked: list[Conversation] = []
-    evidence = gathered(state.asks, ask, trial.number)
     for number in range(1, judge.votes + 1):
         name = vote_id(trial.call_id, judge, number)
         vote = state.asks.get(name)
         if vote is None:
+            evidence = gathered(state.asks, ask, trial.number)
             return Step(_opened(name, ask, trial, judge, evidence))
         if vote.answer is None and not vote.failed:
             return ask_judge(judge, vote)
         asked.append(vote)
         votes.append(_cast(judge, vote))
         if (came := counted(votes, judge.votes)) is not None:
+            evidence = gathered(state.asks, ask, trial.number)
             return Step((_sentence(ask, trial, judge, came, asked, evidence),))
     raise AssertionError("votes that come to nothing")  # pragma: no cover
 
@@ -419,9 +448,14 @@ def _accepted(agent: Agent, ask: Conversation, trial: Attempt) -> tuple[AnyEvent
 
 
 def _answered(
-    ask: Conversation, answer: Raw, *, less: str = "", by: str = ""
+    ask: Conversation, answer: Raw, *, less: str = "", by: str = "", edited: bool = False
 ) -> tuple[AnyEvent, ...]:
     done = AskAnswered(ask_id=ask.ask_id, answer=answer, degraded=less, by=by)
+    if edited:
+        # Whoever goes on talking talks of that one.
+        told = f"A person changed your answer, which is now: {bytes(answer).decode()}"
+        content = _with_results(ask, told, is_error=False)
+        return FeedbackGiven(ask_id=ask.ask_id, why="edited", content=content), done
     if not ask.pending:
         return (done,)
     # Claude called a tool to give it, and every call has a result.
@@ -486,7 +520,7 @@ def _decided(agent: Agent, ask: Conversation, trial: Attempt, asked: Request, sa
     if agent.answers is not None and ask.spec.answers and not _fits(agent.answers, answer):
         why = f"{by} approved an answer that is not of the type it has to be"
         return Step((label, *_lost(ask, why)))
-    return Step((label, *_answered(ask, answer, by=by)))
+    return Step((label, *_answered(ask, answer, by=by, edited=is_edited)))
 
 
 def _fits(answers: AnswerType, answer: Raw) -> bool:

@@ -8,6 +8,7 @@ of JSON, and anything else is no verdict.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -216,12 +217,15 @@ class Vote(msgspec.Struct, frozen=True, kw_only=True):
     suggestion: str = ""
 
 
-def read(judge: Judge, reply: str) -> Vote:
+def read(judge: Judge, reply: str) -> Vote:  # noqa: PLR0911  (a row per kind of reply)
     """Return what a reply comes to; what is not exactly an opinion is none."""
     try:
         said = _OPINION.decode(reply.encode())
     except (ValueError, RecursionError) as error:
         return Vote(kind="unverified", why=f"the judge did not reply as it has to: {error}")
+    members = json.loads(reply, object_pairs_hook=list)
+    if len(members) > len(dict(members)):
+        return Vote(kind="unverified", why="the judge contradicts itself: a member is there twice")
     issues = tuple(Issue(one, rule=judge.name) for one in said.issues if one.strip())
     if said.valid and issues:
         why = f"the judge contradicts itself: valid, with {len(issues)} issues"

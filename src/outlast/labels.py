@@ -87,7 +87,7 @@ class Answers:
                 self._proposed(proposed)
             case AskAnswered() as answered if answered.ask_id not in self._judging:
                 self._answered(answered)
-            case ApprovalRequested() as asked if asked.answer != NULL:
+            case ApprovalRequested() as asked if asked.ask_id and not asked.tool:
                 self._escalated[asked.name, asked.call_id] = self._last_of(asked.ask_id)
             case ApprovalGiven() as said if said.approved and said.answer != NULL:
                 self._edited(said, record.at)

@@ -24,6 +24,7 @@ FAULTS: dict[str, Any] = {
     "another shape": literal('{"result": "valid"}'),
     "missing": literal('{"valid": true, "confidence": 1, "issues": []}'),
     "extra": literal(opinion(approved=True)),
+    "twice": literal(f'{opinion("wrong")[:-1]},"valid":true,"issues":[]}}'),
     "a list": literal(f"[{opinion()}]"),
     "refused": refuse("I'd rather not.", category="cyber"),
     "truncated": say(opinion()[:20], stop_reason="max_tokens"),

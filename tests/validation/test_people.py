@@ -234,3 +234,25 @@ def test_a_fork_asks_for_as_long_as_the_original_did():
         assert app.resume(fork.id, who).status == "completed"
         app.fork("r", at=at, new_id="late")
         assert "nobody decided in time" in app.resume("late", who).why
+
+
+@pytest.mark.parametrize("tool", [False, True])
+def test_a_conversation_goes_on_from_what_the_person_made_of_it(tool, monkeypatch):
+    """Claude is told of the answer that counts, and not that its own was accepted."""
+    monkeypatch.setattr("outlast.agent.structured", lambda model: not tool)
+
+    def script(request: dict[str, Any], attempt: int) -> Any:
+        said = GOOD if "And more?" in str(request["messages"]) else NOBODY
+        return say(tool_use("give_answer", msgspec.json.decode(said))) if tool else say(said)
+
+    model = ScriptedModel(script)
+    with Outlast("memory://", model=model) as app:
+        escalated(app)
+        app.approve("r", answer=[{"name": "Quixote", "eligibility": "schools"}], by="ann")
+        assert app.resume("r", WHO).answer[0].name == "Quixote"
+        again = app.send("r", "And more?", agent=WHO)
+        assert (again.status, again.answer[0].name) == ("completed", "Ladder"), again.why
+    told = str(msgspec.json.decode(model.calls[-1])["messages"])
+    assert "A person changed your answer, which is now: " in told
+    assert "Quixote" in told
+    assert "was accepted" not in told

@@ -110,7 +110,7 @@ def told(asked: Request) -> list[Part]:
 
 
 def _seen(asked: Request) -> str:
-    if asked.answer != NULL:
+    if asked.of_answer:
         return words.line(words.given(asked.answer), 400)
     if asked.call_id:
         return words.call(asked.tool, asked.arguments, 400)
