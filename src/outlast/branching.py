@@ -77,7 +77,7 @@ def _there(journal: Journal, run_id: str, at: int, fork: str) -> RunRow | None:
     assert isinstance(started, RunStarted), f"{fork} does not begin"  # noqa: S101
     if (started.forked_from, started.forked_at) != (run_id, at):
         other = f"{started.forked_from} at {started.forked_at}"
-        was = other if started.forked_at else "none"
+        was = other if started.forked_at else "a run that is no fork"
         raise RunConflict(fork, what="fork", recorded=was, given=f"{run_id} at {at}")
     return found
 

@@ -306,7 +306,12 @@ def _print_checked(on: Screen, said: Sequence[Rechecked], unreadable: Sequence[U
                 on.line((f"  {check.check}: {words.line(check.why, 400)}", "doubt"))
     if len(changed) > _SHOWN:
         on.line((f"… and {len(changed) - _SHOWN} more; --json has all of them", "quiet"))
-    on.line((f"{words.count(len(said), 'answer')}, {len(changed)} would change.", "strong"))
+    if said:
+        on.line((f"{words.count(len(said), 'answer')}, {len(changed)} would change.", "strong"))
+    else:
+        on.line(
+            ("There is no answer to check: nobody of that name was asked, or answered.", "doubt")
+        )
     if unasked := sum(one.says == "judge not asked" for one in said):
         on.line((f"Of {unasked} a judge would have to say, which is not asked here.", "doubt"))
     for error in unreadable:
