@@ -24,6 +24,8 @@ from msgspec import Raw
 from outlast.background import Background
 from outlast.errors import UsageError
 from outlast.events import (
+    AnswerRejected,
+    AskStarted,
     ModelCallFailed,
     ModelCallInDoubt,
     ModelCallStarted,
@@ -65,6 +67,10 @@ class Telling:
         """The attempt of each call whose reply is a refusal."""
         self._heard: set[str] = set()
         """Those of them that parts were told of as they came."""
+        self._judges: set[str] = set()
+        """The asks of judges, who speak to nobody here."""
+        self._last: dict[str, tuple[str, int]] = {}
+        """The call whose reply came last, and its attempt, by ask."""
 
     def hear(self, part: Part) -> list[Part]:
         """Return what to tell of a part that Claude is just saying."""
@@ -84,10 +90,13 @@ class Telling:
             return []
         self.seq = record.seq
         match record.event:
-            case ModelCallStarted() as call:
+            case AskStarted() as ask if ask.judges:
+                self._judges.add(ask.ask_id)
+            case ModelCallStarted() as call if call.ask_id not in self._judges:
                 self._open[call.call_id] = call.attempt
-            case ModelCallSucceeded() as call:
+            case ModelCallSucceeded() as call if call.ask_id not in self._judges:
                 attempt, heard = self._ended(call.call_id)
+                self._last[call.ask_id] = call.call_id, attempt
                 if call.stop_reason == "refusal":
                     self._refused[call.call_id] = attempt
                 return [] if heard else _said(record.stream, call, attempt)
@@ -97,6 +106,10 @@ class Telling:
             case ModelSwitched() as call if call.call_id in self._refused:
                 attempt = self._refused.pop(call.call_id)
                 return [_part(record.stream, call, attempt, DISCARDED, "")]
+            case AnswerRejected() as answer if answer.action != "degrade":
+                call_id, attempt = self._last.get(answer.ask_id, ("", 1))
+                if call_id == answer.call_id:
+                    return [_part(record.stream, answer, attempt, DISCARDED, "")]
         return []
 
     def _ended(self, call_id: str) -> tuple[int, bool]:
@@ -129,7 +142,7 @@ def _said(stream: str, call: ModelCallSucceeded, attempt: int) -> list[Part]:
 
 def _part(
     stream: str,
-    call: ModelCallSucceeded | ModelCallFailed | ModelCallInDoubt | ModelSwitched,
+    call: AnswerRejected | ModelCallSucceeded | ModelCallFailed | ModelCallInDoubt | ModelSwitched,
     attempt: int,
     kind: str,
     text: str,
