@@ -347,3 +347,8 @@ def test_who_watches_a_run_is_told_of_the_same():
         ("ask-1.m2", "text"),
         ("ask-1.m2", "discarded"),
     ]
+    parts.clear()
+    last = agent(answer_attempts=1, last_resort="degrade")
+    with outlast.Outlast("memory://", model=ScriptedModel(answers(EMPTY))) as app:
+        app.run(last, "Find grants.", run_id="r", on_part=parts.append)
+    assert [one.kind for one in parts] == ["text"], "it is the answer"

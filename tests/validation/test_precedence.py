@@ -1,5 +1,7 @@
 """Which of several verdicts counts, when it ends early, and what exactly a judge has said."""
 
+import importlib.util
+import linecache
 from typing import Any
 
 import msgspec
@@ -300,6 +302,22 @@ def test_what_judges_an_answer_is_a_part_of_the_version():
     versions = [of(*one) for one in declared]
     assert len(set(versions)) == len(declared)
     assert versions == [of(*one) for one in declared]
+
+
+def test_other_code_of_a_check_is_another_version(tmp_path):
+    """Of the same name, in the same place, with the same settings."""
+    path = tmp_path / "of_checks.py"
+    versions = []
+    for least in (1, 2, 1):
+        path.write_text(f"def strict(answer):\n    return len(answer) > {least}\n")
+        linecache.checkcache()
+        spec = importlib.util.spec_from_file_location("of_checks", path)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        exec(compile(path.read_text(), str(path), "exec"), vars(module))  # noqa: S102
+        versions.append(outlast.check(module.strict).version)
+    assert versions[0] == versions[2] != versions[1]
 
 
 def test_what_changes_a_judgement_changes_the_version_of_the_judge():
