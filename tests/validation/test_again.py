@@ -8,7 +8,6 @@ import msgspec
 import pytest
 
 import outlast
-from outlast.decide_answer import LOOKS
 from outlast.events import ModelCallStarted, VerdictGiven
 from outlast.journal import run_stream
 from outlast.models.script import say, tool_use, turn_number
@@ -16,6 +15,10 @@ from outlast.models.scripted import ScriptedModel
 from outlast.stores import open_store
 from outlast.testing.simulation import World, run
 from validation.answering import EMPTY, GOOD, NOBODY, Grant, agent, answers, rejected
+
+
+MOST = 5
+"""So often checks may be begun, as the page says."""
 
 
 @outlast.tool(effect="read")
@@ -132,7 +135,7 @@ def test_checks_under_which_the_process_dies_are_begun_so_often_and_not_again():
         return world, [one for one in events if isinstance(one, VerdictGiven)], state
 
     points: list[int] = []
-    for _ in range(LOOKS):
+    for _ in range(MOST):
         world, verdicts, state = played(points)
         assert state.status == "completed", state.why
         assert {one.verdict for one in verdicts} == {"passed"}
@@ -145,7 +148,7 @@ def test_checks_under_which_the_process_dies_are_begun_so_often_and_not_again():
     assert state.status == "rejected"
     unsure = [one for one in verdicts if one.verdict == "unverified"]
     assert unsure
-    assert all(f"{LOOKS} times" in one.why for one in unsure)
+    assert all(f"{MOST} times" in one.why for one in unsure)
 
 
 def test_an_answer_is_of_its_type_however_it_is_asked_for():
