@@ -16,7 +16,6 @@ from outlast.stores import open_store
 from outlast.testing.simulation import World, run
 from validation.answering import EMPTY, GOOD, NOBODY, Grant, agent, answers, rejected
 
-
 MOST = 5
 """So often checks may be begun, as the page says."""
 
