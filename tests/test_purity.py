@@ -21,9 +21,9 @@ CORE = frozenset(
 )
 PURE_MODULES = frozenset(
     # What is not listed is refused: a list of forbidden modules would have gaps.
-    """__future__ abc bisect collections copy dataclasses datetime decimal difflib enum fractions
-    functools hashlib hmac inspect itertools json math operator re string struct sys types typing
-    typing_extensions unicodedata docstring_parser genai_prices msgspec pydantic
+    """__future__ abc bisect collections copy csv dataclasses datetime decimal difflib enum
+    fractions functools hashlib hmac inspect itertools json math operator re string struct sys
+    types typing typing_extensions unicodedata docstring_parser genai_prices msgspec pydantic
     """.split()  # noqa: SIM905
 )
 IMPURE_CALLS = frozenset(

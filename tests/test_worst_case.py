@@ -64,6 +64,18 @@ def test_the_worst_case(of: outlast.Agent, nano: int | None, why: str) -> None:
     assert why in worst.why
 
 
+@pytest.mark.parametrize("budget", [Budget(turns=2), Budget(tokens=10), Budget(turns=2, tokens=10)])
+def test_each_turn_and_each_token_may_be_a_judges(budget: Budget) -> None:
+    """A dearer judge makes the worst case at least that of its model, a cheaper one no other."""
+    cheap, dear = agent(model=HAIKU, budget=budget), agent(budget=budget)
+    judge = outlast.Judge("Is it right?", model=OPUS, max_tokens=dear.max_tokens)
+    judged = agent(model=HAIKU, budget=budget, checks=[judge])
+    worst = [one.worst_case().nano or 0 for one in (cheap, dear, judged)]
+    assert worst[0] < worst[1] <= worst[2]
+    other = outlast.Judge("Is it right?", model=HAIKU)
+    assert agent(budget=budget, checks=[other]).worst_case() == dear.worst_case()
+
+
 def test_it_is_said_in_a_sentence() -> None:
     """The amount in dollars, and what limits it."""
     assert str(agent(budget=Budget(usd="0.50")).worst_case()) == (

@@ -164,7 +164,7 @@ def kept(issues: Iterable[Issue], redact: Redact) -> list[Issue]:
         Issue(
             _short(redacted(str(one.message), redact)),
             path=_short(redacted(str(one.path), redact)),
-            rule=_short(str(one.rule)),
+            rule=_short(redacted(str(one.rule), redact)),
             got=_value(one.got, redact),
             expected=_value(one.expected, redact),
         )

@@ -41,12 +41,14 @@ def _chain(asks: Mapping[str, Conversation], ask: Conversation | None) -> Iterat
 
 def finding(found: Found) -> Finding:
     """Return what a tool returned as checks see it."""
-    text = text_of(found.content)
+    texts = _texts(found.content)
+    # That it is less than what was asked for is said before it, and no part of it.
+    result = texts[1:] if found.degraded else texts
     return Finding(
         tool=found.tool,
         arguments=_arguments(found.arguments),
-        text=text,
-        value=_value(text),
+        text="\n".join(texts),
+        value=_value("\n".join(result)),
         seq=found.seq,
         degraded=found.degraded,
     )
@@ -74,9 +76,13 @@ class _Block(msgspec.Struct, gc=False):
 
 def text_of(content: Raw) -> str:
     """Return the text of a message or of a result; images and documents are left out."""
+    return "\n".join(_texts(content))
+
+
+def _texts(content: Raw) -> list[str]:
     raw = bytes(content)
     if not raw.startswith(b"["):
         said = msgspec.json.decode(raw)
-        return said if isinstance(said, str) else raw.decode()
+        return [said if isinstance(said, str) else raw.decode()]
     blocks = msgspec.json.decode(raw, type=list[_Block])
-    return "\n".join(one.text for one in blocks if isinstance(one.text, str))
+    return [one.text for one in blocks if isinstance(one.text, str)]

@@ -67,10 +67,10 @@ class Telling:
         """The attempt of each call whose reply is a refusal."""
         self._heard: set[str] = set()
         """Those of them that parts were told of as they came."""
-        self._judging: set[str] = set()
-        """The asks of judges: what they reply is no part of the run's."""
-        self._replies: dict[str, tuple[str, int]] = {}
-        """The last call of each ask that was answered, and its attempt."""
+        self._judges: set[str] = set()
+        """The asks of judges, who speak to nobody here."""
+        self._last: dict[str, tuple[str, int]] = {}
+        """The call whose reply came last, and its attempt, by ask."""
 
     def hear(self, part: Part) -> list[Part]:
         """Return what to tell of a part that Claude is just saying."""
@@ -91,16 +91,12 @@ class Telling:
         self.seq = record.seq
         match record.event:
             case AskStarted() as ask if ask.judges:
-                self._judging.add(ask.ask_id)
-            case ModelCallStarted() as call if call.ask_id in self._judging:
-                pass
-            case ModelCallSucceeded() as call if call.ask_id in self._judging:
-                pass
-            case ModelCallStarted() as call:
+                self._judges.add(ask.ask_id)
+            case ModelCallStarted() as call if call.ask_id not in self._judges:
                 self._open[call.call_id] = call.attempt
-            case ModelCallSucceeded() as call:
+            case ModelCallSucceeded() as call if call.ask_id not in self._judges:
                 attempt, heard = self._ended(call.call_id)
-                self._replies[call.ask_id] = call.call_id, attempt
+                self._last[call.ask_id] = call.call_id, attempt
                 if call.stop_reason == "refusal":
                     self._refused[call.call_id] = attempt
                 return [] if heard else _said(record.stream, call, attempt)
@@ -111,9 +107,9 @@ class Telling:
                 attempt = self._refused.pop(call.call_id)
                 return [_part(record.stream, call, attempt, DISCARDED, "")]
             case AnswerRejected() as answer if answer.action != "degrade":
-                call_id, attempt = self._replies.get(answer.ask_id, ("", 1))
-                attempt = attempt if call_id == answer.call_id else 1
-                return [_part(record.stream, answer, attempt, DISCARDED, "")]
+                call_id, attempt = self._last.get(answer.ask_id, ("", 1))
+                if call_id == answer.call_id:
+                    return [_part(record.stream, answer, attempt, DISCARDED, "")]
         return []
 
     def _ended(self, call_id: str) -> tuple[int, bool]:
@@ -146,7 +142,7 @@ def _said(stream: str, call: ModelCallSucceeded, attempt: int) -> list[Part]:
 
 def _part(
     stream: str,
-    call: ModelCallSucceeded | ModelCallFailed | ModelCallInDoubt | ModelSwitched | AnswerRejected,
+    call: AnswerRejected | ModelCallSucceeded | ModelCallFailed | ModelCallInDoubt | ModelSwitched,
     attempt: int,
     kind: str,
     text: str,

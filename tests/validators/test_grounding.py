@@ -292,6 +292,92 @@ def test_a_text_that_says_something_else_is_an_issue(said, got):
 # ── what is asked and what is not ──────────────────────────────────────────────────────────────
 
 
+CSV = """id,recipient,town,amount,date,funder
+A-1001,"Ladder, Rung and Co",Leeds,15400,2013-04-26,Lloyds Bank Foundation
+A-1002,Westlea Primary School,Wells,59300,2014-06-05,Wolfson Foundation
+A-1003,Dorset Blind Association,Poole,72000,2012-05-01,Wolfson Foundation
+"""
+ROWS = [
+    ["A-1001", "Ladder, Rung and Co", "Leeds", 15400, "2013-04-26", "Lloyds Bank Foundation"],
+    ["A-1002", "Westlea Primary School", "Wells", 59300, "2014-06-05", "Wolfson Foundation"],
+    ["A-1003", "Dorset Blind Association", "Poole", 72000, "2012-05-01", "Wolfson Foundation"],
+]
+HEAD = ["id", "recipient", "town", "amount", "date", "funder"]
+GROUPED = [
+    {
+        "funder": row[5],
+        "grants": [
+            {"id": row[0], "name": row[1], "town": row[2], "amount": row[3], "date": row[4]}
+        ],
+    }
+    for row in ROWS
+]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        CSV,
+        CSV.replace(",", ";").replace("Ladder; ", "Ladder, "),
+        ROWS,
+        {"columns": HEAD, "rows": ROWS},
+        {"rows": ROWS},
+        GROUPED,
+    ],
+    ids=["commas", "semicolons", "rows", "columns", "no columns", "grouped"],
+)
+def test_rows_are_records(value):
+    """Values between commas, or lists of lists, are one record a row, with or without a head."""
+    evidence = of(value)
+    right = {"name": "Ladder, Rung and Co", "amount": 15_400, "town": "Leeds"}
+    assert not wrong([right], evidence)
+    for field, other in {"amount": 59_300, "town": "Poole", "name": "Ladder"}.items():
+        assert wrong([right | {field: other}], evidence), field
+    said = "- Westlea Primary School (Wells): £59,300 from the Wolfson Foundation, 5 June 2014"
+    assert not wrong(said, evidence)
+    for old, new in {"59,300": "15,400", "Wells": "Bath", "59": "95"}.items():
+        assert wrong(said.replace(old, new), evidence), new
+    nested = {"recipient": {"name": "Westlea Primary School"}, "funder": {"name": ROWS[1][5]}}
+    assert not wrong(nested, evidence)
+    assert wrong(nested | {"funder": {"name": ROWS[0][5]}}, evidence)
+
+
+def test_a_name_before_a_colon_is_no_field():
+    """In a list of names with a value each, every line is a record, and its name is a name."""
+    evidence = of("Largest grants:\n\n- Alder Trust: £72,000\n- Birch House: £5,000\n")
+    assert not wrong([{"name": "Alder Trust", "amount": 72_000}], evidence)
+    assert not wrong("- Birch House: £5k", evidence)
+    assert wrong([{"name": "Alder Trust", "amount": 5_000}], evidence)
+    assert wrong("- Birch House: £72k", evidence)
+
+
+def test_a_sentence_with_commas_is_no_row():
+    """What stands between commas is a table where its head names fields, and fits."""
+    text = "Leeds, Wells, Poole: Ladder has £5.\nRung, Bow, and Co have £7.\n"
+    assert not wrong("Ladder has £5.", of(text))
+
+
+def test_how_much_an_answer_lists_is_no_claim():
+    """Beside the list, and in a field that says so; any other number is a claim."""
+    grants = [{"name": "Dorset Blind Association"}, {"name": "Westlea Primary School"}]
+    assert not wrong({"count": 2, "grants": grants})
+    assert wrong({"count": 3, "grants": grants})
+    assert wrong({"amount": 2, "grants": grants})
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "1. Dorset Blind Association\n   - Town: Reykjavik",
+        "- **City**: Bergamo",
+        "Dorset Blind Association got £72,000. It has a page; the grant is 360G-1002.",
+    ],
+)
+def test_one_word_is_a_claim_where_it_is_a_value(said):
+    """A place in a field, and the id of another thing after a semicolon."""
+    assert wrong(said)
+
+
 def test_without_findings_every_claim_is_invented():
     """Where no tool returned anything there is one issue, and an answer without claims passes."""
     (issue,) = wrong([Grant("Dorset Blind Association")], of())

@@ -88,6 +88,8 @@ class Said:
 _TITLES: Final = frozenset(
     "name title recipient organisation organization id".split()  # noqa: SIM905
 )
+_LABELS: Final = frozenset({"name", "title"})
+_COUNTING: Final = frozenset("count total number length found matches results n".split())  # noqa: SIM905
 _AROUND: Final = frozenset("approximately about approx circa around nearly almost".split())  # noqa: SIM905
 
 
@@ -118,7 +120,9 @@ def things(answer: Any) -> Iterator[Thing]:
                     thing = Thing()
                     ready.append(thing)
                 for name, one in reversed(list(value.items())):
-                    waiting.append((opened(one), (*place, name), Key(name), thing))
+                    its = Key(f"{key.name} {name}") if key.name and name in _LABELS else Key(name)
+                    if not _counts(name, one, value):
+                        waiting.append((opened(one), (*place, name), its, thing))
             case list():
                 inner_thing = thing if len(value) == 1 else None
                 for index, one in reversed(list(enumerate(value))):
@@ -133,6 +137,14 @@ def things(answer: Any) -> Iterator[Thing]:
                     ready.append(thing)
                 thing.said.append(Said(place, Entry(key, value)))
     yield from (thing for thing in ready if thing.said)
+
+
+def _counts(name: str, value: Any, beside: dict[str, Any]) -> bool:
+    """Return whether a number only says how much an answer lists beside it."""
+    if not isinstance(value, int) or isinstance(value, bool) or not Key(name).words & _COUNTING:
+        return False
+    lists = (opened(one) for one in beside.values())
+    return value in [len(one) for one in lists if isinstance(one, list)]
 
 
 class Comparison:

@@ -1,11 +1,13 @@
 """What tools returned, as records: things of which several facts are known together.
 
-A record is an object of JSON with what lies in it, and with the short facts of what it lies in; an
-element of a list of texts; or, of a text, a line of a list or table, or a paragraph.
+A record is an object of JSON with what lies in it, and with the short facts of what it lies in; a
+row of a list of lists; an element of a list of texts; or, of a text, a line of a list, of a table
+or of values between commas, or a paragraph.
 """
 
 from __future__ import annotations
 
+import csv
 import math
 import re
 from collections import defaultdict
@@ -53,6 +55,9 @@ _NAMING: Final = frozenset(
     id ids url urls link links website source sources email programme program
     """.split()  # noqa: SIM905
 )
+_PLACES: Final = frozenset(
+    "city town country county region locality location place village borough".split()  # noqa: SIM905
+)
 
 
 @dataclass(frozen=True)
@@ -89,6 +94,11 @@ class Key:
         """Whether its values are names."""
         return bool(self.words & _NAMING)
 
+    @cached_property
+    def is_place(self) -> bool:
+        """Whether its values are names of places."""
+        return bool(self.words & _PLACES)
+
     def like(self, other: Key) -> bool:
         """Return whether another field tells the same: one has all the words of the other."""
         if not self.core or not other.core:
@@ -97,6 +107,7 @@ class Key:
 
 
 NO_KEY: Final = Key("")
+_LABELS: Final = frozenset({"name", "title"})
 
 
 @dataclass(frozen=True)
@@ -157,6 +168,10 @@ class Entry:
             return False
         if self.key.is_naming and "title" not in self.key.words:
             return True
+        if any(
+            token.text in ":;|" or (token.number and token.number.unit) for token in self.tokens
+        ):
+            return False  # more than a name: a line that says something of it
         return all(
             token.capital or token.kind == "number" or token.text in LINKS
             for token in self.tokens
@@ -267,7 +282,11 @@ class Record:
         """Return the facts of a field of the same name, or of a similar one; the nearest ones."""
         if not key.name:
             return []
-        for test in (lambda other: other.words == key.words, key.like):
+        named = Key(" ".join(sorted(key.core - _LABELS)))
+        tests = [lambda other: other.words == key.words, key.like]
+        if named.core and named.core != key.core:  # the name of a funder is a funder
+            tests.insert(1, named.like)
+        for test in tests:
             found = [(rank, entry) for rank, entry in self.entries if test(entry.key)]
             if found:
                 nearest = min(rank for rank, _ in found)
@@ -353,6 +372,10 @@ class Known:
                     waiting += self._read_object(value, key, outer, depth)
                 case list():
                     self.counts.add(len(value))
+                    if is_table(value):
+                        for row in value:
+                            self._add_row((), row, outer)
+                        continue
                     elements = [opened(one) for one in reversed(value)]
                     waiting += [
                         (one, NO_KEY if isinstance(one, dict) else key, outer, depth + 1)
@@ -369,16 +392,27 @@ class Known:
         if entries:
             self.records.append(Record(len(self.records), entries))
 
+    def _add_row(
+        self, head: Sequence[str], row: Sequence[Any], outer: list[tuple[int, Entry]]
+    ) -> None:
+        names = head if len(head) == len(row) else [""] * len(row)
+        said = [Entry(Key(name), one) for name, one in zip(names, row, strict=True)]
+        self._add([*((0, one) for one in said if one.value is not None), *outer])
+
     def _read_object(
         self, value: dict[str, Any], key: Key, outer: list[tuple[int, Entry]], depth: int
     ) -> list[tuple[Any, Key, list[tuple[int, Entry]], int]]:
-        own, inside = gathered(value, f"{key.name} ".lstrip())
+        own, inside = gathered(headed(value), f"{key.name} ".lstrip())
         self._add([*own, *outer])
         short = [(rank + 10, entry) for rank, entry in own if _is_short(entry)]
         handed = [*short, *((rank + 10, entry) for rank, entry in outer)][:INHERITED]
         return [(one, its, handed, depth + 1) for its, one in reversed(inside)]
 
     def _read_text(self, text: str, key: Key, outer: list[tuple[int, Entry]]) -> None:
+        if rows := separated(text):
+            for row in rows[1:]:
+                self._add_row(rows[0], row, outer)
+            return
         head: list[str] = []
         before: list[str] = []
         for lines in pieces(text):
@@ -484,6 +518,58 @@ def gathered(
     return own, inside
 
 
+def headed(members: dict[str, Any]) -> dict[str, Any]:
+    """Return an object with tables in it as objects, where it names their columns as well."""
+    heads = {
+        len(one): one
+        for one in members.values()
+        if isinstance(one, list)
+        and all(isinstance(name, str) for name in one)
+        and len(set(one)) == len(one)
+    }
+    return {
+        name: [dict(zip(heads[len(row)], row, strict=True)) for row in one]
+        if is_table(one) and len(one[0]) in heads
+        else one
+        for name, one in members.items()
+    }
+
+
+def is_table(value: Any) -> bool:
+    """Return whether something is rows of values, each with as many."""
+    if not isinstance(value, list) or not value or not isinstance(value[0], list):
+        return False
+    return len(value[0]) > 1 and all(
+        isinstance(row, list)
+        and len(row) == len(value[0])
+        and not any(isinstance(cell, dict | list) for cell in row)
+        for row in value
+    )
+
+
+def separated(text: str) -> list[list[str]]:
+    """Return the rows of a text of values between commas or semicolons, their head first."""
+    first = text.strip().partition("\n")[0]
+    for mark in (",", ";"):
+        if first.count(mark) < 2:
+            continue
+        try:
+            rows = [row for row in csv.reader(text.strip().splitlines(), delimiter=mark) if row]
+        except csv.Error:
+            continue
+        head = rows[0]
+        if len(rows) > 1 and _is_head(head) and all(len(row) == len(head) for row in rows):
+            return rows
+    return []
+
+
+def _is_head(cells: list[str]) -> bool:
+    """Return whether cells are names of fields, and not what a sentence has between commas."""
+    return len(set(cells)) == len(cells) and all(
+        _COLUMN.fullmatch(cell.strip()) and len(cell.split()) <= 4 for cell in cells
+    )
+
+
 def is_map(members: dict[str, Any]) -> bool:
     """Return whether an object is records by their ids, and not a record itself."""
     if len(members) < 2 or not all(isinstance(one, dict) for one in members.values()):
@@ -502,7 +588,8 @@ def _is_address(text: str) -> bool:
 
 
 _ITEM: Final = re.compile(r"\s*(?:[-*+•|]|\(?\d{1,3}[.)]\s)")
-_FIELD: Final = re.compile(
+_COLUMN: Final = re.compile(r"[^\W\d][\w /()£$€%-]{0,40}")
+FIELD: Final = re.compile(
     r"\s*(?:[-*+•]\s*)?(?:\*\*)?([^\W\d][\w /-]{0,40}?)(?:\*\*)?:(?:\*\*)?\s+(\S.*)"
 )
 
@@ -540,13 +627,13 @@ def _are_rows(lines: list[str]) -> bool:
     """Return whether lines are one thing each: a list, a table, values between commas or tabs."""
     if len(lines) < 2:
         return False
-    items = sum(bool(_ITEM.match(line)) and not _FIELD.match(line) for line in lines)
+    items = sum(bool(_ITEM.match(line)) and not field_of(line) for line in lines)
     if items * 2 >= len(lines):
         return True
     return any(
         lines[0].count(mark) and len({line.count(mark) for line in lines}) == 1
         for mark in (",", "\t", ";")
-    ) and not all(_FIELD.match(line) for line in lines)
+    ) and not all(FIELD.match(line) for line in lines)
 
 
 def cells_of(line: str) -> list[str]:
@@ -570,6 +657,18 @@ def _names_something(lines: list[str]) -> bool:
 
 def _said(line: str, key: Key) -> Entry:
     """Return the fact of a line, which may name its field itself: "Funder: …"."""
-    if match := _FIELD.match(line):
+    if match := field_of(line):
         return Entry(Key(match[1]), match[2])
     return Entry(key, line)
+
+
+def field_of(line: str) -> re.Match[str] | None:
+    """Return the field and the value of a line such as "Amount: £5"; "Alder Trust: £5" is none."""
+    match = FIELD.match(line)
+    if not match:
+        return None
+    words = match[1].split()
+    first = words[0].casefold()
+    named = len(words) > 1 and all(word[0].isupper() for word in words)
+    told = is_ordinary([first]) or first in _NAMING | _MONEY
+    return match if told or not named else None

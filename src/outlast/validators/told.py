@@ -21,6 +21,7 @@ from outlast.validators.names import (
     spoken,
 )
 from outlast.validators.records import (
+    FIELD,
     MOST_WORDS,
     Entry,
     Key,
@@ -170,12 +171,12 @@ class Reader:
 
     def _goes_on(self, tokens: list[Token], at: int, end: int, taken: list[bool]) -> bool:
         """Return whether a name that is known is only a part of the one that stands there."""
-        if at and not taken[at - 1] and _touches(tokens, at - 1, at):
+        if at and not taken[at - 1] and _touches(tokens[at - 1]):
             return True
         after = end
         if after < len(tokens) and tokens[after].text in ("-", "/") and _is_tight(tokens, after):
             after += 1
-        if after >= len(tokens) or not _touches(tokens, after, after):
+        if after >= len(tokens) or not _touches(tokens[after]):
             return False
         return self._longest(tokens, after) <= after
 
@@ -272,9 +273,8 @@ def _is_tight(tokens: list[Token], at: int) -> bool:
     )
 
 
-def _touches(tokens: list[Token], at: int, _: int) -> bool:
+def _touches(token: Token) -> bool:
     """Return whether a word beside a name would be part of it."""
-    token = tokens[at]
     return token.capital and token.kind == "word" and not is_ordinary([token.text])
 
 
@@ -371,6 +371,8 @@ class Judge:
                 for name, cell in zip(head, cells, strict=True):
                     if Key(name).is_naming:
                         self._must_be_known(cell, line)
+            elif (fact := FIELD.match(raw)) and Key(fact[1]).is_place and is_title(fact[2]):
+                self._must_be_known(fact[2], line)
             elif line.is_heading and _is_above_fields(raws, number) and _begins_unknown(line):
                 self._must_be_known(line.text, line)
 
@@ -642,7 +644,8 @@ def _sentences(line: Line) -> Iterator[tuple[list[Claim], frozenset[str], str]]:
             held.append(claim)
             claim = next(claims, None)
         said = [token.text for token in line.tokens[begin:end] if token.kind != "mark"]
-        yield held, frozenset(said), said[0] if said else ""
+        goes_on = begin and line.tokens[begin].text == ";"
+        yield held, frozenset(said), "it" if goes_on else said[0] if said else ""
         begin = end
 
 
@@ -666,6 +669,12 @@ def _begins_unknown(line: Line) -> bool:
 def _is_above_fields(raws: list[str], number: int) -> bool:
     following = next((raw for raw in raws[number + 1 :] if raw.strip()), "")
     return _is_field(following)
+
+
+def is_title(text: str) -> bool:
+    """Return whether a text is a name and nothing else, links between its words aside."""
+    said = [token for token in scan_normal(text) if token.kind != "mark"]
+    return bool(said) and all(one.capital or one.text in LINKS for one in said)
 
 
 def _is_table_head(lines: list[str], number: int) -> bool:
