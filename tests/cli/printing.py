@@ -10,7 +10,7 @@ from outlast.models.script import tool_use
 from stubs import asking
 
 SAID = "said aloud"
-atexit.register(print, SAID, "at the end", flush=True)
+atexit.register(print, f"{SAID} at the end", flush=True)
 print(SAID, "on import")  # noqa: T201  (the point of it)
 
 

@@ -70,10 +70,10 @@ def labels(url: str, run_id: str) -> list[LabelGiven]:
 def test_a_label_is_written_and_shown(url: str) -> None:
     """The command says what was labelled, and what comes next; `--attempt` names another answer."""
     shown = out("label", "r55", "--good", "--store", url)
-    assert shown == "good  r55  attempt 2, accepted  two\nNext: outlast judge report\n"
+    assert shown == "good  r55  ask-1, attempt 2, accepted  two\nNext: outlast judge report\n"
     more = ("--attempt", "1", "--why", "closed", "--by", "ann")
     shown = out("label", "r55", "--bad", *more, "--store", url)
-    assert shown.startswith("bad  r55  attempt 1, not accepted  one\n")
+    assert shown.startswith("bad  r55  ask-1, attempt 1, not accepted  one\n")
     assert labels(url, "r55") == [
         label(f"{ASK}.m2", good=True, by=getpass.getuser()),
         label(M1, good=False, why="closed", by="ann"),
@@ -146,7 +146,7 @@ def test_programs_get_one_document(url: str) -> None:
     found = json.loads(out("judge", "report", "--json", "--store", url))
     assert list(found) == ["at", "runs", "checks", "next"]
     assert found["runs"] == {"read": 56, "unreadable": []}
-    assert found["next"] == {"run": "r55", "attempt": 1}
+    assert found["next"] == {"run": "r55", "ask": None, "attempt": 1}
     new, old, rule = found["checks"]
     assert list(rule) == [
         *("agent", "check", "kind", "version", "model", "current", "answers", "passed", "fixable"),

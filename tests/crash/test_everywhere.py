@@ -35,12 +35,14 @@ from outlast.events import (
     PhaseEntered,
     RateFrozen,
     RateLimitsTold,
+    RunForked,
     RunLeft,
     ScheduleFired,
     ScheduleSet,
     StepFinished,
     StepStarted,
     ToolCallGivenUp,
+    TreeJoined,
     UndoFinished,
     UndoStarted,
     VerdictGiven,
@@ -306,6 +308,8 @@ def test_no_event_type_is_left_out(uninterrupted: Played) -> None:
     checked = (AnswerProposed, VerdictGiven, AnswerRejected)  # tests/validation
     checked += (AskResampled, AskRejected, LabelGiven)
     outside = (
+        RunForked,  # tests/travel
+        TreeJoined,
         NoteAdded,
         ControlGiven,
         BudgetSet,

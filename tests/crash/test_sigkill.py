@@ -46,6 +46,7 @@ from outlast.events import (
     PhaseEntered,
     RateFrozen,
     RateLimitsTold,
+    RunForked,
     RunLeft,
     RunParked,
     RunWoken,
@@ -55,6 +56,7 @@ from outlast.events import (
     StepStarted,
     TokensCounted,
     ToolCallGivenUp,
+    TreeJoined,
     UndoFinished,
     UndoStarted,
     VerdictGiven,
@@ -84,6 +86,7 @@ ELSEWHERE = (
     *(ToolCallGivenUp, UndoStarted, UndoFinished),  # see tests/recovery
     *(AnswerProposed, VerdictGiven, AnswerRejected),  # see tests/validation, test_sigkill_checks
     *(AskResampled, AskRejected, LabelGiven),
+    *(RunForked, TreeJoined),  # see tests/travel
     *(PhaseEntered, StepStarted, StepFinished, ChildStarted, RunParked, RunWoken, AskFailed),
     *(ApprovalRequested, ApprovalGiven, RunLeft),  # tests/test_approvals, tests/worker
 )

@@ -35,12 +35,14 @@ from outlast.events import (
     PhaseEntered,
     RateFrozen,
     RateLimitsTold,
+    RunForked,
     RunLeft,
     ScheduleFired,
     ScheduleSet,
     StepFinished,
     StepStarted,
     ToolCallGivenUp,
+    TreeJoined,
     UndoFinished,
     UndoStarted,
     VerdictGiven,
@@ -82,6 +84,8 @@ ELSEWHERE = frozenset(
         AskResampled,
         AskRejected,
         LabelGiven,
+        RunForked,
+        TreeJoined,
     }
 )
 
@@ -142,12 +146,13 @@ def history(plan: Plan) -> tuple[list[str], Counter[str]]:
         return [f"{type(error).__name__}: {error}"], Counter()
 
 
-def told(plan: Plan) -> str:
-    """Return a failure for people: the seed, and the smallest plan that shows it."""
+def told(plan: Plan, complaints: list[str]) -> str:
+    """Return a failure for people: the seed, what it was, and the smallest plan that shows it."""
     least = smallest(plan, lambda smaller: bool(history(smaller)[0]))
     what = "\n".join(history(least)[0])
     return (
-        f"the history of seed {plan.seed}:\n{what}\nand the least that shows it:\n{pformat(least)}"
+        f"the history of seed {plan.seed}:\n{'; '.join(complaints)}\nand the least that shows it:\n"
+        f"{what}\n{pformat(least)}"
     )
 
 
@@ -164,7 +169,7 @@ def test_histories(portion, record_property):
     for seed in range(BEGIN + portion * PORTION, BEGIN + (portion + 1) * PORTION):
         complaints, contained = history(drawn(seed))
         if complaints:
-            pytest.fail(told(drawn(seed)))
+            pytest.fail(told(drawn(seed), complaints))
         found += contained
     if SOAK:
         record_property("told", f"{PORTION} histories with {listed(found)}")

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 import pytest
@@ -32,12 +32,23 @@ from validation.answering import (
 )
 
 
+@pytest.fixture(autouse=True)
+def _closed():
+    """Close what a test has opened."""
+    yield
+    while Told.opened:
+        Told.opened.pop().close()
+
+
 class Told:
     """One run of an agent, and what came of it."""
+
+    opened: ClassVar[list[outlast.Outlast]] = []
 
     def __init__(self, who: outlast.Agent, script: Any, **more: Any) -> None:
         self.model = ScriptedModel(script)
         self.app = outlast.Outlast("memory://", model=self.model, **more)
+        self.opened.append(self.app)
         self.run = self.app.run(who, "Find grants.", run_id="r", wait_s=0.1)
         self.events = [one.event for one in self.app.log("r")]
 
