@@ -160,8 +160,8 @@ async def keep(
     return await _act("keep", n, does, after, context)
 
 
-def was_sent(n: int = -1) -> outlast.Reconciled:
-    """Look whether something was sent."""
+async def was_sent(n: int = -1) -> outlast.Reconciled:
+    """Look whether something was sent; in no thread, which takes time that is not simulated."""
     return outlast.Reconciled(happened=Stage.ran["send", n] > 0, result={"n": n})
 
 
