@@ -12,8 +12,10 @@ from outlast.testing import simulator
 from validation.answering import agent
 from validation.judged import FAULTS, INJECTION
 
-JUDGE = outlast.Judge("Is every grant real?", timeout_s=0.5, attempts=2)
+JUDGE = outlast.Judge("Is every grant real?", attempts=2)
 JUDGED = agent(checks=[JUDGE], answer_attempts=1)
+HURRIED = outlast.Judge("Is every grant real?", timeout_s=0.5, attempts=2)
+"""One that is not waited for: only of what never comes, so that no machine is too slow."""
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +55,8 @@ def test_no_fault_of_a_judge_is_an_acceptance(fault, app, claude):
     What the judge was asked for is paid, and by the bill of the API no more than was counted.
     """
     before = claude.billed_nano
-    run = app.run(JUDGED, fault, run_id="r", wait_s=20)
+    who = agent(checks=[HURRIED], answer_attempts=1) if fault == "timed out" else JUDGED
+    run = app.run(who, fault, run_id="r", wait_s=60)
     assert (run.status, run.answer) == ("rejected", None)
     assert len(run.rejected_answers) == 1
     said = verdict(app)

@@ -225,7 +225,7 @@ def test_where_the_code_is_nowhere_the_schema_tells(tool, tmp_path, monkeypatch)
 
 def test_a_fork_asks_for_as_long_as_the_original_did():
     """What nobody decided in time is asked again in a fork, and the time begins again."""
-    who = agent(last_resort="escalate", answer_attempts=1, answer_expires=1.0)
+    who = agent(last_resort="escalate", answer_attempts=1, answer_expires=2.0)
     with Outlast("memory://", model=ScriptedModel(answers(NOBODY, GOOD))) as app:
         assert app.run(who, "Find grants.", run_id="r").status == "rejected"
         (at,) = [one.seq for one in app.log("r") if isinstance(one.event, ApprovalRequested)]
