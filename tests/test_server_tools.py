@@ -13,11 +13,13 @@ from typing import Any
 
 import msgspec
 import pytest
+from msgspec import Raw
 
 import outlast
 from cli.console import typed
 from conftest import SOAK
 from outlast.agent import Budget
+from outlast.conversation import evolve, opened
 from outlast.errors import BudgetTooSmall, InvalidAgent
 from outlast.events import (
     BoundExceeded,
@@ -25,8 +27,10 @@ from outlast.events import (
     ModelCallInDoubt,
     ModelCallStarted,
     ModelCallSucceeded,
+    Spec,
     TokensCounted,
 )
+from outlast.journal import Record
 from outlast.models import catalogue
 from outlast.models.script import (
     Fault,
@@ -507,3 +511,31 @@ def test_what_the_api_says_of_its_tools_is_held() -> None:
         assert model.bill[0].usage["input_tokens"] == 3_500
         again = 0 if tool.name == "bash" else 200_000 + MAX_TOKENS
         assert hold.hold_tokens - again - MAX_TOKENS >= 3_500
+
+
+def test_odd_results_of_server_tools_are_no_evidence_and_stop_nothing():
+    """What nobody can read is carried as it came; a run that has it can be gone on with."""
+    odd = [
+        {
+            "type": "server_tool_use",
+            "id": "srvtoolu_1",
+            "name": "web_search",
+            "input": {},
+            "text": 5,
+        },
+        {"type": "web_search_tool_result", "tool_use_id": None, "content": [{"url": "x"}]},
+        {"type": "text", "text": "Well."},
+    ]
+    said = ModelCallSucceeded(
+        ask_id="ask-1",
+        call_id="ask-1.m1",
+        content=Raw(msgspec.json.encode(odd)),
+        stop_reason="end_turn",
+        usage=Raw(b'{"input_tokens":1,"output_tokens":1}'),
+        cost_nano=1,
+        tokens=2,
+    )
+    fresh = opened("ask-1", Spec(agent="a", model="claude-haiku-5-5", max_tokens=9))
+    after = evolve(fresh, Record("run:r", 5, 5, 0, 1, said))
+    assert list(after.found) == []
+    assert after.replied

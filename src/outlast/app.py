@@ -288,7 +288,7 @@ class Outlast:
         more = {} if run_at is None else {"run_at": _instant(run_at)}
         run = self._started(run_id, agent, input, tenant=tenant, tags=kept, **more)
         return run._left(  # noqa: SLF001  (nobody else leaves runs)
-            lambda wait_s: as_declared(self._ended(run.id, wait_s), agent)
+            lambda wait_s: self._whole(self._ended(run.id, wait_s), agent)
         )
 
     def _labels(self, what: str, tenant: str, tags: Mapping[str, str] | None) -> dict[str, str]:
@@ -329,7 +329,7 @@ class Outlast:
         while True:
             changes = self._journal.changes()
             if changes != seen:
-                seen, run = changes, self.get(run_id)
+                seen, run = changes, self._glance(run_id)
             if run.status in ENDED or run.status == "stopped" or time.monotonic() >= give_up_at:
                 return run
             time.sleep(_POLL_S)
@@ -841,8 +841,10 @@ class Outlast:
         found = branch(self._journal, run_id, at, fork, now=time.time_ns(), **told)
         if self._employed is not None:
             self._employed.nudge()
-        run = run_of(found)
-        return run._left(partial(self._ended, run.id))  # noqa: SLF001  (nobody else leaves runs)
+        run = self._told_of(found)
+        return run._left(  # noqa: SLF001  (nobody else leaves runs)
+            lambda wait_s: self._whole(self._ended(run.id, wait_s), self._seen.get(run.agent))
+        )
 
     # ── budgets ─────────────────────────────────────────────────────────────────────────────────
 
@@ -1075,10 +1077,26 @@ class Outlast:
             RunNotFound: there is no such run.
 
         """
-        found = self._journal.run(run_id)
-        if found is None:
+        return self._told_of(self._row(run_id))
+
+    def _row(self, run_id: str) -> RunRow:
+        if (found := self._journal.run(run_id)) is None:
             raise RunNotFound(run_id, store=self._journal.url)
-        return self._told_of(found)
+        return found
+
+    def _glance(self, run_id: str) -> Run:
+        """Return a run as its row tells of it, for whoever looks again and again."""
+        return run_of(self._row(run_id))
+
+    def _whole(self, run: Run, who: Who | None = None) -> Run:
+        """Return a run with all that is told of it, its answer as its agent declares it."""
+        row = self._row(run.id)
+        if run.status == row.status and row.rejections:
+            run = dataclasses.replace(run, rejected_answers=self._told_of(row).rejected_answers)
+        is_answered = run.status == row.status == "completed" and row.answer is not None
+        if who is None or not is_answered:
+            return run
+        return as_declared(run, Raw(str(row.answer).encode()), who)
 
     def _told_of(self, found: RunRow) -> Run:
         """Return a run as its row tells of it; what only its journal knows is read there."""
@@ -1141,7 +1159,7 @@ class Outlast:
                 run = await self._drive(
                     run_id, who, wait_s, watch, on_change, feed, resting=resting
                 )
-                return as_declared(run, who)
+                return await self._aside(self._whole, run, who)
             except VersionChanged as changed:
                 if on_change != "fork" or (feed is not None and feed.seq):
                     raise
@@ -1181,7 +1199,7 @@ class Outlast:
         give_up_at = time.monotonic() + wait_s
         fenced = False
         while True:
-            run = await self._aside(self.get, run_id)
+            run = await self._aside(self._glance, run_id)
             await self._read_on(run_id, feed)
             unsaid = message is not None and not message.said
             if unsaid and run.status in FINAL:
@@ -1233,7 +1251,7 @@ class Outlast:
                         f"run {run_id!r} was driven by {holder} for all of wait_s={wait_s:g}, so "
                         "nothing was said; wait for it, then send again"
                     )
-                return _because(self.get(run_id), f"driven by {holder}")
+                return _because(self._glance(run_id), f"driven by {holder}")
             await asyncio.sleep(_POLL_S)
             if fenced and await self._aside(self._journal.abandoned, run_stream(run_id)):
                 fenced = False  # whoever took it over is gone, and nobody would lose it
@@ -1394,7 +1412,7 @@ class Outlast:
             self._journal.release(stream)
         if state.status == "cancelled":
             await self._end_below(run_id, state.control)
-        return run_of(row(state, run_id), state.validation.rejected)
+        return run_of(row(state, run_id))
 
     def _check_ask(
         self, run_id: str, on_change: OnChange, ask: Conversation, agent: Agent, version: str
@@ -1490,7 +1508,7 @@ class Outlast:
         )
         watch, message = Watch(on_record, on_part), _Message(content)
         run = await self._drive(run_id, who, wait_s, watch, self._on_change, None, message)
-        return as_declared(run, who)
+        return await self._aside(self._whole, run, who)
 
     def _agent_of(self, run_id: str, given: Agent | None) -> Agent:
         """Return the agent to talk to: as given, as this application knows it, or as declared."""

@@ -911,11 +911,18 @@ def _searched(
 
 def _brought(conversation: Conversation, event: ModelCallSucceeded, seq: int) -> Conversation:
     """Remember what tools brought that Anthropic runs."""
-    uses = {one.id: one for one in blocks_of(event.content, "server_tool_use")}
+    uses: dict[str, Block] = {}
     for each in _EACH.decode(event.content):
-        if not _brings(each):
-            continue
-        answers = msgspec.json.decode(each, type=_Brought)
+        try:
+            kind = _KIND.decode(each).type
+            if kind == "server_tool_use":
+                use = _BLOCK.decode(each)
+                uses[use.id] = use
+            if kind == "server_tool_use" or not _brings(each):
+                continue
+            answers = msgspec.json.decode(each, type=_Brought)
+        except msgspec.DecodeError:
+            continue  # it is carried as it came; what nobody can read is no evidence
         use = uses.get(answers.tool_use_id, Block("server_tool_use"))
         name = use.name or answers.type.removesuffix("_tool_result")
         # It is data that Claude has seen, and shown to whoever checks as that.
@@ -929,12 +936,6 @@ class _Brought(msgspec.Struct, gc=False):
     type: str
     tool_use_id: str = ""
     content: Raw = NULL
-
-
-def blocks_of(content: Raw, kind: str) -> list[Block]:
-    """Return the blocks of a type that have an id, a name and an input."""
-    raws = [each for each in _EACH.decode(content) if _KIND.decode(each).type == kind]
-    return [_BLOCK.decode(each) for each in raws]
 
 
 def _before_refusal(conversation: Conversation) -> Unrefused:

@@ -25,6 +25,7 @@ from typing import Any, Final, TypeAlias
 
 import msgspec
 from msgspec import Raw
+from msgspec.structs import replace
 
 from outlast.actions import WAIT, Action, CheckAnswer, Step, World, awaited, check_id
 from outlast.agent import Agent
@@ -50,8 +51,9 @@ from outlast.events import (
     RunFinished,
     VerdictGiven,
 )
-from outlast.evidence import gathered
+from outlast.evidence import gathered, shown
 from outlast.judges import Judge, Vote, counted, read
+from outlast.redaction import Redact, redacted
 from outlast.state import RunState
 from outlast.validation import Attempt, afresh, feedback, no_more, summary
 
@@ -61,8 +63,8 @@ LOOKS: Final = 5
 SCHEMA: Final = "schema"
 """What the check of an answer's type is called."""
 
-MOST_EVIDENCE: Final = 16_384
-"""So many bytes of what tools returned are shown again to whoever is asked afresh, of each half."""
+MOST_EVIDENCE: Final = 32_768
+"""So many bytes of what tools returned are shown again to whoever is asked afresh."""
 
 AskJudge: TypeAlias = Callable[[Judge, Conversation], Step]
 """Returns the next step of a vote."""
@@ -95,12 +97,12 @@ def answer_step(  # noqa: PLR0913, PLR0917  (everything an answer depends on)
     call_id = ask.asked_by.call_id
     attempts = state.validation.of(ask.ask_id)
     if not attempts or attempts[-1].call_id != call_id:
-        return _propose(state, agent, ask, call_id, proposed, len(attempts) + 1)
+        return _propose(state, agent, ask, call_id, proposed, len(attempts) + 1, world)
     trial = attempts[-1]
     if trial.action == "escalate":
         return _escalated(state, agent, ask, trial, now)
     return (
-        _type_step(agent, ask, trial)
+        _type_step(agent, ask, trial, world)
         or _rules_step(state, agent, ask, trial, world)
         or _objected(state, agent, ask, attempts, now)
         or _judges_step(state, agent, ask, trial, judge)
@@ -109,12 +111,18 @@ def answer_step(  # noqa: PLR0913, PLR0917  (everything an answer depends on)
 
 
 def _propose(  # noqa: PLR0913, PLR0917  (what an answer is made of)
-    state: RunState, agent: Agent, ask: Conversation, call_id: str, proposed: Raw, number: int
+    state: RunState,
+    agent: Agent,
+    ask: Conversation,
+    call_id: str,
+    proposed: Raw,
+    number: int,
+    world: World,
 ) -> Step:
     fresh = AnswerProposed(ask_id=ask.ask_id, call_id=call_id, answer=proposed, attempt=number)
-    read_as = _read(agent.answers, ask, call_id, proposed)
+    read_as = _read(agent.answers, ask, call_id, proposed, world.redact)
     events: tuple[AnyEvent, ...] = (fresh,) if read_as is None else (fresh, read_as)
-    if read_as is not None and read_as.verdict != "passed":
+    if not agent.rules or (read_as is not None and read_as.verdict != "passed"):
         return Step(events)
     evidence = gathered(state.asks, ask, number)
     calls = [_call(ask, call_id, rule, proposed, evidence) for rule in agent.rules]
@@ -134,16 +142,16 @@ def _call(
     )
 
 
-def _type_step(agent: Agent, ask: Conversation, trial: Attempt) -> Step | None:
+def _type_step(agent: Agent, ask: Conversation, trial: Attempt, world: World) -> Step | None:
     """Read an answer as the type that it is to have, where that was not done."""
     if any(one.check == SCHEMA for one in trial.verdicts):
         return None
-    verdict = _read(agent.answers, ask, trial.call_id, trial.answer)
+    verdict = _read(agent.answers, ask, trial.call_id, trial.answer, world.redact)
     return None if verdict is None else Step((verdict,))
 
 
 def _read(
-    answers: AnswerType | None, ask: Conversation, call_id: str, answer: Raw
+    answers: AnswerType | None, ask: Conversation, call_id: str, answer: Raw, redact: Redact
 ) -> VerdictGiven | None:
     if answers is None or not ask.spec.answers:
         return None  # Claude was not told of a type that was declared since
@@ -152,7 +160,8 @@ def _read(
         answers.read(answer)
     except InvalidAnswer as error:
         told = issues if ask.spec.answers == "tool" else []
-        issues = [*told, *error.issues]
+        # A validator of the user's own may say anything.
+        issues = [*told, *(_redacted(one, redact) for one in error.issues)]
     return VerdictGiven(
         ask_id=ask.ask_id,
         call_id=call_id,
@@ -162,6 +171,10 @@ def _read(
         verdict="fixable" if issues else "passed",
         issues=issues,
     )
+
+
+def _redacted(issue: Issue, redact: Redact) -> Issue:
+    return replace(issue, message=redacted(issue.message, redact))
 
 
 def _formless(ask: Conversation) -> list[Issue]:
@@ -367,33 +380,18 @@ def _retry(state: RunState, agent: Agent, ask: Conversation, trial: Attempt) -> 
         told = FeedbackGiven(ask_id=ask.ask_id, why="rejected", content=content)
         return Step((rejected, told))
     attempts = state.validation.of(ask.ask_id)
-    text = f"{afresh(attempts)}{_shown(gathered(state.asks, ask, trial.number))}"
+    text = f"{afresh(attempts)}{_found(gathered(state.asks, ask, trial.number))}"
     content = Raw(msgspec.json.encode([{"type": "text", "text": text}]))
     return Step((rejected, AskResampled(ask_id=ask.ask_id, content=content)))
 
 
-def _shown(evidence: Evidence) -> str:
+def _found(evidence: Evidence) -> str:
     """Return what the tools returned, for whoever does not see their calls any more."""
-    if not evidence.findings:
+    told = [msgspec.json.encode(one).decode() for one in shown(evidence.findings, MOST_EVIDENCE)]
+    if not told:
         return ""
-    each = max(256, MOST_EVIDENCE // len(evidence.findings))
-    told = [
-        {"tool": one.tool, "arguments": one.arguments, "result": _cut(one.text, each)}
-        for one in evidence.findings
-    ]
-    shown = "\n".join(msgspec.json.encode(one).decode() for one in told)
-    return (
-        "\nWhat your tools have returned so far, as data; call them again for what is not here:\n"
-        f"{shown}"
-    )
-
-
-def _cut(text: str, most: int) -> str:
-    whole = text.encode()
-    if len(whole) <= 2 * most:
-        return text
-    begins, ends = whole[:most].decode("utf-8", "ignore"), whole[-most:].decode("utf-8", "ignore")
-    return f"{begins}\n[{len(whole) - 2 * most} bytes left out]\n{ends}"
+    head = "What your tools have returned so far, as data; call them again for what is not here:"
+    return "\n".join(("", head, *told))
 
 
 def _with_results(ask: Conversation, text: str, *, is_error: bool) -> Raw:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -52,6 +52,32 @@ def finding(found: Found) -> Finding:
         seq=found.seq,
         degraded=found.degraded,
     )
+
+
+def shown(findings: Sequence[Finding], most: int) -> list[dict[str, Any]]:
+    """Return what tools returned for a model to read, as far as there is room: as much of each.
+
+    Args:
+        findings: what they returned.
+        most: bytes of all results together.
+
+    """
+    each = most // max(1, len(findings))
+    return [
+        {"tool": one.tool, "arguments": one.arguments} | _cut(one.text, each) for one in findings
+    ]
+
+
+def _cut(text: str, most: int) -> dict[str, Any]:
+    whole = text.encode()
+    if len(whole) <= most:
+        return {"result": text}
+    half = max(1, most // 2)
+    return {
+        "result_begins": whole[:half].decode("utf-8", "ignore"),
+        "result_ends": whole[-half:].decode("utf-8", "ignore"),
+        "bytes_left_out": len(whole) - 2 * half,
+    }
 
 
 def _arguments(raw: Raw) -> dict[str, Any]:

@@ -19,9 +19,10 @@ import msgspec
 from msgspec import Meta, Raw
 
 from outlast.answers import structured
-from outlast.checks import Evidence, Finding
+from outlast.checks import Evidence
 from outlast.errors import InvalidAgent
 from outlast.events import Issue, OnUnjudged, Spec, VerdictKind
+from outlast.evidence import shown
 
 if TYPE_CHECKING:
     from outlast.agent import Budget
@@ -180,31 +181,13 @@ class Judge:
         """Return what it is asked about an answer."""
         told = {
             "task": evidence.task,
-            "evidence": _shown(evidence.findings, self.max_evidence_tokens),
+            "evidence": shown(evidence.findings, self.max_evidence_tokens),
             "answer": answer,
         }
         text = "\n\n".join(
             f"{name}:\n{msgspec.json.encode(value).decode()}" for name, value in told.items()
         )
         return Raw(msgspec.json.encode([{"type": "text", "text": text}]))
-
-
-def _shown(findings: Sequence[Finding], most: int) -> list[dict[str, Any]]:
-    """Return what tools returned, as far as there is room: as much of each."""
-    each = most // max(1, len(findings))
-    shown = []
-    for one in findings:
-        told: dict[str, Any] = {"tool": one.tool, "arguments": one.arguments}
-        whole = one.text.encode()
-        if len(whole) <= each:
-            told["result"] = one.text
-        else:
-            half = max(1, each // 2)
-            told["result_begins"] = whole[:half].decode("utf-8", "ignore")
-            told["result_ends"] = whole[-half:].decode("utf-8", "ignore")
-            told["bytes_left_out"] = len(whole) - 2 * half
-        shown.append(told)
-    return shown
 
 
 class Vote(msgspec.Struct, frozen=True, kw_only=True):

@@ -542,6 +542,8 @@ class _Leg:
         """Whether somebody is to be told how much of those is spent."""
         self._kept: dict[str, str] = {}
         """Under which names it is remembered where answers stand, by `call_id`; see `keeping`."""
+        self._replied: dict[str, CallModel] = {}
+        """The last call of each ask that was answered here, whose reply may have been shown."""
         self._intents: dict[str, int] = {}
         """Where the intents stand of the tool calls that were not begun yet, by `call_id`."""
         self._complaint: Exception | None = None
@@ -786,7 +788,9 @@ class _Leg:
             if isinstance(event, ToolCallStarted):
                 self._intents[event.call_id] = record.seq
             elif isinstance(event, AnswerRejected) and event.action != "degrade":
-                self._discarded(event.ask_id, event.call_id, 1)
+                call = self._replied.get(event.ask_id)
+                if call is not None and call.call_id == event.call_id:
+                    self._discard(call)
         if self._watch.on_record is not None:
             for record in records:
                 self._watched(self._watch.on_record, record)
@@ -1246,6 +1250,7 @@ class _Leg:
             on_part = None if self._watch.on_part is None or call.quiet else self._show
             reply = await self._in_time(call, request, on_part)
             await self._line.learn(call, reply.told)
+            self._replied[call.ask_id] = call
             return answered(call, reply, latency_ms=(time.monotonic_ns() - began) // 1_000_000)
         except ModelFailure as failure:
             await self._line.learn(call, failure.told)
@@ -1320,17 +1325,15 @@ class _Leg:
             raise ModelFailure("store", f"{type(error).__name__}: {words(error)}") from error
 
     def _discard(self, call: CallModel) -> None:
-        if not call.quiet:
-            self._discarded(call.ask_id, call.call_id, call.attempt)
-
-    def _discarded(self, ask_id: str, call_id: str, attempt: int) -> None:
         """Say of what was shown that it is no part of an answer."""
+        if call.quiet:
+            return
         self._show(
             Part(
                 run_id=self._run_id,
-                ask_id=ask_id,
-                call_id=call_id,
-                attempt=attempt,
+                ask_id=call.ask_id,
+                call_id=call.call_id,
+                attempt=call.attempt,
                 kind="discarded",
                 text="",
             )

@@ -421,14 +421,20 @@ class _Named(msgspec.Struct):
     type: str = ""
 
 
-def as_declared(run: Run, who: Who) -> Run:
-    """Return a run with its answer as an object of the type that its agent declares."""
+def as_declared(run: Run, answer: Raw, who: Who) -> Run:
+    """Return a run with its answer as an object of the type that its agent declares.
+
+    Args:
+        run: a run that is completed.
+        answer: its answer, as it was written.
+        who: what it is of.
+
+    """
     answers = who.answers if isinstance(who, Agent) else None
-    if answers is None or run.status != "completed" or run.answer is None:
+    if answers is None:
         return run
     with suppress(InvalidAnswer):  # the type was changed since, or a person took it as it is
-        answer = answers.read(Raw(msgspec.json.encode(run.answer)))
-        return dataclasses.replace(run, answer=answer)
+        return dataclasses.replace(run, answer=answers.read(answer))
     return run
 
 

@@ -1,16 +1,18 @@
 """Types, checks and agents that nobody would expect: no answer passes by it, and no run hangs."""
 
 import asyncio
+from decimal import Decimal
 from typing import Annotated, Any
 
 import msgspec
 import pytest
-from pydantic import BaseModel, Field, field_validator
+from pydantic import AfterValidator, BaseModel, Field, field_validator
 
 import outlast
 from outlast.app import Outlast
+from outlast.events import encode
 from outlast.journal import run_stream
-from outlast.models.script import Script, Turn, say, tool_use
+from outlast.models.script import Fault, Script, Turn, faulty, say, tool_use
 from outlast.models.scripted import ScriptedModel
 from outlast.state import fold
 from outlast.stores import open_store
@@ -25,6 +27,7 @@ from validation.answering import (
     answers,
     is_judge,
     opinion,
+    rejected,
 )
 
 
@@ -278,3 +281,57 @@ def test_a_judge_without_a_price_has_not_judged():
         run = app.resume("r", judged(nobody), wait_s=0.1)
     assert run.status == "rejected"
     assert "no price is known" in run.why
+
+
+def test_a_validator_tells_no_secret():
+    """What validators say goes through `redact`, like every other text from outside."""
+
+    def strict(value: str) -> str:
+        raise ValueError(f"{value} is no key, sk-secret is")
+
+    who = agent(answer=list[Annotated[str, AfterValidator(strict)]], checks=[], answer_attempts=2)
+    model = ScriptedModel(answers('{"answer":["a"]}', '{"answer":["b"]}'))
+
+    def hide(text: str) -> str:
+        return text.replace("sk-secret", "[hidden]")
+
+    with outlast.Outlast("memory://", model=model, redact=hide) as app:
+        came = app.run(who, "Which?", run_id="r")
+        written = b"".join(encode(record.event) for record in app.log("r"))
+    assert came.status == "rejected"
+    assert "[hidden]" in came.why
+    assert b"sk-secret" not in written
+    assert not any(b"sk-secret" in body for body in model.calls)
+
+
+def test_an_answer_is_returned_as_it_was_checked():
+    """Whoever gets it gets what the checks have seen, whenever and however it is asked for."""
+    seen: list[Decimal] = []
+
+    def looks(answer: list[Decimal]) -> list[str]:
+        seen.extend(answer)
+        return []
+
+    who = agent(answer=list[Decimal], checks=[looks])
+    said = '{"answer":["0.1234567890123456789012345678901"]}'
+    with outlast.Outlast("memory://", model=ScriptedModel(answers(said))) as app:
+        assert app.run(who, "How much?", run_id="r").answer == seen
+        assert app.run(who, "How much?", run_id="r").answer == seen
+        assert app.start(who, "How much?", run_id="r").result() == seen
+    assert seen == [Decimal("0.1234567890123456789012345678901")]
+
+
+def test_what_is_discarded_is_the_attempt_that_was_shown():
+    """Also where Claude had to be asked twice for it."""
+
+    def overloaded(request: dict[str, Any], attempt: int) -> Any:
+        return Fault(kind="status", status=529) if attempt == 1 and not rejected(request) else None
+
+    model = ScriptedModel(faulty(answers(NOBODY, GOOD), overloaded))
+    parts: list[outlast.Part] = []
+    with outlast.Outlast("memory://", model=model, breaker=None) as app:
+        app.run(agent(), "Find grants.", run_id="r", on_part=parts.append)
+    said = [(one.call_id, one.attempt, one.kind) for one in parts]
+    assert ("ask-1.m2", 2, "text") in said
+    assert ("ask-1.m2", 2, "discarded") in said
+    assert not [one for one in said if one[:2] == ("ask-1.m2", 1)]
